@@ -1,0 +1,36 @@
+"""What flows out of the detector, and how the raw network output becomes it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class DetectorOutputs(NamedTuple):
+    """Raw outputs of the detector graph, batch 1 squeezed away."""
+
+    class_logits: np.ndarray     # (Q, K) float32, K = len(contract.CLASSES)
+    boxes: np.ndarray            # (Q, 10) float32, contract.BoxCode, ego frame at the reference stamp
+    object_features: np.ndarray  # (Q, F) float32, what the captioner reads
+    bev: np.ndarray              # (C, Y, X) float32, cell [iy, ix]: ix grows with +x, iy with +y
+
+
+class Detections(NamedTuple):
+    """Decoded objects, best first."""
+
+    boxes: np.ndarray            # (K, 10) float32, contract.BoxCode, ego frame
+    labels: np.ndarray           # (K,) int64, index into contract.CLASSES
+    scores: np.ndarray           # (K,) float32 in [0, 1], descending
+    queries: np.ndarray          # (K,) int64, row of DetectorOutputs each came from
+
+
+def decode(outputs, score_threshold, max_detections):
+    """Best class per query, above the threshold, best first: no NMS (BEVFormer's NMSFreeCoder with
+    one label a query, so that one object has one caption)."""
+    scores = 1.0 / (1.0 + np.exp(-outputs.class_logits.astype(np.float64)))
+    labels = scores.argmax(axis=1)
+    best = scores[np.arange(len(scores)), labels]
+    finite = np.isfinite(outputs.boxes).all(axis=1) & np.isfinite(best)
+    order = np.argsort(-best, kind='stable')
+    order = order[(best[order] >= score_threshold) & finite[order]][:max_detections]
+    return Detections(outputs.boxes[order], labels[order].astype(np.int64),
+                      best[order].astype(np.float32), order.astype(np.int64))
