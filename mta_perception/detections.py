@@ -23,6 +23,27 @@ class Detections(NamedTuple):
     queries: np.ndarray          # (K,) int64, row of DetectorOutputs each came from
 
 
+class CaptionInputs(NamedTuple):
+    """What the captioner is told about K objects of one frame."""
+
+    object_features: np.ndarray  # (K, F) float32
+    boxes: np.ndarray            # (K, 10) float32, contract.BoxCode
+    class_logits: np.ndarray     # (K, 10) float32
+    bev: np.ndarray              # (C, Y, X) float32, shared by the objects
+
+    def take(self, rows):
+        """The same of the objects `rows` (indices or mask)."""
+        return CaptionInputs(self.object_features[rows], self.boxes[rows],
+                             self.class_logits[rows], self.bev)
+
+
+def caption_inputs(outputs, detections):
+    """CaptionInputs of decoded Detections, row for row."""
+    rows = detections.queries
+    return CaptionInputs(outputs.object_features[rows], detections.boxes,
+                         outputs.class_logits[rows], outputs.bev)
+
+
 def decode(outputs, score_threshold, max_detections):
     """Best class per query, above the threshold, best first: no NMS (BEVFormer's NMSFreeCoder with
     one label a query, so that one object has one caption)."""

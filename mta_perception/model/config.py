@@ -1,0 +1,178 @@
+"""Sizes of the network, as frozen dataclasses that refuse what does not fit together.
+
+`MtaConfig.nano()` runs on two CPU cores.  Everything here is stored in a checkpoint and in the manifest,
+so a model is always rebuilt with the sizes it was trained with.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+from mta_perception.contract import CAMERAS, CLASSES
+
+
+def _check(condition, message):
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What the network sees of a camera: resized by `scale`, padded bottom/right with zeros."""
+
+    width: int = 448
+    height: int = 256
+    scale: float = 0.28
+
+    def __post_init__(self):
+        for name in ('width', 'height'):
+            value = getattr(self, name)
+            _check(value > 0 and value % 32 == 0, f'image.{name}={value} is not a multiple of 32, '
+                   f'the stride of the backbone; choose e.g. {max(32, round(value / 32) * 32)}.')
+        _check(0 < self.scale <= 1, f'image.scale={self.scale} is not in (0, 1].')
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """ResNet with basic blocks; `stride` is that of the fused feature map it returns."""
+
+    width: int = 32                      # channels of the first stage, doubled at each of the others
+    blocks: tuple = (2, 2, 2, 2)
+    stride: int = 16
+
+    def __post_init__(self):
+        _check(self.stride in (8, 16, 32), f'backbone.stride={self.stride}; choose 8, 16 or 32.')
+        _check(len(self.blocks) == 4, f'backbone.blocks={self.blocks} names {len(self.blocks)} '
+               'stages; a ResNet has 4.')
+
+
+@dataclass(frozen=True)
+class BevConfig:
+    """The grid around the car: `cells` x `cells` over +-`half_extent_m` metres."""
+
+    half_extent_m: float = 51.2
+    cells: int = 50
+    channels: int = 128
+    heads: int = 4
+    feedforward: int = 256
+    layers: int = 2
+    pillar_heights_m: tuple = (0.0, 0.7, 1.5, 3.0)   # above ground, ego frame
+    temporal_points: int = 4
+    cameras_per_cell: int = 2            # the best-seeing cameras a cell reads; nuScenes has <= 2
+    neck_blocks: int = 1                 # 3x3 residual blocks between encoder and decoder
+
+    def __post_init__(self):
+        _check(self.channels % self.heads == 0,
+               f'bev.channels={self.channels} is not divisible by bev.heads={self.heads}.')
+        _check(1 <= self.cameras_per_cell <= len(CAMERAS),
+               f'bev.cameras_per_cell={self.cameras_per_cell}; expected 1 to {len(CAMERAS)}.')
+
+    @property
+    def cell_m(self):
+        """Edge of a cell [m]."""
+        return 2.0 * self.half_extent_m / self.cells
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Object queries: the `queries` highest peaks of the centre heatmap, refined by `layers`."""
+
+    queries: int = 300
+    layers: int = 3
+    heads: int = 4
+    feedforward: int = 256
+    points: int = 4
+
+
+@dataclass(frozen=True)
+class QFormerConfig:
+    """From one object to `prefix_tokens` soft words."""
+
+    width: int = 256
+    heads: int = 4
+    layers: int = 2
+    prefix_tokens: int = 12
+    neighbourhood: int = 5               # BEV is read at n x n points around the object ...
+    spacing_m: float = 3.0               # ... this far apart
+
+    def __post_init__(self):
+        _check(self.width % self.heads == 0,
+               f'qformer.width={self.width} is not divisible by qformer.heads={self.heads}.')
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Llama architecture; names as in transformers' LlamaConfig."""
+
+    vocab_size: int = 300
+    hidden_size: int = 256
+    intermediate_size: int = 512
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    max_tokens: int = 48                 # longest caption that is generated
+
+    def __post_init__(self):
+        _check(self.hidden_size % self.num_attention_heads == 0
+               and self.head_dim % 2 == 0,
+               f'language.hidden_size={self.hidden_size} does not give '
+               f'{self.num_attention_heads} heads of even width.')
+
+    @property
+    def head_dim(self):
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True)
+class MtaConfig:
+    """The whole network."""
+
+    name: str = 'nano'
+    image: ImageConfig = field(default_factory=ImageConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    bev: BevConfig = field(default_factory=BevConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+
+    def __post_init__(self):
+        channels, heads = self.bev.channels, self.decoder.heads
+        _check(channels % heads == 0,
+               f'bev.channels={channels} is not divisible by decoder.heads={heads}.')
+        _check(self.qformer.width > 0 and self.decoder.queries <= len(CLASSES) * self.bev.cells ** 2,
+               f'decoder.queries={self.decoder.queries} is more than the heatmap has cells.')
+
+    @classmethod
+    def nano(cls):
+        """The size that fits two CPU cores."""
+        return cls()
+
+    @classmethod
+    def toy(cls):
+        """Small enough for tests and smoke runs; learns, but not much."""
+        return cls(name='toy', image=ImageConfig(224, 128, 0.14),
+                   backbone=BackboneConfig(width=8, blocks=(1, 1, 1, 1), stride=8),
+                   bev=BevConfig(cells=20, channels=32, feedforward=64, layers=1, neck_blocks=1),
+                   decoder=DecoderConfig(queries=40, layers=2, feedforward=64),
+                   qformer=QFormerConfig(width=64, layers=2, prefix_tokens=6),
+                   language=LanguageConfig(hidden_size=64, intermediate_size=128,
+                                           num_hidden_layers=2))
+
+    @property
+    def object_feature_width(self):
+        """Width of one row of `object_features`: the query and what the image shows there."""
+        return 2 * self.bev.channels
+
+    def to_dict(self):
+        """Plain nested dict of this configuration, for checkpoints and YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The inverse of `to_dict`; unknown or bad values raise TypeError or ValueError."""
+        parts = {'image': ImageConfig, 'backbone': BackboneConfig, 'bev': BevConfig,
+                 'decoder': DecoderConfig, 'qformer': QFormerConfig, 'language': LanguageConfig}
+        built = {name: part(**{key: tuple(value) if isinstance(value, list) else value
+                               for key, value in values[name].items()})
+                 for name, part in parts.items() if name in values}
+        return cls(name=values.get('name', 'nano'), **built)

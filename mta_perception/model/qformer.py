@@ -1,0 +1,110 @@
+"""Captioner: one object becomes a few soft words that a language model can be steered with.
+
+in   object_features  (N, F)        from the detector
+     boxes            (N, 10)       contract.BoxCode, ego frame
+     class_logits     (N, K)
+     bev              (C, Y, X)     the frame's BEV
+out  prefix           (N, P, D)     P tokens as wide as the language model
+
+Each object reads the BEV at n x n points around itself.  Geometry enters as Fourier features of polar
+coordinates: from raw metres a small model learns neither distance nor sector (docs/training.md).
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mta_perception.contract import CLASSES
+from mta_perception.model.bev_encoder import metres_to_cells
+from mta_perception.model.deformable import sample_map
+from mta_perception.model.detection_decoder import fourier
+
+GEOMETRY_WIDTH = 59
+
+
+def geometry_features(boxes):
+    """What words about place, size and motion are made of: (N, 10) boxes -> (N, 59)."""
+    x, y, z = boxes[..., 0], boxes[..., 1], boxes[..., 2]
+    distance = (x.square() + y.square() + 1e-6).sqrt()
+    azimuth = torch.stack([x, y], dim=-1) / distance.unsqueeze(-1)         # cos, sin
+    multiples = [azimuth]
+    for _ in range(2):                                                     # 2 and 4 times the angle
+        c, s = multiples[-1].unbind(-1)
+        multiples.append(torch.stack([c * c - s * s, 2.0 * s * c], dim=-1))
+    speed = (boxes[..., 8:10].square().sum(-1) + 1e-6).sqrt()
+    return torch.cat([
+        fourier((distance / 64.0).unsqueeze(-1), 6), fourier((distance / 8.0).unsqueeze(-1), 2),
+        fourier((distance.clamp(min=0.5).log() / 4.0).unsqueeze(-1), 6),
+        torch.cat(multiples, dim=-1), z.unsqueeze(-1), z.unsqueeze(-1).abs(),
+        boxes[..., 3:6].clamp(min=0.02).log(), boxes[..., 3:6] / 5.0,
+        fourier((speed / 16.0).clamp(max=1.0).unsqueeze(-1), 4),
+        speed.unsqueeze(-1) / 5.0, boxes[..., 8:10] / 5.0, (speed + 0.1).log().unsqueeze(-1),
+        (boxes[..., 6:8]), distance.unsqueeze(-1) / 50.0, x.unsqueeze(-1) / 50.0,
+        y.unsqueeze(-1) / 50.0], dim=-1)
+
+
+class QFormerBlock(nn.Module):
+    """Self-attention over the object's tokens, cross-attention to its surroundings, MLP (pre-norm)."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.self_qkv = nn.Linear(width, 3 * width)
+        self.self_out = nn.Linear(width, width)
+        self.cross_q = nn.Linear(width, width)
+        self.cross_kv = nn.Linear(width, 2 * width)
+        self.cross_out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+
+    def forward(self, tokens, surroundings):
+        """tokens (N, T, D), surroundings (N, S, D) -> (N, T, D)."""
+        q, k, v = self.self_qkv(self.norms[0](tokens)).chunk(3, dim=-1)
+        tokens = tokens + self.self_out(self._attend(q, k, v))
+        k, v = self.cross_kv(surroundings).chunk(2, dim=-1)
+        tokens = tokens + self.cross_out(self._attend(self.cross_q(self.norms[1](tokens)), k, v))
+        return tokens + self.mlp(self.norms[2](tokens))
+
+    def _attend(self, q, k, v):
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class QFormer(nn.Module):
+    """Object token 0 plus `prefix_tokens` learned ones; the learned ones become the prefix."""
+
+    def __init__(self, config):
+        super().__init__()
+        sizes, self.bev = config.qformer, config.bev
+        width = sizes.width
+        self.object = nn.Sequential(
+            nn.Linear(config.object_feature_width + len(CLASSES) + GEOMETRY_WIDTH, 2 * width),
+            nn.GELU(), nn.Linear(2 * width, width))
+        self.tokens = nn.Parameter(torch.randn(sizes.prefix_tokens, width) * 0.1)
+        self.surroundings = nn.Linear(config.bev.channels, width)
+        points = sizes.neighbourhood ** 2
+        self.place = nn.Parameter(torch.randn(points, width) * 0.1)
+        self.blocks = nn.ModuleList(QFormerBlock(width, sizes.heads) for _ in range(sizes.layers))
+        self.norm = nn.LayerNorm(width)
+        self.prefix = nn.Linear(width, config.language.hidden_size)
+        line = (torch.arange(sizes.neighbourhood) - (sizes.neighbourhood - 1) / 2) * sizes.spacing_m
+        grid = torch.stack(torch.meshgrid(line, line, indexing='ij'), dim=-1).flatten(0, 1)
+        self.register_buffer('grid', grid, persistent=False)
+
+    def forward(self, object_features, boxes, class_logits, bev):
+        """(N, F), (N, 10), (N, K), (C, Y, X) -> prefix (N, P, D)."""
+        return self.prefix(self.norm(self.states(object_features, boxes, class_logits, bev)[-1][:, 1:]))
+
+    def states(self, object_features, boxes, class_logits, bev):
+        """Tokens (N, 1 + P, width) after each block, object token first."""
+        known = torch.cat([object_features, class_logits.sigmoid(), geometry_features(boxes)], -1)
+        first = self.object(known).unsqueeze(1)                            # (N, 1, D)
+        tokens = first + torch.cat([torch.zeros_like(self.tokens[:1]), self.tokens])[None]
+        around = boxes[:, None, :2] + self.grid                            # (N, S, 2) metres
+        samples = sample_map(bev[None], metres_to_cells(around, self.bev)[None])[0]
+        surroundings = self.surroundings(samples.permute(1, 2, 0)) + self.place
+        states = []
+        for block in self.blocks:
+            tokens = block(tokens, surroundings)
+            states.append(tokens)
+        return states

@@ -1,0 +1,183 @@
+"""Messages to arrays and back.  Nothing here is decoded, remembered or decided.
+
+Incoming messages that cannot be understood raise ValueError with what came and what was expected;
+the node counts and names them.
+"""
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Vector3
+from mta_msgs.msg import HistoryState, ObjectCaption, ObjectCaptionArray
+import numpy as np
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    Detection3D,
+    Detection3DArray,
+    LabelInfo,
+    ObjectHypothesisWithPose,
+    VisionClass,
+)
+
+from mta_perception.contract import CLASSES
+from mta_perception.frames import CameraImage
+from mta_perception.geometry import rigid_from_quaternion
+
+SECOND_NS = 1_000_000_000
+MAGIC = {b'\xff\xd8\xff': 'jpeg', b'\x89PN': 'png'}
+
+# Encodings of sensor_msgs/Image we take -> bytes a pixel; nv12 and nv21 are one byte a pixel in
+# H * 3 / 2 rows.
+BYTES_PER_PIXEL = {
+    'bgr8': 3, 'rgb8': 3, 'bgra8': 4, 'rgba8': 4, 'mono8': 1,
+    'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
+    'yuv422': 2, 'uyvy': 2, 'yuv422_yuy2': 2, 'yuyv': 2, 'nv12': 1, 'nv21': 1,
+}
+
+
+def stamp_ns(stamp):
+    """builtin_interfaces/Time -> integer nanoseconds."""
+    return stamp.sec * SECOND_NS + stamp.nanosec
+
+
+def time_message(nanoseconds):
+    """Integer nanoseconds -> builtin_interfaces/Time."""
+    sec, nanosec = divmod(int(nanoseconds), SECOND_NS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def header(nanoseconds, frame_id):
+    return Header(stamp=time_message(nanoseconds), frame_id=frame_id)
+
+
+def image_from_compressed(camera, message):
+    """sensor_msgs/CompressedImage -> CameraImage with the bytes as they came.
+
+    The first bytes decide, not `format`: its wording differs from publisher to publisher.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    encoding = MAGIC.get(data[:3].tobytes())
+    if encoding is None:
+        raise ValueError(f'compressed image of {len(data)} bytes with format "{message.format}" '
+                         'begins like neither JPEG nor PNG.')
+    return CameraImage(camera, stamp_ns(message.header.stamp), data, encoding)
+
+
+def image_from_raw(camera, message):
+    """sensor_msgs/Image -> CameraImage whose data is a view, without the padding of the rows.
+
+    (H, W) for one byte a pixel, else (H, W, C); nv12 and nv21 (H * 3 / 2, W).
+    """
+    pixel_bytes = BYTES_PER_PIXEL.get(message.encoding)
+    if pixel_bytes is None:
+        raise ValueError(f'encoding "{message.encoding}" is not one of '
+                         f'{", ".join(sorted(BYTES_PER_PIXEL))}.')
+    rows = message.height * 3 // 2 if message.encoding in ('nv12', 'nv21') else message.height
+    row_bytes = message.width * pixel_bytes
+    data = np.frombuffer(message.data, np.uint8)
+    if not rows or not row_bytes or message.step < row_bytes or len(data) < rows * message.step:
+        raise ValueError(
+            f'{message.width}x{message.height} {message.encoding} with step {message.step} and '
+            f'{len(data)} bytes: expected step >= {row_bytes} and {rows} rows of it.')
+    pixels = data[:rows * message.step].reshape(rows, message.step)[:, :row_bytes]
+    if pixel_bytes > 1:
+        pixels = pixels.reshape(rows, message.width, pixel_bytes)
+    return CameraImage(camera, stamp_ns(message.header.stamp), pixels, message.encoding)
+
+
+def intrinsics_from_camera_info(message):
+    """sensor_msgs/CameraInfo -> (3, 3) pixels, width, height of the full-size image."""
+    matrix = np.array(message.k, dtype=np.float64).reshape(3, 3)
+    if not message.width or not message.height:
+        raise ValueError(f'camera_info says {message.width}x{message.height} pixels; '
+                         'expected the size of the image.')
+    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+        raise ValueError(f'camera_info k = {matrix.ravel().tolist()} is not a camera matrix; '
+                         'expected finite values with focal lengths above 0.')
+    return matrix, int(message.width), int(message.height)
+
+
+def rigid_from_transform(transform):
+    """geometry_msgs/Transform -> (4, 4)."""
+    return _rigid(transform.translation, transform.rotation)
+
+
+def rigid_from_pose(pose):
+    """geometry_msgs/Pose -> (4, 4)."""
+    return _rigid(pose.position, pose.orientation)
+
+
+def _rigid(xyz, xyzw):
+    translation = np.array([xyz.x, xyz.y, xyz.z])
+    if not np.isfinite(translation).all():
+        raise ValueError(f'position {translation.tolist()} is not finite.')
+    return rigid_from_quaternion((xyzw.x, xyzw.y, xyzw.z, xyzw.w), translation)
+
+
+def detections_message(stamp, frame_id, boxes, class_names, scores, track_ids):
+    """Detection3DArray: geometric centre, full length, width, height [m], yaw, one hypothesis each.
+
+    boxes: (K, 10) contract.BoxCode in `frame_id` at `stamp` [ns].
+    """
+    message = Detection3DArray(header=header(stamp, frame_id))
+    for row, name, score, track_id in zip(np.asarray(boxes, dtype=np.float64).tolist(),
+                                          class_names, scores, track_ids):
+        detection = Detection3D(header=message.header, id=str(track_id))
+        x, y, z, length, width, height, sin, cos, _, _ = row
+        _set_pose(detection.bbox.center, (x, y, z), np.arctan2(sin, cos))
+        size = detection.bbox.size
+        size.x, size.y, size.z = length, width, height
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id = name
+        result.hypothesis.score = float(score)
+        result.pose.pose = detection.bbox.center
+        detection.results.append(result)
+        message.detections.append(detection)
+    return message
+
+
+def _set_pose(pose, xyz, yaw):
+    pose.position.x, pose.position.y, pose.position.z = xyz
+    pose.orientation.z, pose.orientation.w = float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
+
+
+def captions_message(stamp, frame_id, entries):
+    """ObjectCaptionArray of (track_id, class_name, score, caption, caption_score, box (10,))."""
+    message = ObjectCaptionArray(header=header(stamp, frame_id))
+    for track_id, class_name, score, caption, caption_score, box in entries:
+        x, y, z, *_, vx, vy = np.asarray(box, dtype=np.float64).tolist()
+        message.captions.append(ObjectCaption(
+            stamp=message.header.stamp, detection_id=str(track_id), class_id=class_name,
+            score=float(score), caption=caption, caption_score=float(caption_score),
+            position=Point(x=x, y=y, z=z), velocity=Vector3(x=vx, y=vy, z=0.0)))
+    return message
+
+
+def caption_lines(message):
+    """The captions for people: one line an object, nearest first."""
+    def distance(entry):
+        return float(np.hypot(entry.position.x, entry.position.y))
+    return '\n'.join(f'{entry.class_id} {entry.detection_id}, {distance(entry):.1f} m: '
+                     f'{entry.caption}' for entry in sorted(message.captions, key=distance))
+
+
+def labels_message(stamp, threshold):
+    """LabelInfo: the numbers other tools may use for our class names."""
+    return LabelInfo(
+        header=header(stamp, ''), threshold=float(threshold),
+        class_map=[VisionClass(class_id=index, class_name=name)
+                   for index, name in enumerate(CLASSES)])
+
+
+def history_message(stamp, frame_id, length, age_s, resets, last_reset_ns, reason):
+    """HistoryState; age_s None: no history was used."""
+    return HistoryState(
+        header=header(stamp, frame_id), length=length,
+        age_s=-1.0 if age_s is None else float(age_s), resets=resets,
+        last_reset=time_message(last_reset_ns or 0), last_reset_reason=reason)
+
+
+def jpeg_message(stamp, frame_id, jpeg):
+    """CompressedImage of encoded bytes."""
+    message = CompressedImage(header=header(stamp, frame_id), format='jpeg')
+    message.data.frombytes(memoryview(jpeg).cast('B'))
+    return message

@@ -1,0 +1,140 @@
+"""The node's parameters: name, default, meaning, unit and range stand once, here.
+
+`params/perception.yaml` shows the same values to people; a test holds the two together.  They are
+read when the node is configured; a change while it runs is refused with a reason.
+"""
+
+from typing import NamedTuple
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+
+from mta_perception.contract import BASE_FRAME, CAMERAS
+
+
+class Spec(NamedTuple):
+    """One parameter as it is declared."""
+
+    name: str
+    default: object
+    description: str            # with its unit
+    low: object = None          # inclusive; None: no range
+    high: object = None
+    choices: tuple = ()         # of a string; empty: any
+
+
+SPECS = (
+    Spec('autostart', True, 'Configure and activate at start; false: wait for a lifecycle manager.'),
+    Spec('model', 'nano', 'Name of a model under models/, or the path of a directory with a '
+         'manifest.yaml.'),
+    Spec('cameras', list(CAMERAS), 'Topic names of the six cameras, in the order of the model: '
+         'front, front right, front left, back, back left, back right.'),
+    Spec('transport', 'compressed', 'raw: <cam>/image_raw (sensor_msgs/Image); compressed: '
+         '<cam>/image_raw/compressed (jpeg or png).', choices=('raw', 'compressed')),
+    Spec('base_frame', BASE_FRAME, 'Frame of the vehicle: x forward, y left, z up, on the ground '
+         'under the rear axle. Detections are in it.'),
+    Spec('ego_motion_source', 'odom', 'odom: topic odom (nav_msgs/Odometry); tf: /tf from '
+         'odom_frame to base_frame.', choices=('odom', 'tf')),
+    Spec('odom_frame', 'odom', 'Frame fixed to the ground; only read when ego_motion_source is tf. '
+         'Bags made from nuScenes call it map.'),
+    Spec('min_cameras', 4, 'Cameras that a step needs at least; with fewer it is dropped.', 1, 6),
+    Spec('sync_wait_s', 0.12, 'Longest wait for a late camera, counted from the arrival of the first '
+         'image of a set [s].', 0.0, 2.0),
+    Spec('max_spread_s', 0.09, 'Largest difference between the stamps of the images of one set '
+         '[s]: cameras that fire one after the other need most of one period.', 0.0, 1.0),
+    Spec('odometry_wait_s', 0.1, 'Longest wait for odometry that reaches the image stamps [s]; '
+         'then it is extrapolated.', 0.0, 1.0),
+    Spec('odometry_max_extrapolation_s', 0.3, 'How far beyond its last message odometry is '
+         'extrapolated [s]; farther, the frame is dropped.', 0.0, 2.0),
+    Spec('history_max_gap_s', 1.5, 'Age from which remembered frames are not used any more [s].',
+         0.1, 10.0),
+    Spec('max_rate', 0.0, 'Upper limit of steps a second [Hz]; 0: as many as come and fit.',
+         0.0, 60.0),
+    Spec('score_threshold', -1.0, 'Score below which an object is not reported, 0..1; -1: the '
+         "model's own.", -1.0, 1.0),
+    Spec('max_captions', 8, 'Objects captioned in one pass, nearest first; 0: no captions.', 0, 50),
+    Spec('caption_rate', 2.0, 'Upper limit of caption passes a second [Hz].', 0.1, 30.0),
+    Spec('detector_threads', 0, 'CPU threads of the detector; 0: one less than the cores, at least '
+         'one.', 0, 64),
+    Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),
+    Spec('overlay_rate', 5.0, 'Upper limit of overlay pictures a second [Hz]; drawn only when '
+         'somebody listens.', 0.1, 30.0),
+    Spec('overlay_width', 1600, 'Width of the overlay picture [px].', 480, 3840),
+    Spec('overlay_jpeg_quality', 80, 'JPEG quality of the overlay picture.', 10, 100),
+    Spec('camera_timeout_s', 1.0, 'A camera without an image for this long is reported as dead and '
+         'its sector as blind [s].', 0.1, 30.0),
+)
+
+
+def declare(node):
+    """Declare every parameter on `node` with its description and range."""
+    for spec in SPECS:
+        node.declare_parameter(spec.name, spec.default, _descriptor(spec))
+
+
+def _descriptor(spec):
+    descriptor = ParameterDescriptor(description=spec.description)
+    if spec.low is not None and isinstance(spec.default, float):
+        descriptor.floating_point_range = [FloatingPointRange(
+            from_value=float(spec.low), to_value=float(spec.high), step=0.0)]
+    elif spec.low is not None:
+        descriptor.integer_range = [IntegerRange(from_value=spec.low, to_value=spec.high, step=1)]
+    if spec.choices:
+        descriptor.additional_constraints = f'one of: {", ".join(spec.choices)}'
+    return descriptor
+
+
+def check_changes(parameters, configured):
+    """SetParametersResult for an on-set callback.
+
+    configured: the node has read its parameters, so that a change would not be seen.
+    """
+    specs = {spec.name: spec for spec in SPECS}
+    for parameter in parameters:
+        spec = specs.get(parameter.name)
+        if spec is None:
+            continue
+        if configured:
+            return SetParametersResult(successful=False, reason=(
+                f'{parameter.name} is read when the node is configured; clean the node up '
+                '(lifecycle transition cleanup), set it, and configure it again.'))
+        if spec.choices and parameter.value not in spec.choices:
+            return SetParametersResult(successful=False, reason=(
+                f'{parameter.name} is "{parameter.value}", expected one of: '
+                f'{", ".join(spec.choices)}.'))
+    return SetParametersResult(successful=True)
+
+
+def read(node):
+    """A NamedTuple with every parameter's value.
+
+    Raises ValueError where a choice or the cameras cannot be used.
+    """
+    values = {spec.name: node.get_parameter(spec.name).value for spec in SPECS}
+    for spec in SPECS:
+        if spec.choices and values[spec.name] not in spec.choices:
+            raise ValueError(f'parameter {spec.name} is "{values[spec.name]}", expected one of: '
+                             f'{", ".join(spec.choices)}.')
+    values['cameras'] = tuple(values['cameras'])
+    _check_cameras(values['cameras'])
+    return Parameters(**values)
+
+
+def _check_cameras(names):
+    """The position decides which camera of the model a topic feeds."""
+    if len(names) != len(CAMERAS) or len(set(names)) != len(names):
+        raise ValueError(f'parameter cameras has {len(names)} names, {len(set(names))} of them '
+                         f'different: {list(names)}. Expected one name for each of '
+                         f'{", ".join(CAMERAS)}, in this order.')
+    misplaced = [name for position, name in enumerate(names)
+                 if name in CAMERAS and CAMERAS[position] != name]
+    if misplaced:
+        raise ValueError(f'parameter cameras has {", ".join(misplaced)} out of place: '
+                         f'{list(names)}. The order is part of the model: {", ".join(CAMERAS)}.')
+
+
+Parameters = NamedTuple('Parameters', [(spec.name, type(spec.default)) for spec in SPECS])

@@ -1,0 +1,160 @@
+"""Record topics as they arrive: `python -m mta_perception.ros.recorder --out BAG`.
+
+The bag is a rosbag2 (mcap) of the serialised bytes that came over DDS, stamped with the wall clock
+of their arrival.  It is written beside its place and moved there when the recorder stops (SIGINT or
+SIGTERM), so that no half-written bag looks whole.
+"""
+
+import argparse
+from importlib import import_module
+import os
+from pathlib import Path
+import shutil
+import signal
+import sys
+import time
+from typing import NamedTuple
+
+from mta_perception.contract import CAMERAS
+from mta_perception.typestore import typestore
+
+QUEUE_DEPTH = 200
+
+
+class RecordedTopic(NamedTuple):
+    """What to subscribe to and how."""
+
+    name: str
+    type_name: str        # package/msg/Type
+    reliable: bool        # a reliable reader hears no best-effort writer: sensors get False
+    latched: bool         # transient_local: also what was said before we came
+
+
+def node_topics(node='/mta_perception'):
+    """What the perception node says, the clock, and camera_info: it comes with each image and tells
+    when that came, at a thousandth of the bytes."""
+    outputs = [
+        RecordedTopic(f'{node}/detections', 'vision_msgs/msg/Detection3DArray', True, False),
+        RecordedTopic(f'{node}/captions', 'mta_msgs/msg/ObjectCaptionArray', True, False),
+        RecordedTopic(f'{node}/caption_text', 'std_msgs/msg/String', True, False),
+        RecordedTopic(f'{node}/history', 'mta_msgs/msg/HistoryState', True, False),
+        RecordedTopic(f'{node}/labels', 'vision_msgs/msg/LabelInfo', True, True),
+        RecordedTopic('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray', True, False),
+        RecordedTopic('/clock', 'rosgraph_msgs/msg/Clock', False, False),
+    ]
+    return outputs + [
+        RecordedTopic(f'/{camera}/camera_info', 'sensor_msgs/msg/CameraInfo', False, False)
+        for camera in CAMERAS]
+
+
+def message_class(type_name):
+    """The rclpy class of `package/msg/Type`."""
+    package, _, name = type_name.split('/')
+    try:
+        return getattr(import_module(f'{package}.msg'), name)
+    except ImportError as error:
+        raise RuntimeError(f'cannot record {type_name}: the interface package {package} is not '
+                           'installed here. Run `make env`, or source the workspace that has it.'
+                           ) from error
+
+
+class Recorder:
+    """Subscribes to topics on an rclpy node and writes what comes; `close` finishes the bag."""
+
+    def __init__(self, node, topics, out):
+        """out: directory of the bag, must not exist.  Raises FileExistsError, RuntimeError."""
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        self.out = Path(out)
+        if self.out.exists():
+            raise FileExistsError(f'{self.out} exists already; a recording never overwrites. '
+                                  'Remove it or name another --out.')
+        self._partial = self.out.with_name(f'{self.out.name}.partial')
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self.counts = {topic.name: 0 for topic in topics}
+        classes = [message_class(topic.type_name) for topic in topics]
+        self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._subscriptions = [
+            self._subscribe(node, topic, cls) for topic, cls in zip(topics, classes)]
+
+    def _subscribe(self, node, topic, cls):
+        connection = self._writer.add_connection(
+            topic.name, topic.type_name, typestore=typestore(),
+            offered_qos_profiles=[_offered_qos(topic)])
+
+        def write(data):
+            self._writer.write(connection, time.time_ns(), data)
+            self.counts[topic.name] += 1
+        return node.create_subscription(cls, topic.name, write, _subscription_qos(topic), raw=True)
+
+    def close(self):
+        """Finish the bag and put it in its place."""
+        self._writer.close()
+        os.replace(self._partial, self.out)
+
+
+def _subscription_qos(topic):
+    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+    return QoSProfile(
+        depth=QUEUE_DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE if topic.reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=(DurabilityPolicy.TRANSIENT_LOCAL if topic.latched
+                    else DurabilityPolicy.VOLATILE))
+
+
+def _offered_qos(topic):
+    """The QoS with which a replay of the bag should publish again."""
+    from rosbags.interfaces import (
+        Qos,
+        QosDurability,
+        QosHistory,
+        QosLiveliness,
+        QosReliability,
+        QosTime,
+    )
+    forever = QosTime(sec=2147483647, nsec=4294967295)
+    return Qos(QosHistory.KEEP_LAST, QUEUE_DEPTH,
+               QosReliability.RELIABLE if topic.reliable else QosReliability.BEST_EFFORT,
+               QosDurability.TRANSIENT_LOCAL if topic.latched else QosDurability.VOLATILE,
+               forever, forever, QosLiveliness.AUTOMATIC, forever, False)
+
+
+def record(out, topics):
+    """Record until SIGINT or SIGTERM; returns the number of messages per topic."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+    os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
+    stop = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.append(True))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node('mta_recorder')
+    try:
+        recorder = Recorder(node, topics, out)
+        print(f'recording {len(topics)} topics', flush=True)
+        while not stop:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        recorder.close()
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+    return recorder.counts
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', required=True, help='bag to write, a directory that does not exist')
+    parser.add_argument('--node', default='/mta_perception', help='full name of its node')
+    arguments = parser.parse_args(argv)
+    try:
+        counts = record(arguments.out, node_topics(arguments.node))
+    except (OSError, RuntimeError) as error:
+        print(f'recorder: {error}', file=sys.stderr)
+        return 1
+    print(', '.join(f'{name} {count}' for name, count in counts.items() if count), flush=True)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

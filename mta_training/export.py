@@ -1,0 +1,251 @@
+"""Trained network -> `models/<name>/`: three ONNX graphs, tokeniser, manifest, model card.
+
+The graphs' inputs and outputs are the table in docs/architecture.md; `parity` runs each against torch with
+a moving ego, a non-zero history and one dead camera.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+import subprocess
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+import yaml
+
+from mta_perception import contract
+
+OPSET = 20
+HISTORY_STEP_S = 0.5                     # nuScenes keyframes: the spacing training streams with
+DECODE = {'score_threshold': 0.2, 'max_detections': 100}
+ARTEFACTS = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
+
+
+class Parity(NamedTuple):
+    """Largest absolute difference between torch and ONNX."""
+
+    boxes: float
+    class_logits: float
+    object_features: float
+    bev: float
+    prefix: float
+    language: float
+
+
+class DetectorGraph(nn.Module):
+    """The detector with the four outputs of the graph and nothing else."""
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images, image_from_ego, camera_mask, history_bev, history_valid,
+                ego_prev_from_ego_now):
+        """As docs/architecture.md."""
+        result = self.detector(images, image_from_ego, camera_mask, history_bev, history_valid,
+                               ego_prev_from_ego_now)
+        return result.class_logits, result.boxes, result.object_features, result.bev
+
+
+class LanguageGraph(nn.Module):
+    """The language model with the logits of the last position only."""
+
+    def __init__(self, language):
+        super().__init__()
+        self.language = language
+
+    def forward(self, prefix, token_ids, past_keys, past_values):
+        """As docs/architecture.md."""
+        outputs = self.language(prefix, token_ids, past_keys, past_values)
+        return outputs.logits[:, -1], outputs.keys, outputs.values
+
+
+def example_inputs(config, batch=1, seed=0):
+    """Inputs of the detector graph for a turning, moving car with a history and a dead camera."""
+    rng = np.random.default_rng(seed)
+    image, bev, cameras = config.image, config.bev, len(contract.CAMERAS)
+    images = rng.integers(0, 256, (batch, cameras, image.height, image.width, 3), dtype=np.uint8)
+    mask = np.ones((batch, cameras), np.float32)
+    mask[:, 4] = 0.0
+    images[:, 4] = 0
+    yaw = 0.05
+    ego = np.eye(4, dtype=np.float32)
+    ego[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
+    ego[:2, 3] = 3.1, -0.2
+    return {
+        'images': images,
+        'image_from_ego': np.repeat(_surround_view(image)[None], batch, 0),
+        'camera_mask': mask,
+        'history_bev': rng.normal(0, 1, (batch, bev.channels, bev.cells, bev.cells)
+                                  ).astype(np.float32),
+        'history_valid': np.ones(batch, np.float32),
+        'ego_prev_from_ego_now': np.repeat(ego[None], batch, 0),
+    }
+
+
+def _surround_view(image):
+    """image_from_ego (6, 3, 4) of a plausible rig in contract order."""
+    focal = 1266.0 * image.scale
+    intrinsics = np.array([[focal, 0, image.width / 2], [0, focal, image.height / 2], [0, 0, 1]])
+    optical = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
+    matrices = []
+    for degrees in (0, -55, 55, 180, 110, -110):
+        yaw = np.radians(degrees)
+        ego = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+        rotation = optical @ ego
+        matrices.append(intrinsics @ np.c_[rotation, -rotation @ [1.0, 0.0, 1.5]])
+    return np.stack(matrices).astype(np.float32)
+
+
+def export_graphs(model, directory):
+    """Write detector.onnx, qformer.onnx, language.onnx of an MtaModel into `directory`."""
+    directory = Path(directory)
+    model = model.float().eval()
+    config = model.config
+    inputs = {name: torch.from_numpy(value) for name, value in example_inputs(config).items()}
+    _save(DetectorGraph(model.detector), tuple(inputs.values()), directory / 'detector.onnx',
+          list(inputs), ['class_logits', 'boxes', 'object_features', 'bev'], None)
+    objects = _object_inputs(config, 3)
+    count = torch.export.Dim('count', min=1, max=512)
+    _save(model.qformer, tuple(objects.values()), directory / 'qformer.onnx', list(objects),
+          ['prefix'], ({0: count}, {0: count}, {0: count}, None))
+    language = _language_inputs(config, 3, prefix=5, tokens=2, past=7)
+    count, places = torch.export.Dim('count', max=512), torch.export.Dim('prefix', max=64)
+    tokens, past = torch.export.Dim('tokens', max=512), torch.export.Dim('past', max=1024)
+    _save(LanguageGraph(model.language), tuple(language.values()), directory / 'language.onnx',
+          list(language), ['logits', 'keys', 'values'],
+          ({0: count, 1: places}, {0: count, 1: tokens}, {1: count, 3: past},
+           {1: count, 3: past}))
+
+
+def _save(module, inputs, path, input_names, output_names, dynamic):
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(), inputs, dynamo=True, opset_version=OPSET, input_names=input_names,
+            output_names=output_names, dynamic_shapes=dynamic, verbose=False)
+    partial = path.with_suffix('.partial')
+    onnx.save(program.model_proto, partial)
+    os.replace(partial, path)
+
+
+def _object_inputs(config, count, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    bev = config.bev
+    shapes = {'object_features': (count, config.object_feature_width), 'boxes': (count, 10),
+              'class_logits': (count, len(contract.CLASSES)),
+              'bev': (bev.channels, bev.cells, bev.cells)}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def _language_inputs(config, count, prefix, tokens, past, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    size = config.language
+    cache = (size.num_hidden_layers, count, size.num_attention_heads, past, size.head_dim)
+    return {'prefix': torch.randn(count, prefix, size.hidden_size, generator=generator),
+            'token_ids': torch.randint(0, size.vocab_size, (count, tokens), generator=generator),
+            'past_keys': torch.randn(cache, generator=generator),
+            'past_values': torch.randn(cache, generator=generator)}
+
+
+def parity(model, directory):
+    """Run every graph in `directory` and the torch model on the same inputs -> Parity."""
+    model = model.float().eval()
+    directory = Path(directory)
+    differences = []
+    cases = [(DetectorGraph(model.detector), 'detector.onnx',
+              {name: torch.from_numpy(value)
+               for name, value in example_inputs(model.config, seed=7).items()}),
+             (model.qformer, 'qformer.onnx', _object_inputs(model.config, 8, seed=8))]
+    cases += [(LanguageGraph(model.language), 'language.onnx',
+               _language_inputs(model.config, count, prefix, tokens, past, seed=9))
+              for count, prefix, tokens, past in ((4, 8, 1, 0), (4, 0, 1, 9), (1, 0, 3, 2))]
+    for module, name, inputs in cases:
+        session = onnxruntime.InferenceSession(directory / name,
+                                               providers=['CPUExecutionProvider'])
+        got = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+        with torch.no_grad():
+            want = module(*inputs.values())
+        want = (want,) if isinstance(want, torch.Tensor) else want
+        want = [output.numpy() for output in want]
+        if name == 'detector.onnx':
+            got = _same_order(got, want)
+        differences.append([float(np.abs(a - b).max()) for a, b in zip(got, want)])
+    logits, boxes, features, bev = differences[0]
+    return Parity(boxes, logits, features, bev, differences[1][0],
+                  max(max(part) for part in differences[2:]))
+
+
+def _same_order(got, want):
+    """ONNX detector outputs with the queries in torch's order.
+
+    Queries are the highest peaks of a heatmap; rounding may swap two that are equally high.  Each torch
+    query is compared with the ONNX query whose box and features are nearest.
+    """
+    mine, theirs = (np.concatenate([outputs[1], outputs[2]], -1) for outputs in (got, want))
+    distance = np.abs(mine[:, :, None] - theirs[:, None]).max(-1)          # (B, Q onnx, Q torch)
+    order = distance.argmin(1)
+    rows = np.arange(len(order))[:, None]
+    return [output[rows, order] for output in got[:3]] + [got[3]]
+
+
+def manifest(config, tokenizer, directory, training, metrics):
+    """The dict of manifest.yaml; hashes the files that lie in `directory`."""
+    image, bev, language = config.image, config.bev, config.language
+    return {
+        'contract_version': contract.CONTRACT_VERSION,
+        'name': config.name,
+        'cameras': list(contract.CAMERAS),
+        'classes': list(contract.CLASSES),
+        'image': {'width': image.width, 'height': image.height, 'scale': image.scale},
+        'bev': {'half_extent_m': bev.half_extent_m, 'cells': bev.cells, 'channels': bev.channels},
+        'box_code': ['x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy'],
+        'history': {'step_s': HISTORY_STEP_S},
+        'decode': dict(DECODE),
+        'captioner': {
+            'prefix_tokens': config.qformer.prefix_tokens, 'width': language.hidden_size,
+            'layers': language.num_hidden_layers, 'heads': language.num_attention_heads,
+            'head_dim': language.head_dim, 'vocabulary': language.vocab_size,
+            'bos': tokenizer.token_to_id('<s>'), 'eos': tokenizer.token_to_id('</s>'),
+            'max_tokens': language.max_tokens},
+        'files': {name: sha256(Path(directory) / name) for name in ARTEFACTS},
+        'training': training,
+        'metrics': metrics,
+        'licence': 'Apache-2.0',
+    }
+
+
+def sha256(path):
+    """Hex digest of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def git_revision():
+    """Revision of the code this runs from, or 'unknown' outside a checkout."""
+    try:
+        return subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], check=True, text=True,
+                              capture_output=True, cwd=Path(__file__).parent).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def write_model(model, tokenizer, out, training, metrics):
+    """Write graphs, tokeniser and manifest into `out`; the manifest last, so that a directory with
+    one is whole.  Returns the measured Parity; raises ValueError where boxes differ by over 1e-3."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'manifest.yaml').unlink(missing_ok=True)
+    export_graphs(model, out)
+    tokenizer.save(str(out / 'tokenizer.json'))
+    measured = parity(model, out)
+    if not measured.boxes <= 1e-3:
+        raise ValueError(f'{out}: boxes of torch and ONNX differ by {measured.boxes:.2e}; expected '
+                         'at most 1e-3. The exported graph is not the trained network.')
+    values = manifest(model.config, tokenizer, out, training, metrics)
+    partial = out / 'manifest.partial'
+    partial.write_text(yaml.safe_dump(values, sort_keys=False))
+    os.replace(partial, out / 'manifest.yaml')
+    return measured

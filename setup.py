@@ -1,0 +1,46 @@
+"""Install mta_perception: with colcon as an ament_python package, or with pip."""
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = 'mta_perception'
+# What launch, the node and the demo look up in the package's share directory once it is installed.
+SHARED_FOLDERS = ('launch', 'params', 'rviz', 'models')
+
+
+def shared_files():
+    """(target folder, files) for every file below SHARED_FOLDERS, the tree kept as it is."""
+    here = Path(__file__).parent
+    folders = {}
+    for name in SHARED_FOLDERS:
+        for path in sorted((here / name).rglob('*')):
+            if path.is_file() and '__pycache__' not in path.parts:
+                relative = path.relative_to(here)
+                target = f'share/{PACKAGE}/{relative.parent.as_posix()}'
+                folders.setdefault(target, []).append(relative.as_posix())
+    return sorted(folders.items())
+
+
+setup(
+    name=PACKAGE,
+    version='0.1.0',
+    description='Six cameras in, 3D boxes and sentences about them out: a ROS 2 perception node.',
+    author='The mta_perception authors',
+    author_email='maintainers@mta-perception.example.org',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    # mta_training lies inside this folder but is a package of its own; it must not be swallowed.
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        (f'share/{PACKAGE}', ['package.xml']),
+        *shared_files(),
+    ],
+    zip_safe=False,
+    entry_points={
+        'console_scripts': [
+            'perception_node = mta_perception.ros.node:main',
+            'mta = mta_perception.cli:main',
+        ],
+    },
+)

@@ -1,0 +1,99 @@
+"""Numbers of a recorded run, against slow and obvious computations."""
+
+import numpy as np
+import pytest
+
+from mta_perception.geometry import box_corners, invert_rigid, rigid_from_yaw, transform
+from mta_perception.recording import RecordedDetections, Recording
+from mta_perception.summary import (
+    boxes_moved_to,
+    latencies_ms,
+    machine,
+    nearest_detections,
+    percentiles,
+    rate_hz,
+)
+
+SECOND = 1_000_000_000
+
+
+def message(stamp_ns, arrival_ns=0, boxes=()):
+    return RecordedDetections(stamp_ns, arrival_ns, np.reshape(boxes, (-1, 10)),
+                              ['car'] * len(boxes), np.full(len(boxes), 0.5),
+                              [str(k) for k in range(len(boxes))])
+
+
+def recording(detections, image_arrivals=None):
+    return Recording(detections, [], image_arrivals or {}, {}, [])
+
+
+def world_from_ego_at(stamp_ns):
+    """A car that turns at 0.3 rad/s while it drives 8 m/s."""
+    t = stamp_ns / SECOND
+    yaw, radius = 0.3 * t, 8.0 / 0.3
+    return rigid_from_yaw(yaw, (radius * np.sin(yaw), radius * (1 - np.cos(yaw)), 0.2))
+
+
+def test_latency_is_from_the_last_image_of_the_set_to_its_detections():
+    arrivals = {100: 5_000_000, 200: 15_000_000}
+    run = recording([message(100, 45_000_000), message(200, 35_000_000),
+                     message(300, 99_000_000)], arrivals)
+    assert latencies_ms(run) == [40.0, 20.0]      # no image arrival was seen for the third
+
+
+def test_percentiles_of_nothing_are_none():
+    assert percentiles([]) == {'p50': None, 'p90': None, 'max': None}
+    assert percentiles([1.0, 2.0, 30.0]) == {'p50': 2.0, 'p90': 24.4, 'max': 30.0}
+
+
+def test_rate_counts_intervals_not_messages():
+    assert rate_hz([0, SECOND // 2, SECOND]) == 2.0
+    assert rate_hz([7]) is None and rate_hz([]) is None
+
+
+def test_nearest_message_only_within_its_quarter_second():
+    run = recording([message(0), message(SECOND)])
+    assert nearest_detections(run, int(0.2 * SECOND)).stamp_ns == 0
+    assert nearest_detections(run, int(0.8 * SECOND)).stamp_ns == SECOND
+    assert nearest_detections(run, int(0.5 * SECOND)) is None
+    assert nearest_detections(recording([]), 0) is None
+
+
+@pytest.mark.parametrize('dt', [-0.25, 0.0, 0.13])
+def test_moved_boxes_keep_standing_things_where_they_stand_in_the_world(dt):
+    rng = np.random.default_rng(3)
+    boxes = np.zeros((5, 10))
+    boxes[:, :3] = rng.uniform(-30, 30, (5, 3))
+    boxes[:, 3:6] = rng.uniform(1, 5, (5, 3))
+    yaw = rng.uniform(-3, 3, 5)
+    boxes[:, 6], boxes[:, 7] = np.sin(yaw), np.cos(yaw)
+    now, then = 2 * SECOND, int((2 + dt) * SECOND)
+    moved = boxes_moved_to(boxes, now, then, world_from_ego_at)
+    np.testing.assert_allclose(transform(world_from_ego_at(then), box_corners(moved)),
+                               transform(world_from_ego_at(now), box_corners(boxes)), atol=1e-9)
+
+
+def test_moved_boxes_go_on_at_their_velocity():
+    now, then = SECOND, int(1.2 * SECOND)
+    velocity_world = np.array([3.0, -2.0, 0.0])
+    ego_from_world = invert_rigid(world_from_ego_at(now))
+    velocity = ego_from_world[:3, :3] @ velocity_world
+    box = np.array([[10.0, 4.0, 0.8, 4, 2, 1.5, 0, 1, velocity[0], velocity[1]]])
+    moved = boxes_moved_to(box, now, then, world_from_ego_at)
+    start = transform(world_from_ego_at(now), box[0, :3])
+    end = transform(world_from_ego_at(then), moved[0, :3])
+    np.testing.assert_allclose(end - start, 0.2 * velocity_world, atol=1e-9)
+    turned = world_from_ego_at(then)[:2, :2] @ moved[0, 8:10]
+    np.testing.assert_allclose(turned, velocity_world[:2], atol=1e-9)
+
+
+def test_unknown_velocity_counts_as_standing():
+    box = np.array([[10.0, 4.0, 0.8, 4, 2, 1.5, 0, 1, np.nan, np.nan]])
+    moved = boxes_moved_to(box, 0, SECOND // 10, lambda stamp: np.eye(4))
+    np.testing.assert_allclose(moved[0, :8], box[0, :8])
+
+
+def test_machine_names_its_parts():
+    found = machine()
+    assert found['cores'] >= 1 and found['memory_gb'] > 0.1 and found['cpu']
+    assert found['packages']['numpy'] == np.__version__

@@ -1,0 +1,137 @@
+"""The recorder as a process over DDS: what was published is in the bag, byte for byte."""
+
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mta_perception.processes import Child, free_domain, ros_environment
+from mta_perception.recording import read_recording
+
+rclpy = pytest.importorskip('rclpy')
+pytest.importorskip('vision_msgs', reason='interface packages are not built here')
+pytest.importorskip('mta_msgs', reason='interface packages are not built here')
+
+STEPS = 15
+
+
+@pytest.fixture
+def domain(monkeypatch):
+    number = free_domain()
+    for name, value in ros_environment(number).items():
+        monkeypatch.setenv(name, value)
+    os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
+    return number
+
+
+@pytest.fixture
+def node(domain):
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    made = rclpy.create_node('somebody', context=context)
+    yield made
+    made.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def detections_message(stamp_ns, count):
+    from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
+    message = Detection3DArray()
+    message.header.frame_id = 'base_link'
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    for k in range(count):
+        detection = Detection3D(id=f'track{k}')
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id, result.hypothesis.score = 'car', 0.5 + k / 10
+        detection.results.append(result)
+        detection.bbox.center.position.x = 10.0 + k
+        detection.bbox.center.orientation.w = 1.0
+        detection.bbox.size.x, detection.bbox.size.y, detection.bbox.size.z = 4.0, 2.0, 1.5
+        message.detections.append(detection)
+    return message
+
+
+def record_child(out, domain):
+    return Child('recorder', [sys.executable, '-m', 'mta_perception.ros.recorder', '--out',
+                              str(out)], f'{out}.log', ros_environment(domain))
+
+
+def wait_for_subscribers(*publishers):
+    deadline = time.monotonic() + 15
+    while any(publisher.get_subscription_count() == 0 for publisher in publishers):
+        assert time.monotonic() < deadline, 'the recorder did not subscribe'
+        time.sleep(0.05)
+
+
+def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
+    from mta_msgs.msg import ObjectCaption, ObjectCaptionArray
+    from rosbags.highlevel import AnyReader
+    from sensor_msgs.msg import CameraInfo
+    from vision_msgs.msg import Detection3DArray
+    from rclpy.serialization import serialize_message
+    bag = tmp_path / 'bag'
+    detections = node.create_publisher(Detection3DArray, '/mta_perception/detections', 10)
+    captions = node.create_publisher(ObjectCaptionArray, '/mta_perception/captions', 10)
+    infos = node.create_publisher(CameraInfo, '/cam_front/camera_info', 10)
+    sent, stamps = [], [1_600_000_000_000_000_000 + 100_000_000 * k for k in range(STEPS)]
+    with record_child(bag, domain) as recorder:
+        recorder.wait_for('recording', 30)
+        wait_for_subscribers(detections, captions, infos)
+        before = time.time_ns()
+        for step, stamp in enumerate(stamps):
+            message = detections_message(stamp, step % 4)
+            sent.append(serialize_message(message))
+            info = CameraInfo(width=1600, height=900)
+            info.header.stamp = message.header.stamp
+            infos.publish(info)
+            time.sleep(0.02)
+            detections.publish(message)
+            caption = ObjectCaption(detection_id='track0', class_id='car', caption=f'car {step}')
+            caption.stamp = message.header.stamp
+            captions.publish(ObjectCaptionArray(header=message.header, captions=[caption]))
+            time.sleep(0.03)
+        time.sleep(0.5)
+        assert not bag.exists()              # nothing looks whole before it is
+        assert recorder.stop() == 0
+    after = time.time_ns()
+    with AnyReader([bag]) as reader:
+        stored = [bytes(raw) for connection, _, raw in reader.messages()
+                  if connection.topic == '/mta_perception/detections']
+    assert stored == sent
+    run = read_recording(bag)
+    assert [message.stamp_ns for message in run.detections] == stamps
+    assert [len(message.boxes) for message in run.detections] == [k % 4 for k in range(STEPS)]
+    assert run.detections[3].track_ids == ['track0', 'track1', 'track2']
+    np.testing.assert_allclose(run.detections[3].boxes[:, :8],
+                               [[10 + k, 0, 0, 4, 2, 1.5, 0, 1] for k in range(3)])
+    np.testing.assert_allclose(run.detections[3].scores, [0.5, 0.6, 0.7])
+    assert [caption.caption for caption in run.captions] == [f'car {k}' for k in range(STEPS)]
+    arrivals = [message.arrival_ns for message in run.detections]
+    assert before < arrivals[0] and arrivals[-1] < after and arrivals == sorted(arrivals)
+    waits = [message.arrival_ns - run.image_arrivals[message.stamp_ns]
+             for message in run.detections]
+    assert min(waits) > 10_000_000 and np.median(waits) < 60_000_000
+
+
+def test_recording_never_overwrites(tmp_path, domain):
+    bag = tmp_path / 'bag'
+    bag.mkdir()
+    with record_child(bag, domain) as recorder:
+        with pytest.raises(RuntimeError, match='exists already'):
+            recorder.wait_for('recording', 30)
+    assert list(bag.iterdir()) == []
+
+
+def test_a_killed_recorder_leaves_nothing_that_looks_whole(tmp_path, domain):
+    import signal
+    bag = tmp_path / 'bag'
+    with record_child(bag, domain) as recorder:
+        recorder.wait_for('recording', 30)
+        os.kill(recorder.pid, signal.SIGKILL)
+        while recorder.running():
+            time.sleep(0.05)
+    assert not bag.exists()
+    with pytest.raises(ValueError, match='metadata.yaml'):
+        read_recording(bag)
