@@ -1,12 +1,14 @@
 """One scene's bag (docs/architecture.md), read back as arrays; no ROS needed.
 
-The exact numbers of the ground truth (velocity, attributes, visibility, points) travel in the JSON of
-/nuscenes/sample; /ground_truth/* carry the same for people and for ROS tools.
+The exact numbers of the ground truth (velocity, attributes, visibility, points) travel in the JSON
+of /nuscenes/sample; /ground_truth/* carry the same for people and for ROS tools.
 """
 
+from contextlib import contextmanager
 from functools import cached_property
 import json
 from pathlib import Path
+import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +42,9 @@ class Sample(NamedTuple):
     attributes: list         # K attribute names, '' for none
     image_stamps: dict       # camera -> stamp [ns] of the keyframe's image
     world_from_ego: np.ndarray  # (4, 4) at stamp_ns
+    ego_from_box: np.ndarray  # (K, 4, 4), with the roll and pitch that `boxes` cannot hold
+    annotated: list          # dicts, every object as /nuscenes/sample has it: also those of other
+    #                          categories, with `global` translation, rotation, size, velocity
 
 
 def image_topic(camera):
@@ -48,23 +53,38 @@ def image_topic(camera):
 
 
 class SceneBag:
-    """A bag, opened once to check it; every property is read when first asked for."""
+    """A bag, opened once to check it; every property is read when first asked for.
+
+    Raises BagError, also later where something that is asked for is not in the bag.
+    """
 
     def __init__(self, path):
         self.path = Path(path)
         if not (self.path / 'metadata.yaml').is_file():
-            raise BagError(f'{self.path} is no rosbag2 directory: metadata.yaml is missing. Give the '
-                           'directory of one scene as `mta-train convert` writes it.')
+            what = 'does not exist' if not self.path.exists() else \
+                'is no rosbag2 directory: metadata.yaml is missing'
+            raise BagError(f'{self.path} {what}. Give the directory of one scene as '
+                           '`mta-train convert` writes it.')
+        with self._reader() as reader:
+            # Topics without messages are as good as not there.
+            self.topics = {c.topic: c for c in reader.connections if c.msgcount}
+            self.start_ns, self.end_ns = reader.start_time, reader.end_time
+            self.message_count = reader.message_count
+        if not self.message_count:
+            raise BagError(f'{self.path} holds no messages. Convert the scene again.')
+
+    @contextmanager
+    def _reader(self):
         try:
             with Reader(self.path) as reader:
-                self.topics = {c.topic: c for c in reader.connections}
-                self.start_ns, self.end_ns = reader.start_time, reader.end_time
-                self.message_count = reader.message_count
-        except (ReaderError, OSError, ValueError, KeyError, AssertionError) as error:
-            raise BagError(f'{self.path} cannot be read as a bag: {error}. '
-                           'Convert the scene again.') from error
-        if not self.message_count:
-            raise BagError(f'{self.path} holds no messages; convert the scene again.')
+                yield reader
+        except BagError:
+            raise
+        # rosbags lets what a damaged file makes of its parsing through as it is.
+        except (ReaderError, OSError, ValueError, KeyError, TypeError, AssertionError, struct.error,
+                AttributeError) as error:
+            raise BagError(f'{self.path} cannot be read as a bag: {error or type(error).__name__}. '
+                           'Record or convert it again.') from error
 
     def require(self, *topics):
         """Raise BagError unless the bag has all these topics."""
@@ -76,11 +96,13 @@ class SceneBag:
 
     def raw(self, topics=None, start_ns=None, stop_ns=None):
         """Iterate (topic, type, stamp_ns, serialized bytes) in time order."""
-        with Reader(self.path) as reader:
+        topics = None if topics is None else set(topics)
+        with self._reader() as reader:
             chosen = [c for c in reader.connections if topics is None or c.topic in topics]
             if not chosen:
                 return
-            for connection, stamp_ns, data in reader.messages(chosen, start=start_ns, stop=stop_ns):
+            messages = reader.messages(chosen, start=start_ns, stop=stop_ns)
+            for connection, stamp_ns, data in messages:
                 yield connection.topic, connection.msgtype, stamp_ns, data
 
     def messages(self, topics=None, start_ns=None, stop_ns=None):
@@ -134,9 +156,22 @@ class SceneBag:
                 [pose.position.x, pose.position.y, pose.position.z]))
         return np.array(stamps, dtype=np.int64), np.array(poses)
 
+    def image_stamps(self, camera):
+        """(n,) int64 stamps [ns] of a camera's images, in time order."""
+        topic = image_topic(camera)
+        self.require(topic)
+        # A bag's message has the stamp of its header.
+        return np.array([stamp for _, _, stamp, _ in self.raw([topic])], dtype=np.int64)
+
     def images(self, cameras=None, start_ns=None, stop_ns=None):
-        """Iterate CameraImage (JPEG bytes as they were taken) in time order; stop is exclusive."""
-        by_topic = {image_topic(camera): camera for camera in cameras or self.cameras}
+        """Iterate CameraImage (JPEG bytes as they were taken) in time order; stop is exclusive.
+
+        cameras: a name, a sequence of names, or None for all.
+        """
+        names = self.cameras if cameras is None else \
+            (cameras,) if isinstance(cameras, str) else tuple(cameras)
+        by_topic = {image_topic(camera): camera for camera in names}
+        self.require(*by_topic)
         for topic, _, picture in self.messages(list(by_topic), start_ns, stop_ns):
             yield CameraImage(by_topic[topic], time_ns(picture.header.stamp), picture.data.data,
                               'png' if 'png' in picture.format else 'jpeg')
@@ -144,7 +179,11 @@ class SceneBag:
     @cached_property
     def _sample_records(self):
         self.require('/nuscenes/sample')
-        return [json.loads(text.data) for _, _, text in self.messages(['/nuscenes/sample'])]
+        try:
+            return [json.loads(text.data) for _, _, text in self.messages(['/nuscenes/sample'])]
+        except ValueError as error:
+            raise BagError(f'{self.path}: /nuscenes/sample is no JSON ({error}). Convert the '
+                           'scene again.') from error
 
     @cached_property
     def name(self):
@@ -164,7 +203,11 @@ class SceneBag:
     @cached_property
     def samples(self):
         """Keyframes in time order."""
-        return [_sample(record) for record in self._sample_records]
+        try:
+            return [_sample(record) for record in self._sample_records]
+        except KeyError as error:
+            raise BagError(f'{self.path}: /nuscenes/sample lacks {error}; it was made by another '
+                           'version. Convert the scene again.') from error
 
 
 def _rigid(transform):
@@ -188,4 +231,6 @@ def _sample(record):
         np.array(column('num_radar_pts'), dtype=np.int64), column('visibility_token'),
         column('attribute'),
         {camera: int(stamp) for camera, stamp in record['image_stamps_ns'].items()},
-        np.array(record['world_from_ego'], dtype=np.float64))
+        np.array(record['world_from_ego'], dtype=np.float64),
+        np.array(column('ego_from_box'), dtype=np.float64).reshape(-1, 4, 4),
+        record['annotations'])

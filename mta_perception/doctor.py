@@ -118,9 +118,9 @@ def _profile():
 def _model(model):
     if find_spec('onnxruntime') is None:
         return Finding('model', False, 'onnxruntime is missing', 'Run `make env`.')
-    from mta_perception.runtime.manifest import load_manifest
+    from mta_perception.runtime.manifest import Manifest
     try:
-        manifest = load_manifest(model)
+        manifest = Manifest.load(model)
     except (OSError, ValueError) as error:
         return Finding('model', False, str(error), 'Check out the models again, or export one.')
     return Finding('model', True, f'{manifest.name}, contract {manifest.contract_version}, '

@@ -1,5 +1,6 @@
-"""Numbers of a recorded run: latency, rate, boxes moved to key frames, the machine; no ROS."""
+"""Numbers of a recorded run: frames, latency, rate, boxes at key frames, the machine; no ROS."""
 
+from collections import defaultdict
 from importlib import metadata
 import os
 import platform
@@ -7,10 +8,80 @@ import platform
 import numpy as np
 
 from mta_perception.contract import BoxCode
-from mta_perception.geometry import interpolate_rigid, invert_rigid, transform_boxes
+from mta_perception.geometry import (
+    interpolate_rigid,
+    invert_rigid,
+    transform,
+    transform_boxes,
+)
 
-NEAREST_WITHIN_S = 0.25       # a key frame without a message that near counts as without detections
-PACKAGES = ('numpy', 'opencv-python-headless', 'onnxruntime', 'rosbags', 'ros-rclpy', 'ros-fastdds')
+NEAREST_WITHIN_S = 0.25       # farther from any message, a key frame counts as without detections
+VELOCITY_WINDOW_S = 1.0       # how much of a track's past its velocity is fitted to
+PACKAGES = ('numpy', 'opencv-python-headless', 'onnxruntime', 'rosbags', 'ros-rclpy',
+            'ros-fastdds')
+
+
+def summarise(scene, recording):
+    """What was played, processed, dropped and said, as summary.json has it (README.md).
+
+    scene: bag.SceneBag that was played.  Raises ValueError where the node said nothing.
+    """
+    if not recording.diagnostics:
+        raise ValueError('the recorded bag has no /diagnostics of the node: it never ran, or not '
+                         'in this DDS domain. See logs/node.log.')
+    frames = _frame_accounts(recording.diagnostics[-1][1])
+    seconds = (scene.end_ns - scene.start_ns) / 1e9
+    latencies = latencies_ms(recording)
+    return {
+        'seconds': round(seconds, 3),
+        **frames,
+        'recorded_messages': len(recording.detections),
+        'images': _image_accounts(scene, recording.diagnostics[-1][1]),
+        'detections': int(sum(len(message.boxes) for message in recording.detections)),
+        'captions': len(recording.captions),
+        'captions_per_s': round(len(recording.captions) / seconds, 3),
+        'latency_ms': percentiles(latencies),
+        'latency_samples': len(latencies),
+        'rate_hz': rate_hz([message.arrival_ns for message in recording.detections]),
+        'stages_ms': _stages(recording.diagnostics[-1][1]),
+        'machine': machine(),
+    }
+
+
+def _frame_accounts(diagnostics):
+    """frames_in = frames_processed + all dropped + unexplained, from the node's own books."""
+    values = diagnostics['frames']
+    dropped = _counts(values, 'dropped/')
+    frames_in, processed = int(values['frames_in']), int(values['processed'])
+    return {'frames_in': frames_in, 'frames_processed': processed, 'dropped': dropped,
+            'unexplained': frames_in - processed - sum(dropped.values()),
+            'synchroniser': _counts(values, 'sync/')}
+
+
+def _image_accounts(scene, diagnostics):
+    """Per camera: images in the bag, received by the node, dropped before a set, and why."""
+    accounts = {}
+    for camera in scene.cameras:
+        values = diagnostics.get(f'camera {camera}', {})
+        accounts[camera] = {'played': scene.image_count(camera),
+                            'received': int(values.get('images', 0)),
+                            'dropped': _counts(values, 'dropped/'),
+                            'masked': _counts(values, 'masked/')}
+    return accounts
+
+
+def _counts(values, prefix):
+    return {key.removeprefix(prefix): int(value) for key, value in values.items()
+            if key.startswith(prefix) and int(value)}
+
+
+def _stages(diagnostics):
+    """stage -> p50, p90, max in ms, from the newest 300 steps."""
+    stages = defaultdict(dict)
+    for key, value in diagnostics.get('stages', {}).items():
+        stage, which, _ = key.rsplit('_', 2)
+        stages[stage][which] = round(float(value), 2)
+    return dict(stages)
 
 
 def latencies_ms(recording):
@@ -37,12 +108,36 @@ def rate_hz(arrivals_ns):
     return round((len(arrivals_ns) - 1) * 1e9 / (arrivals_ns[-1] - arrivals_ns[0]), 3)
 
 
-def nearest_detections(recording, stamp_ns):
-    """The detections message whose stamp is nearest, or None farther than NEAREST_WITHIN_S."""
-    if not recording.detections:
+def nearest_detections(messages, stamp_ns):
+    """The RecordedDetections whose stamp is nearest, or None farther than NEAREST_WITHIN_S."""
+    if not messages:
         return None
-    nearest = min(recording.detections, key=lambda message: abs(message.stamp_ns - stamp_ns))
+    nearest = min(messages, key=lambda message: abs(message.stamp_ns - stamp_ns))
     return nearest if abs(nearest.stamp_ns - stamp_ns) <= NEAREST_WITHIN_S * 1e9 else None
+
+
+def with_track_velocities(messages, world_from_ego_at):
+    """The messages with velocities: a straight line through each track's last second in the world.
+
+    A Detection3D carries no velocity; this is what a listener can know at that moment.  Tracks with
+    one message so far keep NaN.  world_from_ego_at: stamp [ns] -> (4, 4).
+    """
+    past = defaultdict(list)      # track id -> [(seconds, world xyz)]
+    done = []
+    for message in sorted(messages, key=lambda one: one.stamp_ns):
+        world_from_ego = world_from_ego_at(message.stamp_ns)
+        places = transform(world_from_ego, message.boxes[:, BoxCode.CENTER])
+        boxes, now = message.boxes.copy(), message.stamp_ns / 1e9
+        for box, place, track_id in zip(boxes, places, message.track_ids):
+            track = past[track_id]
+            track.append((now, place))
+            track[:] = [entry for entry in track if now - entry[0] <= VELOCITY_WINDOW_S]
+            if len(track) > 1:
+                seconds = np.array([entry[0] for entry in track]) - now
+                slope = np.polyfit(seconds, np.stack([entry[1] for entry in track]), 1)[0]
+                box[BoxCode.VELOCITY] = (world_from_ego[:3, :3].T @ slope)[:2]
+        done.append(message._replace(boxes=boxes))
+    return done
 
 
 def pose_lookup(stamps_ns, world_from_ego):

@@ -1,364 +1,270 @@
-"""nuScenes-format dataset -> one rosbag2 (mcap) directory a scene, as docs/architecture.md lists.
+"""nuScenes-format dataset -> one rosbag2 (mcap) directory a scene, topics as in docs/architecture.md.
 
-Scenes are written in parallel processes, each streaming its images from disk, into a hidden directory
-that is renamed when it is whole: a killed conversion leaves nothing that looks like a bag, and the same
-command goes on with the scenes that are not there yet.
+Scenes are written in parallel processes, each streaming its images from disk, into a hidden
+directory that is renamed once it is whole: a killed conversion leaves nothing that looks like a
+bag, and the same command goes on with the scenes that are not there yet.
 """
 
 from concurrent.futures import ProcessPoolExecutor, as_completed
 import errno
-import json
 import multiprocessing
 import os
 from pathlib import Path
 import shutil
-import struct
+import signal
 
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rosbags.interfaces import (Qos, QosDurability, QosHistory, QosLiveliness, QosReliability,
-                                QosTime)
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import StoragePlugin, Writer
+from ruamel.yaml import YAML, YAMLError
 
 from mta_perception.bag import image_topic
-from mta_perception.contract import BASE_FRAME, CAMERAS, nuscenes_channel, optical_frame
-from mta_perception.geometry import invert_rigid, quaternion_from_rigid
-from mta_perception.typestore import message, time_message, typestore
-from mta_training.nuscenes import DatasetError, NuScenesTables, rigid_from_record
+from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
+from mta_perception.typestore import typestore
+from mta_training import bag_messages
+from mta_training.jpeg import read_jpeg
+from mta_training.nuscenes import NuScenesScene, rebuilt_caption
+from mta_training.nuscenes_index import (
+    DatasetError,
+    TableIndex,
+    build_index,
+    check_tables,
+    find_version,
+    stream_rows,
+)
 
-WORLD_FRAME = 'map'
+# What the bag says it was made from; grows whenever the same scene gives another bag.
+FORMAT = 'mta bag 1'
 _FOREVER = QosTime(2147483647, 4294967295)
 
 
 def _qos(depth, durability):
-    return Qos(QosHistory.KEEP_LAST, depth, QosReliability.RELIABLE, durability, _FOREVER, _FOREVER,
-               QosLiveliness.AUTOMATIC, _FOREVER, False)
+    return Qos(QosHistory.KEEP_LAST, depth, QosReliability.RELIABLE, durability, _FOREVER,
+               _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)
 
 
 VOLATILE = _qos(10, QosDurability.VOLATILE)
 LATCHED = _qos(1, QosDurability.TRANSIENT_LOCAL)
+_TYPES = {
+    '/tf_static': 'tf2_msgs/msg/TFMessage', '/tf': 'tf2_msgs/msg/TFMessage',
+    '/odom': 'nav_msgs/msg/Odometry', '/imu': 'sensor_msgs/msg/Imu',
+    '/ground_truth/detections': 'vision_msgs/msg/Detection3DArray',
+    '/ground_truth/captions': 'mta_msgs/msg/ObjectCaptionArray',
+    '/nuscenes/sample': 'std_msgs/msg/String',
+}
 
 
-def convert(dataroot, out, *, version='v1.0-mini', scenes=None, workers=None, progress=True):
+def convert(dataroot, out, *, version=None, scenes=None, workers=None, progress=True):
     """Convert the scenes of a dataset into bags below `out`; returns the list of bag directories.
 
+    version  name of the folder with the tables, None = the only one there
     scenes   names to convert, None = all
     workers  processes, None = one per core
-    Raises DatasetError for a dataset that is not complete; bags already there are kept.
+    Bags that are there already are kept.  Raises DatasetError where the dataset is not complete
+    or `out` cannot be written.
     """
     out = Path(out)
-    tables = NuScenesTables(dataroot, version)
-    names = [scene['name'] for scene in tables.scenes]
-    unknown = sorted(set(scenes or []) - set(names))
-    if unknown:
-        raise DatasetError(f'scenes {", ".join(unknown)} are not in {dataroot}/{version}; it has '
-                           f'{", ".join(names[:10])}{" ..." if len(names) > 10 else ""}.')
-    chosen = [name for name in names if not scenes or name in scenes]
+    version = version or find_version(dataroot)
+    folder = check_tables(dataroot, version)
+    rows = [row for row, _ in stream_rows(folder / 'scene.json')]
+    chosen = _chosen(rows, scenes, folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for leftover in out.glob('.partial-*'):
-            shutil.rmtree(leftover)
-        todo = [name for name in chosen if not (out / name / 'metadata.yaml').is_file()]
-        _convert_all(tables, todo, out, min(workers or os.cpu_count() or 1, max(1, len(todo))),
-                     progress)
+        _remove_leftovers(out)
+        todo = [row for row in chosen if not _is_there(out / row['name'], row['token'])]
+        if todo:
+            _convert_all(Path(dataroot), version, todo, out, workers, progress)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DatasetError(f'no space left on the disk of {out}. Free some and run the same '
-                               'command again: it goes on with the scene it stopped in.') from error
+                               'command again: it goes on with the scene it stopped in.'
+                               ) from error
         raise DatasetError(f'{error.filename or out}: {error.strerror or error}.') from error
-    return [out / name for name in chosen]
+    return [out / row['name'] for row in chosen]
 
 
-def _convert_all(tables, todo, out, workers, show):
-    columns = (TextColumn('converting'), BarColumn(), MofNCompleteColumn(), TextColumn('scenes'),
-               TimeRemainingColumn())
+def _chosen(rows, names, folder):
+    if not rows:
+        raise DatasetError(f'{folder / "scene.json"} lists no scenes; there is nothing to convert.')
+    there = [row['name'] for row in rows]
+    unknown = sorted(set(names or ()) - set(there))
+    if unknown:
+        raise DatasetError(f'scene {", ".join(unknown)} is not in {folder}; it has '
+                           f'{", ".join(there[:10])}{" ..." if len(there) > 10 else ""}.')
+    return [row for row in rows if not names or row['name'] in names]
+
+
+def _is_there(bag, scene_token):
+    """Is `bag` the whole bag of this scene?  Raises DatasetError where it is something else."""
+    metadata = bag / 'metadata.yaml'
+    if not bag.exists() or (bag.is_dir() and not any(bag.iterdir())):
+        return False
+    try:
+        noted = YAML(typ='safe').load(metadata.read_text(encoding='utf-8'))[
+            'rosbag2_bagfile_information']['custom_data'] or {}
+    except (OSError, YAMLError, KeyError, TypeError):
+        noted = {}
+    if noted.get('format') == FORMAT and noted.get('scene_token') == scene_token:
+        return True
+    raise DatasetError(f'{bag} is there already and is no bag of this scene made by this version. '
+                       'Remove it, or choose another --out.')
+
+
+def _convert_all(dataroot, version, todo, out, workers, show):
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+               TextColumn('scenes'), TimeRemainingColumn())
+    index = out / f'.index-{os.getpid()}.sqlite'
     with Progress(*columns, disable=not show) as bar:
         task = bar.add_task('', total=len(todo))
-        if workers == 1:
-            for name in todo:
-                convert_scene(tables, name, out)
+        try:
+            build_index(dataroot, version, index, rebuilt_caption,
+                        lambda name: bar.update(task, description=f'reading {name}'))
+            bar.update(task, description='converting')
+            jobs = [(index, dataroot, version, row, out) for row in todo]
+            for _ in _results(jobs, min(workers or os.cpu_count() or 1, len(todo))):
                 bar.advance(task)
-            return
-        # Forked workers share the tables, which take minutes to read for the full dataset.
-        context = multiprocessing.get_context('fork')
-        _touch_indices(tables)
-        global _shared_tables
-        _shared_tables = tables
-        with ProcessPoolExecutor(workers, context) as pool:
-            futures = [pool.submit(_convert_shared, name, out) for name in todo]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    bar.advance(task)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        finally:
+            index.unlink(missing_ok=True)
 
 
-_shared_tables = None
+def _results(jobs, workers):
+    """Do all jobs, yield as each is done; the first failure ends the rest."""
+    if workers == 1:
+        yield from (convert_scene(*job) for job in jobs)
+        return
+    # Fresh interpreters: the progress bar has a thread, with which forking is not safe.
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, context, _leave_interrupts_to_parent) as pool:
+        futures = [pool.submit(convert_scene, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
-def _convert_shared(name, out):
-    return convert_scene(_shared_tables, name, out)
+def _leave_interrupts_to_parent():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _touch_indices(tables):
-    for scene in tables.scenes[:1]:
-        tables.split(scene)
-        for sample in tables.samples(scene)[:1]:
-            tables.annotations(sample)
+def _remove_leftovers(out):
+    """Delete what killed conversions left; what a living process still writes stays."""
+    for path in [*out.glob('.partial-*'), *out.glob('.index-*')]:
+        owner = path.stem.rpartition('-')[2]
+        if owner.isdigit() and Path('/proc', owner).exists() and int(owner) != os.getpid():
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def convert_scene(tables, name, out):
-    """Write one scene's bag; returns its directory."""
-    scene = next(row for row in tables.scenes if row['name'] == name)
-    partial = Path(out) / f'.partial-{name}-{os.getpid()}'
+def convert_scene(index_path, dataroot, version, scene_row, out):
+    """Write one scene's bag into `out`; returns its directory.  Raises DatasetError, OSError."""
+    index = TableIndex(index_path)
+    partial = Path(out) / f'.partial-{scene_row["name"]}-{os.getpid()}'
+    target = Path(out) / scene_row['name']
     try:
-        writer = Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP)
-        with writer:
-            _SceneWriter(writer, tables, scene).write()
-        _sync_to_disk(partial)
-        target = Path(out) / name
-        if target.exists():                       # what stands there has no metadata: not a bag
-            shutil.rmtree(target)
-        os.replace(partial, target)
+        scene = NuScenesScene(index, dataroot, version, scene_row)
+        with Writer(partial / scene.name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+            writer.set_custom_data('format', FORMAT)
+            writer.set_custom_data('scene_token', scene_row['token'])
+            _SceneWriter(writer, scene).write()
+        _sync_to_disk(partial / scene.name)
+        os.replace(partial / scene.name, target)
         return target
-    except BaseException:
+    finally:
+        index.close()
         shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _sync_to_disk(directory):
-    for path in directory.iterdir():
-        with open(path, 'rb') as file:
-            os.fsync(file.fileno())
+    for path in [*directory.iterdir(), directory]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 class _SceneWriter:
-    """Everything one scene needs while its messages are merged in time order."""
+    """One scene, its messages merged in time order."""
 
-    def __init__(self, writer, tables, scene):
-        self.writer, self.tables, self.scene = writer, tables, scene
-        self.store = typestore()
-        self.calibrations = tables.calibrations(scene)
-        self.cameras = [c for c in CAMERAS if nuscenes_channel(c) in self.calibrations]
-        if not self.cameras:
-            raise DatasetError(f'{scene["name"]} has no camera images; expected the channels '
+    def __init__(self, writer, scene):
+        self.writer, self.scene = writer, scene
+        calibrations = scene.calibrations()
+        cameras = [camera for camera in CAMERAS if nuscenes_channel(camera) in calibrations]
+        if not cameras:
+            raise DatasetError(f'{scene.name} has no camera images; expected the channels '
                                f'{", ".join(map(nuscenes_channel, CAMERAS))}.')
+        self.camera_info = {
+            camera: bag_messages.camera_info(camera, calibrations[nuscenes_channel(camera)])
+            for camera in cameras}
+        camera_of = {nuscenes_channel(camera): camera for camera in cameras}
+        # Cameras are seen from their optical frame; lidar and radars have one frame.
+        self.frames = {optical_frame(camera_of[channel]) if channel in camera_of
+                       else channel.lower(): row for channel, row in calibrations.items()}
+        self.stamps, self.poses = scene.ego_poses()
+        self.twists = bag_messages.twists(self.stamps, self.poses)
+        self.ego_messages = bag_messages.EgoMessages()
+        self.imu = scene.imu()
         self.connections = {}
-        self.info = {camera: self._camera_info(camera) for camera in self.cameras}
 
     def write(self):
-        """All messages, in the order of their stamps."""
+        """All messages in the order of their stamps."""
         self._open_topics()
-        stamps, poses = self.tables.ego_poses(self.scene)
-        samples = self.tables.samples(self.scene)
-        first = min(int(stamps[0]), samples[0]['timestamp'] * 1000)
-        self._put('/tf_static', first, self._static_tree(first))
+        samples = [(row['timestamp'] * 1000, row) for row in self.scene.samples]
+        first = min(int(self.stamps[0]), samples[0][0])
+        last = max(int(self.stamps[-1]), samples[-1][0])
         # (stamp, order among equals, writer, argument): poses before the images that need them.
-        events = [(int(stamp), 0, self._put_pose, index) for index, stamp in enumerate(stamps)]
-        self.twists = _twists(stamps, poses)
-        self.stamps, self.poses = stamps, poses
-        events += [(image.stamp_ns, 1, self._put_image, image)
-                   for image in self.tables.images(self.scene)]
-        events += [(sample['timestamp'] * 1000, 2, self._put_sample, sample) for sample in samples]
-        last = max(event[0] for event in events)
-        events += [(row['utime'] * 1000, 3, self._put_imu, row)
-                   for row in self.tables.imu(self.scene) if first <= row['utime'] * 1000 <= last]
+        events = [(int(stamp), 0, self._pose, row) for row, stamp in enumerate(self.stamps)]
+        events += [(image.stamp_ns, 1, self._image, image) for image in self.scene.images()]
+        events += [(stamp, 2, self._sample, row) for stamp, row in samples]
+        events += [(row['utime'] * 1000, 3, self._imu, row) for row in self.imu
+                   if first <= row['utime'] * 1000 <= last]
+        self._put('/tf_static', first, bag_messages.static_tree(first, self.frames))
         for stamp, _, put, argument in sorted(events, key=lambda event: event[:2]):
             put(stamp, argument)
 
     def _open_topics(self):
-        types = {'/tf_static': 'tf2_msgs/msg/TFMessage', '/tf': 'tf2_msgs/msg/TFMessage',
-                 '/odom': 'nav_msgs/msg/Odometry',
-                 '/ground_truth/detections': 'vision_msgs/msg/Detection3DArray',
-                 '/ground_truth/captions': 'mta_msgs/msg/ObjectCaptionArray',
-                 '/nuscenes/sample': 'std_msgs/msg/String'}
-        if self.tables.imu(self.scene):
-            types['/imu'] = 'sensor_msgs/msg/Imu'
-        for camera in self.cameras:
+        types = {topic: name for topic, name in _TYPES.items() if topic != '/imu' or self.imu}
+        for camera in self.camera_info:
             types[image_topic(camera)] = 'sensor_msgs/msg/CompressedImage'
             types[f'/{camera}/camera_info'] = 'sensor_msgs/msg/CameraInfo'
         for topic, name in types.items():
             self.connections[topic] = self.writer.add_connection(
-                topic, name, typestore=self.store,
+                topic, name, typestore=typestore(),
                 offered_qos_profiles=[LATCHED if topic == '/tf_static' else VOLATILE])
 
-    def _put(self, topic, stamp_ns, content):
-        connection = self.connections[topic]
-        self.writer.write(connection, stamp_ns,
-                          self.store.serialize_cdr(content, connection.msgtype))
+    def _put(self, topic, stamp_ns, cdr):
+        self.writer.write(self.connections[topic], stamp_ns, cdr)
 
-    def _put_image(self, stamp_ns, image):
-        jpeg = _read_jpeg(image.path)
-        frame = optical_frame(image.camera)
-        self.writer.write(self.connections[image_topic(image.camera)], stamp_ns,
-                          compressed_image_cdr(stamp_ns, frame, jpeg))
-        info = self.info[image.camera]
-        info.header.stamp = time_message(stamp_ns)
-        self._put(f'/{image.camera}/camera_info', stamp_ns, info)
+    def _pose(self, stamp_ns, row):
+        tree, odometry = self.ego_messages.at(stamp_ns, self.poses[row], self.twists[row])
+        self._put('/tf', stamp_ns, tree)
+        self._put('/odom', stamp_ns, odometry)
 
-    def _put_pose(self, stamp_ns, index):
-        pose = self.poses[index]
-        header = _header(stamp_ns, WORLD_FRAME)
-        twist = self.twists[index]
-        self._put('/tf', stamp_ns, message('tf2_msgs/msg/TFMessage', transforms=[
-            _transform(header, BASE_FRAME, pose)]))
-        self._put('/odom', stamp_ns, message(
-            'nav_msgs/msg/Odometry', header=header, child_frame_id=BASE_FRAME,
-            pose=message('geometry_msgs/msg/PoseWithCovariance', pose=_pose(pose),
-                         covariance=np.zeros(36)),
-            twist=message('geometry_msgs/msg/TwistWithCovariance', covariance=np.zeros(36),
-                          twist=message('geometry_msgs/msg/Twist', linear=_vector(twist[:3]),
-                                        angular=_vector(twist[3:])))))
+    def _image(self, stamp_ns, image):
+        jpeg = read_jpeg(image.path, image.width, image.height)
+        # Before the image, so that who has the image knows its camera.
+        self._put(f'/{image.camera}/camera_info', stamp_ns,
+                  bag_messages.restamped(self.camera_info[image.camera], stamp_ns))
+        self._put(image_topic(image.camera), stamp_ns,
+                  bag_messages.compressed_image(stamp_ns, optical_frame(image.camera), jpeg))
 
-    def _put_imu(self, stamp_ns, row):
-        w, x, y, z = row['orientation']
-        self._put('/imu', stamp_ns, message(
-            'sensor_msgs/msg/Imu', header=_header(stamp_ns, BASE_FRAME),
-            orientation=message('geometry_msgs/msg/Quaternion', x=x, y=y, z=z, w=w),
-            orientation_covariance=np.zeros(9), angular_velocity=_vector(row['rotation_rate']),
-            angular_velocity_covariance=np.zeros(9), linear_acceleration=_vector(row['accel']),
-            linear_acceleration_covariance=np.zeros(9)))
-
-    def _put_sample(self, stamp_ns, sample):
-        annotations = self.tables.annotations(sample)
-        scored = [annotation for annotation in annotations if annotation.class_name]
-        header = _header(stamp_ns, BASE_FRAME)
-        self._put('/ground_truth/detections', stamp_ns, message(
-            'vision_msgs/msg/Detection3DArray', header=header,
-            detections=[_detection(header, annotation) for annotation in scored]))
-        self._put('/ground_truth/captions', stamp_ns, message(
-            'mta_msgs/msg/ObjectCaptionArray', header=header,
-            captions=[_caption(header, a) for a in scored if a.caption]))
-        record = {
-            'sample_token': sample['token'], 'stamp_ns': stamp_ns, 'scene': self.scene['name'],
-            'description': self.scene['description'], 'split': self.tables.split(self.scene),
-            'image_stamps_ns': self.tables.keyframe_stamps(sample),
-            'world_from_ego': self.tables.reference_pose(sample).tolist(),
-            'annotations': [self._annotation_record(a) for a in annotations]}
+    def _sample(self, stamp_ns, sample):
+        annotations = self.scene.annotations(sample)
+        self._put('/ground_truth/detections', stamp_ns,
+                  bag_messages.detections(stamp_ns, annotations))
+        self._put('/ground_truth/captions', stamp_ns,
+                  bag_messages.captions(stamp_ns, annotations))
         self._put('/nuscenes/sample', stamp_ns,
-                  message('std_msgs/msg/String', data=json.dumps(record)))
+                  bag_messages.sample_record(stamp_ns, self.scene, sample, annotations))
 
-    def _annotation_record(self, annotation):
-        row = self.tables.get('sample_annotation', annotation.annotation_token)
-        return {**annotation._asdict(),
-                'box': [None if np.isnan(value) else float(value) for value in annotation.box],
-                # As annotated, w, x, y, z and w, l, h: exporting gives the official boxes back.
-                'global': {key: row[key] for key in ('translation', 'size', 'rotation')}}
-
-    def _camera_info(self, camera):
-        calibration = self.calibrations[nuscenes_channel(camera)]
-        k = np.array(calibration['camera_intrinsic'], dtype=np.float64)
-        p = np.hstack([k, np.zeros((3, 1))])
-        roi = message('sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0, width=0,
-                      do_rectify=False)
-        return message(
-            'sensor_msgs/msg/CameraInfo', header=_header(0, optical_frame(camera)),
-            height=calibration['height'], width=calibration['width'],
-            distortion_model='plumb_bob', d=np.zeros(5), k=k.flatten(), r=np.eye(3).flatten(),
-            p=p.flatten(), binning_x=0, binning_y=0, roi=roi)
-
-    def _static_tree(self, stamp_ns):
-        header = _header(stamp_ns, BASE_FRAME)
-        frames = {optical_frame(c): nuscenes_channel(c) for c in self.cameras}
-        frames.update({channel.lower(): channel for channel in self.calibrations
-                       if channel not in frames.values()})
-        return message('tf2_msgs/msg/TFMessage', transforms=[
-            _transform(header, frame, rigid_from_record(self.calibrations[channel]))
-            for frame, channel in frames.items()])
-
-
-def compressed_image_cdr(stamp_ns, frame_id, jpeg):
-    """sensor_msgs/CompressedImage as little-endian CDR; bytes are copied once."""
-    frame = frame_id.encode() + b'\0'
-    head = struct.pack('<IiII', 0x00000100, stamp_ns // 1_000_000_000, stamp_ns % 1_000_000_000,
-                       len(frame)) + frame
-    head += b'\0' * (-(len(head) - 4) % 4) + struct.pack('<I', 5) + b'jpeg\0'
-    head += b'\0' * (-(len(head) - 4) % 4) + struct.pack('<I', len(jpeg))
-    return b''.join((head, jpeg))
-
-
-def _read_jpeg(path):
-    try:
-        jpeg = path.read_bytes()
-    except FileNotFoundError:
-        raise DatasetError(f'{path} is missing, but the tables name it. Unpack the images again, or '
-                           'convert without this scene (--scene).') from None
-    if jpeg[:2] != b'\xff\xd8' or jpeg.rstrip(b'\0')[-2:] != b'\xff\xd9':
-        raise DatasetError(f'{path} is no whole JPEG ({len(jpeg)} bytes; it should begin with ff d8 '
-                           'and end with ff d9). Unpack the images again.')
-    return jpeg
-
-
-def _twists(stamps, poses):
-    """(n, 6) velocity and turn rate in the ego frame by central differences."""
-    twists = np.zeros((len(stamps), 6))
-    if len(stamps) < 2:
-        return twists
-    for index in range(len(stamps)):
-        a, b = max(index - 1, 0), min(index + 1, len(stamps) - 1)
-        seconds = (stamps[b] - stamps[a]) * 1e-9
-        step = invert_rigid(poses[index]) @ poses[b][:, 3] - invert_rigid(poses[index]) @ poses[a][:, 3]
-        turn = poses[index][:3, :3].T @ (poses[b][:3, :3] @ poses[a][:3, :3].T) @ poses[index][:3, :3]
-        skew = (turn - turn.T) / 2.0
-        twists[index] = [*(step[:3] / seconds), skew[2, 1] / seconds, skew[0, 2] / seconds,
-                         skew[1, 0] / seconds]
-    return twists
-
-
-def _header(stamp_ns, frame_id):
-    return message('std_msgs/msg/Header', stamp=time_message(stamp_ns), frame_id=frame_id)
-
-
-def _vector(xyz):
-    return message('geometry_msgs/msg/Vector3', x=float(xyz[0]), y=float(xyz[1]), z=float(xyz[2]))
-
-
-def _quaternion(matrix):
-    x, y, z, w = quaternion_from_rigid(matrix).tolist()
-    return message('geometry_msgs/msg/Quaternion', x=x, y=y, z=z, w=w)
-
-
-def _point(xyz):
-    return message('geometry_msgs/msg/Point', x=float(xyz[0]), y=float(xyz[1]), z=float(xyz[2]))
-
-
-def _pose(matrix):
-    return message('geometry_msgs/msg/Pose', position=_point(matrix[:3, 3]),
-                   orientation=_quaternion(matrix))
-
-
-def _transform(header, child, target_from_source):
-    return message('geometry_msgs/msg/TransformStamped', header=header, child_frame_id=child,
-                   transform=message('geometry_msgs/msg/Transform',
-                                     translation=_vector(target_from_source[:3, 3]),
-                                     rotation=_quaternion(target_from_source)))
-
-
-def _box_pose(box):
-    yaw = np.arctan2(box[6], box[7])
-    half = message('geometry_msgs/msg/Quaternion', x=0.0, y=0.0, z=float(np.sin(yaw / 2)),
-                   w=float(np.cos(yaw / 2)))
-    return message('geometry_msgs/msg/Pose', position=_point(box[:3]), orientation=half)
-
-
-def _detection(header, annotation):
-    pose = _box_pose(annotation.box)
-    hypothesis = message('vision_msgs/msg/ObjectHypothesis', class_id=annotation.class_name,
-                         score=1.0)
-    return message(
-        'vision_msgs/msg/Detection3D', header=header, id=annotation.instance_token,
-        results=[message('vision_msgs/msg/ObjectHypothesisWithPose', hypothesis=hypothesis,
-                         pose=message('geometry_msgs/msg/PoseWithCovariance', pose=pose,
-                                      covariance=np.zeros(36)))],
-        bbox=message('vision_msgs/msg/BoundingBox3D', center=pose,
-                     size=_vector(annotation.box[3:6])))
-
-
-def _caption(header, annotation):
-    velocity = np.nan_to_num(annotation.box[8:10])
-    return message(
-        'mta_msgs/msg/ObjectCaption', stamp=header.stamp, detection_id=annotation.instance_token,
-        class_id=annotation.class_name, score=1.0, caption=annotation.caption, caption_score=1.0,
-        position=_point(annotation.box[:3]), velocity=_vector([*velocity, 0.0]))
+    def _imu(self, stamp_ns, row):
+        self._put('/imu', stamp_ns, bag_messages.imu(stamp_ns, row))

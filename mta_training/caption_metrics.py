@@ -1,9 +1,10 @@
 """How good captions are: BLEU, ROUGE-L and CIDEr-D over matched objects, without Java.
 
-Strict protocol: in each frame predictions, best score first, take the nearest free ground-truth object of
-their class within 2 m (nuScenes' matching).  N is the number of ground-truth objects with a caption; one
-that nobody found counts as an empty sentence, so that a model cannot gain by keeping silent.
-Words are lower-cased runs of letters and digits: no PTB tokeniser, and therefore no METEOR either.
+Strict protocol: in each frame predictions, best score first, take the nearest free ground-truth
+object of their class within 2 m (nuScenes' matching).  N is the number of ground-truth objects
+with a caption; one that nobody found counts as an empty sentence, so that a model cannot gain by
+keeping silent. Words are lower-cased runs of letters and digits: no PTB tokeniser, and therefore
+no METEOR either.
 """
 
 import re
@@ -39,8 +40,8 @@ def caption_scores(references, candidates):
     Returns a dict with BLEU_1 to BLEU_4 and ROUGE_L (0 to 1) and CIDEr (0 to 10).
     """
     if len(references) != len(candidates) or not references:
-        raise ValueError(f'{len(references)} references and {len(candidates)} candidates; expected '
-                         'equally many, at least one.')
+        raise ValueError(f'{len(references)} references and {len(candidates)} candidates; '
+                         'expected equally many, at least one.')
     truth = {i: [words(text)] for i, text in enumerate(references)}
     said = {i: [words(text)] for i, text in enumerate(candidates)}
     bleu, _ = Bleu(4).compute_score(truth, said, verbose=0)
@@ -51,7 +52,7 @@ def caption_scores(references, candidates):
 
 
 def match_captions(truth, predicted):
-    """Pair the captions of one frame: a list of (reference, candidate), candidate '' if not found."""
+    """Caption pairs of one frame: a list of (reference, candidate), candidate '' if not found."""
     ranges = np.array([CLASS_RANGE_M[name] for name in CLASSES])
     distance = np.hypot(truth.boxes[:, 0], truth.boxes[:, 1])
     wanted = [i for i, text in enumerate(truth.captions)

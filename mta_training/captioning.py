@@ -20,8 +20,8 @@ def pick_objects(matches, captions, most, rng):
 def described_boxes(predicted, true, rng):
     """Boxes (m, 10) the captioner is told about while it learns.
 
-    A caption must fit the box it comes with, so place and size are the true ones with a little noise.
-    The velocity is the true one or, half the time, what the detector believes.
+    A caption must fit the box it comes with, so place and size are the true ones with a little
+    noise. The velocity is the true one or, half the time, what the detector believes.
     """
     boxes = true.clone()
     boxes[:, :3] += torch.from_numpy(rng.normal(0.0, 0.2, (len(true), 3))).float()
@@ -32,7 +32,7 @@ def described_boxes(predicted, true, rng):
 
 
 def language_loss(model, tokenizer, result, batch, matches, most, rng):
-    """Mean caption cross-entropy over up to `most` objects a frame; None where none has a caption."""
+    """Mean caption cross-entropy over `most` objects a frame; None where none has a caption."""
     prefixes, texts = [], []
     for index, (queries, objects) in enumerate(pick_objects(matches, batch.captions, most, rng)):
         if not len(queries):

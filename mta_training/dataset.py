@@ -1,7 +1,8 @@
-"""Bags -> SceneArrays: keyframes decoded once to model size, kept in a cache that is memory-mapped.
+"""Bags -> SceneArrays: keyframes decoded once to model size, kept in a cache that is
+memory-mapped.
 
-A scene's cache is a directory with `images.npy` (uint8) and `facts.npz`; its name holds what it depends
-on, and it is renamed into place when it is whole.  2 MB a frame at nano size.
+A scene's cache is a directory with `images.npy` (uint8) and `facts.npz`; its name holds what it
+depends on, and it is renamed into place when it is whole.  2 MB a frame at nano size.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -97,7 +98,7 @@ def _image_from_ego(bag, sample, image):
 
 
 def cache_path(bag, cache, image):
-    """Where the cache of a bag lies; changes with the bag, the image size and this code's version."""
+    """Where a bag's cache lies; changes with bag, image size and this code's version."""
     bag = Path(bag)
     stat = (bag / 'metadata.yaml').stat()
     key = json.dumps([_CACHE_VERSION, image.width, image.height, image.scale, str(bag.resolve()),

@@ -1,14 +1,16 @@
 """Trained network -> `models/<name>/`: three ONNX graphs, tokeniser, manifest, model card.
 
-The graphs' inputs and outputs are the table in docs/architecture.md; `parity` runs each against torch with
-a moving ego, a non-zero history and one dead camera.
+The graphs' inputs and outputs are the table in docs/architecture.md; `parity` runs each against
+torch with a moving ego, a non-zero history and one dead camera.
 """
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 import subprocess
 from typing import NamedTuple
+import warnings
 
 import numpy as np
 import onnx
@@ -18,6 +20,9 @@ from torch import nn
 import yaml
 
 from mta_perception import contract
+from mta_training.dataset import find_bags
+from mta_training.model_card import model_card
+from mta_training.train import load_model
 
 OPSET = 20
 HISTORY_STEP_S = 0.5                     # nuScenes keyframes: the spacing training streams with
@@ -78,7 +83,7 @@ def example_inputs(config, batch=1, seed=0):
     ego[:2, 3] = 3.1, -0.2
     return {
         'images': images,
-        'image_from_ego': np.repeat(_surround_view(image)[None], batch, 0),
+        'image_from_ego': np.repeat(surround_view(image)[None], batch, 0),
         'camera_mask': mask,
         'history_bev': rng.normal(0, 1, (batch, bev.channels, bev.cells, bev.cells)
                                   ).astype(np.float32),
@@ -87,7 +92,7 @@ def example_inputs(config, batch=1, seed=0):
     }
 
 
-def _surround_view(image):
+def surround_view(image):
     """image_from_ego (6, 3, 4) of a plausible rig in contract order."""
     focal = 1266.0 * image.scale
     intrinsics = np.array([[focal, 0, image.width / 2], [0, focal, image.height / 2], [0, 0, 1]])
@@ -123,7 +128,10 @@ def export_graphs(model, directory):
 
 
 def _save(module, inputs, path, input_names, output_names, dynamic):
-    with torch.no_grad():
+    # Otherwise a page about torchvision operators that nobody here uses.
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
         program = torch.onnx.export(
             module.eval(), inputs, dynamo=True, opset_version=OPSET, input_names=input_names,
             output_names=output_names, dynamic_shapes=dynamic, verbose=False)
@@ -182,8 +190,8 @@ def parity(model, directory):
 def _same_order(got, want):
     """ONNX detector outputs with the queries in torch's order.
 
-    Queries are the highest peaks of a heatmap; rounding may swap two that are equally high.  Each torch
-    query is compared with the ONNX query whose box and features are nearest.
+    Queries are the highest peaks of a heatmap; rounding may swap two that are equally high.  Each
+    torch query is compared with the ONNX query whose box and features are nearest.
     """
     mine, theirs = (np.concatenate([outputs[1], outputs[2]], -1) for outputs in (got, want))
     distance = np.abs(mine[:, :, None] - theirs[:, None]).max(-1)          # (B, Q onnx, Q torch)
@@ -223,6 +231,45 @@ def sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+_LIMITS = """
+Trained on one simulated world with flat ground, camera rigs near nuScenes' and about ten object
+styles a class. The numbers above are of the same world and say nothing about real images. The
+network starts from random weights: no real image was used. Not for driving.
+""".strip()
+
+
+def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20):
+    """Export a run directory into a model directory; returns the flat dict of what was measured.
+
+    With `eval_bags`, a directory of bags nobody trained on, metrics are measured through the
+    exported files and written into manifest and model card.
+    """
+    model, tokenizer, state = load_model(run, checkpoint)
+    training = {
+        'data': state['data'], 'steps': state['step'],
+        'samples': state['step'] * state['train']['batch'] * state['train']['processes'],
+        'minutes': round(state['elapsed_s'] / 60.0, 1), 'seed': state['train']['seed'],
+        'git_revision': git_revision()}
+    measured = write_model(model, tokenizer, out, training, {})
+    metrics = {}
+    if eval_bags is not None:
+        from mta_training.onnx_evaluation import evaluate_model_directory
+        metrics = _rounded(evaluate_model_directory(out, find_bags(eval_bags), eval_frames))
+        _write_manifest(model.config, tokenizer, Path(out), training, metrics)
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, model.language)]
+    (Path(out) / 'MODEL_CARD.md').write_text(
+        model_card(model.config, *sizes, training, metrics, _LIMITS))
+    return {**metrics, **{f'parity_{name}': value for name, value in measured._asdict().items()}}
+
+
+def _rounded(metrics):
+    """Metrics as plain numbers for YAML; per class only the average precision."""
+    flat = {name: round(float(value), 4) for name, value in metrics.items() if name != 'classes'}
+    flat['AP'] = {name: round(float(entry['AP']), 4)
+                  for name, entry in metrics['classes'].items()}
+    return flat
+
+
 def git_revision():
     """Revision of the code this runs from, or 'unknown' outside a checkout."""
     try:
@@ -234,7 +281,8 @@ def git_revision():
 
 def write_model(model, tokenizer, out, training, metrics):
     """Write graphs, tokeniser and manifest into `out`; the manifest last, so that a directory with
-    one is whole.  Returns the measured Parity; raises ValueError where boxes differ by over 1e-3."""
+    one is whole.  Returns the measured Parity; raises ValueError where boxes differ by over
+    1e-3."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / 'manifest.yaml').unlink(missing_ok=True)
@@ -242,10 +290,14 @@ def write_model(model, tokenizer, out, training, metrics):
     tokenizer.save(str(out / 'tokenizer.json'))
     measured = parity(model, out)
     if not measured.boxes <= 1e-3:
-        raise ValueError(f'{out}: boxes of torch and ONNX differ by {measured.boxes:.2e}; expected '
-                         'at most 1e-3. The exported graph is not the trained network.')
-    values = manifest(model.config, tokenizer, out, training, metrics)
+        raise ValueError(f'{out}: boxes of torch and ONNX differ by {measured.boxes:.2e}; '
+                         'expected at most 1e-3. The exported graph is not the trained network.')
+    _write_manifest(model.config, tokenizer, out, training, metrics)
+    return measured
+
+
+def _write_manifest(config, tokenizer, out, training, metrics):
+    values = manifest(config, tokenizer, out, training, metrics)
     partial = out / 'manifest.partial'
     partial.write_text(yaml.safe_dump(values, sort_keys=False))
     os.replace(partial, out / 'manifest.yaml')
-    return measured

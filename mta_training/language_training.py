@@ -1,9 +1,9 @@
 """Tokeniser and language model, trained on caption text alone.
 
-The model learns sentences that follow *keywords*: a training row is up to P words drawn from the caption
-(rare ones first, in their order), whose embeddings stand where the captioner's soft prefix will stand,
-then `<s>` caption `</s>`.  Frozen afterwards, it turns "red car 12 front left moving" into a sentence,
-and the captioner only has to produce such words, softly.
+The model learns sentences that follow *keywords*: a training row is up to P words drawn from the
+caption (rare ones first, in their order), whose embeddings stand where the captioner's soft prefix
+will stand, then `<s>` caption `</s>`.  Frozen afterwards, it turns "red car 12 front left moving"
+into a sentence, and the captioner only has to produce such words, softly.
 """
 
 from collections import Counter
@@ -25,7 +25,8 @@ def train_tokenizer(captions):
     """Word-level tokeniser of the captions' words and the numbers 0 to 100; lower-cases."""
     captions = list(captions)
     if not captions:
-        raise ValueError('no captions to learn a vocabulary from; convert a dataset that has them.')
+        raise ValueError('no captions to learn a vocabulary from; convert a dataset that has '
+                         'them.')
     tokenizer = Tokenizer(models.WordLevel(unk_token='<unk>'))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
@@ -42,8 +43,8 @@ def train_tokenizer(captions):
 
 def encode_captions(tokenizer, captions, max_tokens):
     """Captions -> int64 (N, S): <s> words </s>, padded with <pad>; longer ones are cut."""
-    rows = [[BOS] + tokenizer.encode(caption, add_special_tokens=False).ids[:max_tokens - 2] + [EOS]
-            for caption in captions]
+    encoded = [tokenizer.encode(caption, add_special_tokens=False).ids for caption in captions]
+    rows = [[BOS] + ids[:max_tokens - 2] + [EOS] for ids in encoded]
     length = max(len(row) for row in rows)
     return np.array([row + [PAD] * (length - len(row)) for row in rows], dtype=np.int64)
 
@@ -85,7 +86,8 @@ class KeywordSampler:
         return keywords
 
 
-def pretrain(captions, tokenizer, config, prefix_tokens, steps=600, batch=48, seed=0, log_line=None):
+def pretrain(captions, tokenizer, config, prefix_tokens, steps=600, batch=48, seed=0,
+             log_line=None):
     """Train a LanguageModel of `config` on captions; returns (model in eval mode, last loss)."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """Detection losses: a dense centre heatmap with boxes, and set prediction for every decoder layer.
 
-The dense part is what makes a small model learn in minutes (CenterPoint, Yin et al., CVPR 2021); the set
-loss is DETR's Hungarian matching with BEVFormer's costs and weights.
+The dense part is what makes a small model learn in minutes (CenterPoint, Yin et al., CVPR 2021);
+the set loss is DETR's Hungarian matching with BEVFormer's costs and weights.
 """
 
 from typing import NamedTuple
@@ -39,8 +39,8 @@ class DetectionLoss(NamedTuple):
 def dense_targets(targets, bev):
     """Heat (K, Y, X), codes (10, Y, X) and their weights (Y, X) of one frame.
 
-    Heat is a Gaussian with 1.0 at the cell of each centre; codes are given there (weight 1) and in the
-    eight cells around (weight 0.3), those of the nearest object.
+    Heat is a Gaussian with 1.0 at the cell of each centre; codes are given there (weight 1) and in
+    the eight cells around (weight 0.3), those of the nearest object.
     """
     cells = bev.cells
     heat = torch.zeros(len(CLASSES), cells, cells)
@@ -69,7 +69,7 @@ def dense_targets(targets, bev):
 
 
 def heat_loss(logits, heat):
-    """Penalty-reduced focal loss (CornerNet) summed over cells, divided by the number of objects."""
+    """Penalty-reduced focal loss (CornerNet), summed and divided by the number of objects."""
     p = logits.sigmoid()
     positive = heat > 0.999
     log_p, log_not = functional.logsigmoid(logits), functional.logsigmoid(-logits)

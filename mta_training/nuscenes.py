@@ -1,35 +1,34 @@
-"""nuScenes tables in our conventions, scene by scene; the only place that knows w, x, y, z and w, l, h.
+"""One nuScenes scene in our conventions; the only place that knows w, x, y, z and w, l, h.
 
-Reads the JSON tables once (indices only hold what conversion needs).  Optional beside them:
-`captions/final_caption_bbox_token.json` (TOD3Cap), `can_bus/<scene>_pose.json`, `<version>/splits.json`.
+Optional beside the tables: `captions/final_caption_bbox_token.json` (TOD3Cap),
+`can_bus/<scene>_pose.json` and `<version>/splits.json`.
 """
 
 from functools import cached_property
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mta_perception.contract import CAMERAS, nuscenes_channel
-from mta_perception.geometry import invert_rigid, rigid_from_quaternion, transform_boxes
+from mta_perception.contract import CAMERAS, BoxCode, nuscenes_channel
+from mta_perception.geometry import invert_rigid, rigid_from_quaternion, yaw_from_rigid
+from mta_training.nuscenes_index import DatasetError
 
-TABLES = ('attribute', 'calibrated_sensor', 'category', 'ego_pose', 'instance', 'log', 'map', 'sample',
-          'sample_annotation', 'sample_data', 'scene', 'sensor', 'visibility')
-
-# nuScenes category -> detection class (devkit detection/utils.py); others are carried, not scored.
+# nuScenes category -> detection class (devkit eval/detection/utils.py); others are not scored.
 DETECTION_CLASS = {
     'movable_object.barrier': 'barrier', 'vehicle.bicycle': 'bicycle', 'vehicle.bus.bendy': 'bus',
-    'vehicle.bus.rigid': 'bus', 'vehicle.car': 'car', 'vehicle.construction': 'construction_vehicle',
-    'vehicle.motorcycle': 'motorcycle', 'human.pedestrian.adult': 'pedestrian',
-    'human.pedestrian.child': 'pedestrian', 'human.pedestrian.construction_worker': 'pedestrian',
-    'human.pedestrian.police_officer': 'pedestrian', 'movable_object.trafficcone': 'traffic_cone',
-    'vehicle.trailer': 'trailer', 'vehicle.truck': 'truck',
+    'vehicle.bus.rigid': 'bus', 'vehicle.car': 'car',
+    'vehicle.construction': 'construction_vehicle', 'vehicle.motorcycle': 'motorcycle',
+    'human.pedestrian.adult': 'pedestrian', 'human.pedestrian.child': 'pedestrian',
+    'human.pedestrian.construction_worker': 'pedestrian',
+    'human.pedestrian.police_officer': 'pedestrian',
+    'movable_object.trafficcone': 'traffic_cone', 'vehicle.trailer': 'trailer',
+    'vehicle.truck': 'truck',
 }
-
-
-class DatasetError(ValueError):
-    """The dataset is not complete; the message names the file and what to do."""
+MAX_GAP_S = 1.5         # between neighbours from which a velocity is taken; twice that for both
+_CAMERA_OF = {nuscenes_channel(camera): camera for camera in CAMERAS}
 
 
 class ImageRecord(NamedTuple):
@@ -38,7 +37,8 @@ class ImageRecord(NamedTuple):
     camera: str
     stamp_ns: int
     path: Path
-    is_keyframe: bool
+    width: int              # as the tables have it [px]
+    height: int
 
 
 class Annotation(NamedTuple):
@@ -46,24 +46,27 @@ class Annotation(NamedTuple):
 
     annotation_token: str
     instance_token: str
-    category: str
-    class_name: str          # contract class, '' for categories outside the ten
-    box: np.ndarray          # (10,) contract.BoxCode in the ego frame at the sample; velocity may be NaN
-    attribute: str           # '' for none
-    visibility_token: str
+    category: str           # nuScenes category, e.g. human.pedestrian.adult
+    class_name: str         # contract class, '' for categories outside the ten
+    box: np.ndarray         # (10,) contract.BoxCode, ego frame; unknown velocity is NaN
+    ego_from_box: np.ndarray  # (4, 4), with roll and pitch, which `box` cannot hold
+    attribute: str          # '' for none
+    visibility_token: str   # '1' to '4', '' for unknown
     num_lidar_pts: int
     num_radar_pts: int
-    caption: str             # '' for none
+    caption: str            # '' for none
+    row: dict               # as annotated: translation, rotation (w, x, y, z), size (w, l, h)
+    world_velocity: np.ndarray  # (2,) vx, vy [m/s] in world axes, NaN unknown
 
 
-def rigid_from_record(record):
-    """(4, 4) of an ego_pose, calibrated_sensor or annotation: rotation is w, x, y, z."""
-    w, x, y, z = record['rotation']
-    return rigid_from_quaternion([x, y, z, w], record['translation'])
+def rigid_from_record(row):
+    """(4, 4) of an ego_pose, calibrated_sensor or annotation row: its rotation is w, x, y, z."""
+    w, x, y, z = row['rotation']
+    return rigid_from_quaternion([x, y, z, w], row['translation'])
 
 
 def rebuilt_caption(entry):
-    """One sentence of a TOD3Cap entry; the public file lacks `final_caption` (model_facts 2.5)."""
+    """One sentence from a TOD3Cap entry; the public file has the parts but no `final_caption`."""
     if entry.get('final_caption'):
         return entry['final_caption']
 
@@ -71,196 +74,215 @@ def rebuilt_caption(entry):
         text = (entry.get(group) or {}).get(key)
         return '' if text is None or str(text).strip().lower() == 'none' else str(text).strip()
     depth = (entry.get('depth_caption') or {}).get('depth')
-    parts = [words('attribute_caption', 'attribute_caption'),
-             '' if depth is None else f'about {round(float(depth))} meters away',
-             words('localization_caption', 'localization_caption')]
     motion = words('motion_caption', 'motion_caption')
-    parts += [f'is {motion}' if motion else '', words('map_caption', 'map_caption')]
+    parts = (words('attribute_caption', 'attribute_caption'),
+             '' if depth is None else f'about {round(float(depth))} meters away',
+             words('localization_caption', 'localization_caption'),
+             f'is {motion}' if motion else '', words('map_caption', 'map_caption'))
     return ' '.join(part for part in parts if part)
 
 
-class NuScenesTables:
-    """The tables of one version, indexed by token."""
-
-    def __init__(self, dataroot, version):
-        self.dataroot, self.version = Path(dataroot), version
-        folder = self.dataroot / version
-        if not folder.is_dir():
-            there = sorted(p.parent.name for p in self.dataroot.glob('*/scene.json'))
-            raise DatasetError(f'{folder} does not exist; expected a nuScenes dataset with its tables '
-                               f'there. Versions found: {", ".join(there) or "none"}.')
-        self.tables = {name: self._table(folder, name) for name in TABLES}
-        self.by_token = {name: {row['token']: row for row in rows}
-                         for name, rows in self.tables.items()}
-
-    def _table(self, folder, name):
-        path = folder / f'{name}.json'
-        if not path.is_file():
-            raise DatasetError(f'{path} is missing; a nuScenes dataset has {len(TABLES)} tables. '
-                               'Unpack the metadata again.')
+def split_of(dataroot, version, scene_name):
+    """Smallest split that has the scene, '' for none: of `splits.json`, else of the devkit."""
+    path = Path(dataroot) / version / 'splits.json'
+    if path.is_file():
         try:
-            return json.loads(path.read_text())
+            splits = json.loads(path.read_text(encoding='utf-8'))
         except ValueError as error:
-            raise DatasetError(f'{path} is no JSON ({error}); unpack the metadata again.') from error
-
-    def get(self, table, token):
-        """Row of a table by its token."""
-        try:
-            return self.by_token[table][token]
-        except KeyError:
-            raise DatasetError(f'{self.dataroot / self.version}: table {table} has no token '
-                               f'{token!r} that another table refers to. Unpack the metadata '
-                               'again.') from None
-
-    @property
-    def scenes(self):
-        """Scene rows in the order of the table."""
-        return self.tables['scene']
-
-    @cached_property
-    def _channel(self):
-        return {row['token']: self.get('sensor', row['sensor_token'])['channel']
-                for row in self.tables['calibrated_sensor']}
-
-    @cached_property
-    def _annotations_of(self):
-        found = {}
-        for row in self.tables['sample_annotation']:
-            found.setdefault(row['sample_token'], []).append(row)
-        return found
-
-    @cached_property
-    def _data_of(self):
-        found = {}
-        for row in self.tables['sample_data']:
-            found.setdefault(row['sample_token'], []).append(row)
-        return found
-
-    @cached_property
-    def _captions(self):
-        path = self.dataroot / 'captions' / 'final_caption_bbox_token.json'
-        return json.loads(path.read_text()) if path.is_file() else {}
-
-    @cached_property
-    def _split_of(self):
-        path = self.dataroot / self.version / 'splits.json'
-        if path.is_file():
-            splits = json.loads(path.read_text())
-            order = sorted(splits, key=lambda name: -len(splits[name]))
-            return {scene: name for name in order for scene in splits[name]}
+            raise DatasetError(f'{path} is no JSON ({error}); write it again or remove it.'
+                               ) from error
+    else:
         from nuscenes.utils.splits import create_splits_scenes
-        splits = create_splits_scenes()
-        names = ('mini_train', 'mini_val') if self.version.endswith('mini') else (
+        known = ('mini_train', 'mini_val') if version.endswith('mini') else (
             'train', 'val', 'test')
-        return {scene: name for name in names for scene in splits[name]}
+        splits = {name: scenes for name, scenes in create_splits_scenes().items()
+                  if name in known}
+    having = [name for name, scenes in splits.items() if scene_name in scenes]
+    # A lone synthetic scene is in train and in val; the later, val, is the one it may be used as.
+    return min(reversed(having), key=lambda name: len(splits[name]), default='')
 
-    def split(self, scene):
-        """Split of a scene row, '' where none names it."""
-        return self._split_of.get(scene['name'], '')
 
-    def samples(self, scene):
-        """Sample rows of a scene in time order."""
-        token, rows = scene['first_sample_token'], []
-        while token:
-            rows.append(self.get('sample', token))
-            token = rows[-1]['next']
-        return rows
+class NuScenesScene:
+    """All rows of one scene, in memory; small against its images."""
 
-    def sensor_data(self, scene):
-        """sample_data rows (all sensors, keyframes and sweeps) of a scene, in time order."""
-        rows = [row for sample in self.samples(scene)
-                for row in self._data_of.get(sample['token'], [])]
-        return sorted(rows, key=lambda row: (row['timestamp'], row['filename']))
+    def __init__(self, index, dataroot, version, scene_row):
+        self.index, self.dataroot, self.version = index, Path(dataroot), version
+        self.row = scene_row
+        self.name = scene_row['name']
+        self.samples = sorted(index.children('sample', scene_row['token']),
+                              key=lambda row: row['timestamp'])
+        if not self.samples:
+            raise DatasetError(f'{self.name} has no samples in {self.dataroot / version}.')
+        data = [row for sample in self.samples
+                for row in index.children('sample_data', sample['token'])]
+        # All sensors, keyframes and sweeps.
+        self.data = sorted(data, key=lambda row: (row['timestamp'], row['filename']))
+        self.pose_rows = index.get_all('ego_pose', [row['ego_pose_token'] for row in self.data])
+        self._annotation_rows_of = {
+            sample['token']: index.children('sample_annotation', sample['token'])
+            for sample in self.samples}
+        self.annotation_rows = {row['token']: row for rows in self._annotation_rows_of.values()
+                                for row in rows}
+        self._stamp_us = {sample['token']: sample['timestamp'] for sample in self.samples}
 
-    def channel(self, data):
+    @cached_property
+    def split(self):
+        """Split that the scene belongs to, '' where none names it."""
+        return split_of(self.dataroot, self.version, self.name)
+
+    @cached_property
+    def location(self):
+        """Where it was driven, e.g. singapore-onenorth."""
+        return self.index.get('log', self.row['log_token'])['location']
+
+    @cached_property
+    def _calibration_rows(self):
+        return self.index.get_all('calibrated_sensor',
+                                  [row['calibrated_sensor_token'] for row in self.data])
+
+    @cached_property
+    def _category_of(self):
+        instances = self.index.get_all(
+            'instance', [row['instance_token'] for row in self.annotation_rows.values()])
+        names = self.index.get_all(
+            'category', [row['category_token'] for row in instances.values()])
+        return {token: names[row['category_token']]['name'] for token, row in instances.items()}
+
+    @cached_property
+    def _attribute_of(self):
+        return {row['token']: row['name'] for row in self.index.rows('attribute')}
+
+    @cached_property
+    def _channel_of(self):
+        return {token: self.index.get('sensor', row['sensor_token'])['channel']
+                for token, row in self._calibration_rows.items()}
+
+    def channel(self, data_row):
         """Sensor channel of a sample_data row."""
-        return self._channel[data['calibrated_sensor_token']]
+        return self._channel_of[data_row['calibrated_sensor_token']]
 
-    def images(self, scene):
-        """ImageRecords of a scene in time order."""
-        by_channel = {nuscenes_channel(camera): camera for camera in CAMERAS}
-        return [ImageRecord(by_channel[self.channel(row)], row['timestamp'] * 1000,
-                            self.dataroot / row['filename'], row['is_key_frame'])
-                for row in self.sensor_data(scene) if self.channel(row) in by_channel]
+    def images(self):
+        """ImageRecords in time order."""
+        return [ImageRecord(_CAMERA_OF[self.channel(row)], row['timestamp'] * 1000,
+                            self.dataroot / row['filename'], row['width'], row['height'])
+                for row in self.data if self.channel(row) in _CAMERA_OF]
 
-    def calibrations(self, scene):
-        """channel -> calibrated_sensor row + image size, from the scene's first data of each."""
+    def calibrations(self):
+        """channel -> calibrated_sensor row with `width` and `height` of its images.
+
+        Raises DatasetError where a sensor moves within the scene: a bag has one static tree.
+        """
         found = {}
-        for row in self.sensor_data(scene):
-            channel = self.channel(row)
-            if channel not in found:
-                found[channel] = {**self.get('calibrated_sensor', row['calibrated_sensor_token']),
-                                  'width': row['width'], 'height': row['height']}
+        for row in self.data:
+            channel, calibration = self.channel(row), self._calibration_rows[
+                row['calibrated_sensor_token']]
+            entry = {'translation': calibration['translation'],
+                     'rotation': calibration['rotation'],
+                     'camera_intrinsic': calibration['camera_intrinsic'],
+                     'width': row['width'], 'height': row['height']}
+            if found.setdefault(channel, entry) != entry:
+                raise DatasetError(f'{self.name}: calibration or image size of {channel} changes '
+                                   f'within the scene (at {row["filename"]}); expected one per '
+                                   'scene, as nuScenes has. Split the scene there.')
         return found
 
-    def ego_poses(self, scene):
-        """(stamps_ns (n,), world_from_ego (n, 4, 4)) of all sensor data, sorted, one per stamp."""
+    def ego_poses(self):
+        """(stamps_ns (n,), world_from_ego (n, 4, 4)) of all sensor data, sorted, one a stamp."""
         by_stamp = {}
-        for row in self.sensor_data(scene):
-            pose = self.get('ego_pose', row['ego_pose_token'])
+        for row in self.data:
+            pose = self.pose_rows[row['ego_pose_token']]
             by_stamp.setdefault(pose['timestamp'] * 1000, pose)
         stamps = sorted(by_stamp)
         return (np.array(stamps, dtype=np.int64),
                 np.array([rigid_from_record(by_stamp[stamp]) for stamp in stamps]))
 
+    @cached_property
+    def _keyframe_rows_of(self):
+        found = {sample['token']: [] for sample in self.samples}
+        for row in self.data:
+            if row['is_key_frame']:
+                found[row['sample_token']].append(row)
+        return found
+
+    def _keyframe_rows(self, sample):
+        rows = self._keyframe_rows_of[sample['token']]
+        if not rows:
+            raise DatasetError(f'{self.name}: sample {sample["token"]} has no keyframe data in '
+                               'sample_data. Unpack the metadata again.')
+        return rows
+
     def reference_pose(self, sample):
-        """world_from_ego (4, 4) of the sample: the LIDAR_TOP pose, or that of the newest camera."""
-        rows = [row for row in self._data_of[sample['token']] if row['is_key_frame']]
+        """world_from_ego (4, 4) of a sample: the pose of LIDAR_TOP, else of the newest image."""
+        rows = self._keyframe_rows(sample)
         lidar = [row for row in rows if self.channel(row) == 'LIDAR_TOP']
-        chosen = lidar[0] if lidar else max(rows, key=lambda row: row['timestamp'])
-        return rigid_from_record(self.get('ego_pose', chosen['ego_pose_token']))
+        chosen = (lidar or rows)[-1]
+        return rigid_from_record(self.pose_rows[chosen['ego_pose_token']])
 
     def keyframe_stamps(self, sample):
         """camera -> stamp [ns] of the sample's own images."""
-        by_channel = {nuscenes_channel(camera): camera for camera in CAMERAS}
-        return {by_channel[self.channel(row)]: row['timestamp'] * 1000
-                for row in self._data_of[sample['token']]
-                if row['is_key_frame'] and self.channel(row) in by_channel}
+        return {_CAMERA_OF[self.channel(row)]: row['timestamp'] * 1000
+                for row in self._keyframe_rows(sample) if self.channel(row) in _CAMERA_OF}
 
     def annotations(self, sample):
-        """Annotations of a sample in the ego frame."""
+        """Annotations of a sample, boxes in the ego frame of its reference pose."""
         ego_from_world = invert_rigid(self.reference_pose(sample))
-        return [self._annotation(row, ego_from_world)
-                for row in self._annotations_of.get(sample['token'], [])]
+        rows = self._annotation_rows_of[sample['token']]
+        return [self._annotation(row, ego_from_world) for row in rows]
 
     def _annotation(self, row, ego_from_world):
-        pose = rigid_from_record(row)
+        ego_from_box = ego_from_world @ rigid_from_record(row)
         width, length, height = row['size']
-        yaw = np.arctan2(pose[1, 0], pose[0, 0])
-        velocity = self.velocity(row)
-        box = np.array([[*pose[:3, 3], length, width, height, np.sin(yaw), np.cos(yaw), *velocity]])
-        category = self.get('category', self.get('instance', row['instance_token'])[
-            'category_token'])['name']
-        attributes = [self.get('attribute', token)['name'] for token in row['attribute_tokens']]
-        caption = self._captions.get(row['token'])
+        yaw, world_velocity = yaw_from_rigid(ego_from_box), self.velocity(row)
+        box = np.zeros(BoxCode.WIDTH)
+        box[BoxCode.CENTER] = ego_from_box[:3, 3]
+        box[BoxCode.SIZE] = length, width, height
+        box[BoxCode.HEADING] = math.sin(yaw), math.cos(yaw)
+        box[BoxCode.VELOCITY] = (ego_from_world[:3, :3] @ [*world_velocity, 0.0])[:2]
+        category = self._category_of[row['instance_token']]
+        attributes = [self._attribute(token) for token in row['attribute_tokens']]
         return Annotation(
             row['token'], row['instance_token'], category, DETECTION_CLASS.get(category, ''),
-            transform_boxes(ego_from_world, box)[0], attributes[0] if attributes else '',
-            row.get('visibility_token') or '', int(row['num_lidar_pts']), int(row['num_radar_pts']),
-            rebuilt_caption(caption) if caption else '')
+            box, ego_from_box, attributes[0] if attributes else '',
+            row.get('visibility_token') or '', int(row['num_lidar_pts']),
+            int(row['num_radar_pts']), self.index.caption(row['token']), row, world_velocity)
+
+    def _attribute(self, token):
+        if token not in self._attribute_of:
+            raise DatasetError(f'{self.name}: table attribute has no token {token!r}, to which an '
+                               'annotation refers. Unpack the metadata again.')
+        return self._attribute_of[token]
 
     def velocity(self, row):
-        """(2,) global m/s by central difference, NaN where the neighbours are too far, as devkit."""
-        first = self.get('sample_annotation', row['prev']) if row['prev'] else row
-        last = self.get('sample_annotation', row['next']) if row['next'] else row
+        """(2,) vx, vy over ground in world axes, as NuScenes.box_velocity: NaN where unknown."""
+        first = self._neighbour(row['prev']) or row
+        last = self._neighbour(row['next']) or row
         if first is last:
             return np.array([np.nan, np.nan])
-        seconds = 1e-6 * (self.get('sample', last['sample_token'])['timestamp']
-                          - self.get('sample', first['sample_token'])['timestamp'])
-        limit = 3.0 if row['prev'] and row['next'] else 1.5
-        if seconds > limit:
+        seconds = (1e-6 * self._stamp_us[last['sample_token']]
+                   - 1e-6 * self._stamp_us[first['sample_token']])
+        if seconds > (2 * MAX_GAP_S if row['prev'] and row['next'] else MAX_GAP_S):
             return np.array([np.nan, np.nan])
-        step = np.array(last['translation'][:2]) - np.array(first['translation'][:2])
-        return step / seconds
+        return (np.array(last['translation']) - np.array(first['translation']))[:2] / seconds
 
-    def imu(self, scene):
-        """CAN-bus pose messages of a scene between its first and last sample, [] where there are none."""
-        path = self.dataroot / 'can_bus' / f'{scene["name"]}_pose.json'
+    def _neighbour(self, token):
+        if not token:
+            return None
+        if token not in self.annotation_rows:
+            raise DatasetError(f'{self.name}: sample_annotation {token!r}, the neighbour of '
+                               'another, is not in the scene. Unpack the metadata again.')
+        return self.annotation_rows[token]
+
+    def imu(self):
+        """CAN-bus pose messages of the scene, [] where there is no CAN bus."""
+        path = self.dataroot / 'can_bus' / f'{self.name}_pose.json'
         if not path.is_file():
             return []
         try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise DatasetError(f'{path} is no JSON ({error}); unpack the CAN bus again.') from error
-
-
+            messages = json.loads(path.read_text(encoding='utf-8'))
+            for message in messages:
+                if not {'utime', 'orientation', 'rotation_rate', 'accel'} <= message.keys():
+                    raise ValueError(f'a message has only {sorted(message)}')
+        except (ValueError, AttributeError) as error:
+            raise DatasetError(f'{path} is damaged ({error}). Unpack the CAN bus again.'
+                               ) from error
+        return messages

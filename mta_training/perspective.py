@@ -1,8 +1,8 @@
 """Training-only supervision in the image: where objects' centres are, of what class, how far away.
 
-A backbone that starts from nothing learns slowly through the BEV; told directly what its own features show,
-it learns several times faster (perspective supervision, BEVFormer v2, Yang et al., CVPR 2023).
-Nothing of this is exported.
+A backbone that starts from nothing learns slowly through the BEV; told directly what its own
+features show, it learns several times faster (perspective supervision, BEVFormer v2, Yang et al.,
+CVPR 2023). Nothing of this is exported.
 """
 
 import torch

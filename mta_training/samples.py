@@ -1,8 +1,9 @@
-"""Training samples: frames of scenes as arrays, streamed in their order, a few scenes side by side.
+"""Training samples: frames of scenes as arrays, streamed in their order, a few scenes side by
+side.
 
-Each slot of a batch walks along one scene and then jumps to another; the BEV of its last step is the
-history of the next, so that learning to use a memory costs nothing (SOLOFusion's and StreamPETR's
-streaming training).
+Each slot of a batch walks along one scene and then jumps to another; the BEV of its last step is
+the history of the next, so that learning to use a memory costs nothing (SOLOFusion's and
+StreamPETR's streaming training).
 """
 
 from typing import NamedTuple
@@ -53,8 +54,8 @@ class SceneStream:
 
     def __init__(self, lengths, slots, longest=8, seed=0):
         if not lengths or min(lengths) < 1:
-            raise ValueError(f'scene lengths {lengths} leave nothing to walk; expected one or more '
-                             'scenes with at least one frame.')
+            raise ValueError(f'scene lengths {lengths} leave nothing to walk; expected one or '
+                             'more scenes with at least one frame.')
         self.lengths, self.longest = list(lengths), longest
         self.rng = np.random.default_rng(seed)
         self.slots = [(0, 0, 0)] * slots     # scene, frame, frames left

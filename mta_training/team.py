@@ -1,7 +1,8 @@
 """Data-parallel training with one process a core.
 
-On a machine with other work, threads of one process wait for each other at every layer; processes meet
-once a step.  Each has its own stream of scenes; gradients are averaged; process 0 keeps the files.
+On a machine with other work, threads of one process wait for each other at every layer; processes
+meet once a step.  Each has its own stream of scenes; gradients are averaged; process 0 keeps the
+files.
 """
 
 from contextlib import closing

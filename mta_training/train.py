@@ -1,7 +1,8 @@
 """Plain training loop: detector and captioner together, on scenes held as arrays.
 
-A run directory holds `config.yaml`, `tokenizer.json`, `last.pt`, `best.pt` (best by held-out mAP) and
-`log.csv`.  A killed run goes on with `resume=True` exactly where its last checkpoint was written.
+A run directory holds `tokenizer.json`, `language.pt`, `last.pt`, `best.pt` (best by held-out mAP)
+and `log.csv`.  A killed run goes on with `resume=True` exactly where its last checkpoint was
+written.
 """
 
 import csv
@@ -41,7 +42,7 @@ class TrainConfig:
     caption_start: float = 0.25          # share of the run after which captions are learned
     caption_objects: int = 6             # per frame
     caption_weight: float = 0.5
-    language_steps: int = 700
+    language_steps: int = 300
     checkpoint_minutes: float = 5.0
     evaluate_minutes: float = 15.0       # 0 = only at the end
     threads: int = 1                     # per process
@@ -50,7 +51,8 @@ class TrainConfig:
 
     def __post_init__(self):
         if (self.minutes > 0) == (self.steps > 0):
-            raise ValueError(f'minutes={self.minutes} and steps={self.steps}: give one of the two.')
+            raise ValueError(f'minutes={self.minutes} and steps={self.steps}: give one of the '
+                             'two.')
 
 
 class Progress:
@@ -115,10 +117,13 @@ def keep_large_blocks():
     mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
+_ALONE = Team()
+
+
 class Trainer:
     """All that changes while a run goes on."""
 
-    def __init__(self, model, tokenizer, scenes, config, team=Team()):
+    def __init__(self, model, tokenizer, scenes, config, team=_ALONE):
         self.model, self.tokenizer, self.scenes, self.config = model, tokenizer, scenes, config
         self.team = team
         model.language.requires_grad_(False)
@@ -168,8 +173,9 @@ class Trainer:
 
     def _descend(self, total, values):
         if not torch.isfinite(total):
-            raise FloatingPointError(f'loss {float(total.detach())} at step {self.progress.step + 1}: '
-                                     f'{values}. Lower the learning rate or resume earlier.')
+            raise FloatingPointError(
+                f'loss {float(total.detach())} at step {self.progress.step + 1}: {values}. '
+                'Lower the learning rate or resume earlier.')
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.team.average_gradients(self.trained.parameters())
@@ -189,7 +195,10 @@ class Trainer:
             'config': self.model.config.to_dict(), 'train': asdict(self.config),
             'model': self.model.state_dict(),
             'perspective': self.perspective.state_dict(), 'optimizer': self.optimizer.state_dict(),
-            'members': members, 'best': self.best, 'step': self.progress.step, 'elapsed_s': self.progress.elapsed_s,
+            'members': members, 'best': self.best,
+            'data': f'{len(self.scenes)} scenes, '
+                    f'{sum(len(scene.boxes) for scene in self.scenes)} keyframes',
+            'step': self.progress.step, 'elapsed_s': self.progress.elapsed_s,
         }, partial)
         os.replace(partial, path)
 
@@ -200,8 +209,9 @@ class Trainer:
         self.perspective.load_state_dict(state['perspective'])
         self.optimizer.load_state_dict(state['optimizer'])
         if len(state['members']) != self.team.size:
-            raise ValueError(f'{path} was written by {len(state["members"])} processes, this run has '
-                             f'{self.team.size}; resume with --processes {len(state["members"])}.')
+            count = len(state['members'])
+            raise ValueError(f'{path} was written by {count} processes, this run has '
+                             f'{self.team.size}; resume with --processes {count}.')
         member = state['members'][self.team.rank]
         self.stream.restore(member['stream'])
         self.rng.bit_generator.state = member['rng']
@@ -246,8 +256,16 @@ def build_model(run, scenes, config, model_config, log_line):
     return model, tokenizer
 
 
+def _say(line):
+    print(line, flush=True)
+
+
+def _silent(line):
+    """What the processes that do not lead have to say."""
+
+
 def run(scenes, held_out, out, config, model_config=None, resume=False, evaluate=None,
-        log_line=print, team=Team()):
+        log_line=_say, team=_ALONE):
     """Train on `scenes` (SceneArrays) into the directory `out`; returns the last evaluation.
 
     `evaluate(model, held_out) -> dict` with a key 'mAP' decides which checkpoint is `best.pt`.
@@ -302,10 +320,6 @@ def _loop(trainer, held_out, out, config, evaluate, log_line):
     log.flush()
     trainer.team.first(None)             # when any process is done, the files are there
     return metrics
-
-
-def _silent(line):
-    """What the processes that do not lead have to say."""
 
 
 class _CsvLog:

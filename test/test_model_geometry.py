@@ -5,13 +5,11 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from mta_perception.geometry import project, rigid_from_yaw                      # noqa: E402
-from mta_perception.model.bev_encoder import (cell_centres, metres_to_cells,      # noqa: E402
-                                              warp_history)
-from mta_perception.model.config import BevConfig                                # noqa: E402
-from mta_perception.model.deformable import attend, sample_map                   # noqa: E402
-from mta_perception.model.projection import (best_views, project_points,          # noqa: E402
-                                             tall_map, tall_xy)
+from mta_perception.geometry import project, rigid_from_yaw  # noqa: E402
+from mta_perception.model.bev_encoder import cell_centres, metres_to_cells, warp_history  # noqa: E402
+from mta_perception.model.config import BevConfig  # noqa: E402
+from mta_perception.model.deformable import attend, sample_map  # noqa: E402
+from mta_perception.model.projection import best_views, project_points, tall_map, tall_xy  # noqa: E402
 
 SIZE, STRIDE = (224, 128), 8
 

@@ -7,14 +7,13 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from test_model_geometry import rig                                              # noqa: E402
+from test_model_geometry import rig  # noqa: E402
 
-from mta_perception.contract import CLASSES                                      # noqa: E402
-from mta_perception.model.config import ImageConfig, LanguageConfig, MtaConfig   # noqa: E402
-from mta_perception.model.detection_decoder import (boxes_from_codes,             # noqa: E402
-                                                    codes_from_boxes)
-from mta_perception.model.language import LanguageModel                          # noqa: E402
-from mta_perception.model.mta_model import MtaModel                              # noqa: E402
+from mta_perception.contract import CLASSES  # noqa: E402
+from mta_perception.model.config import ImageConfig, LanguageConfig, MtaConfig  # noqa: E402
+from mta_perception.model.detection_decoder import boxes_from_codes, codes_from_boxes  # noqa: E402
+from mta_perception.model.language import LanguageModel  # noqa: E402
+from mta_perception.model.mta_model import MtaModel  # noqa: E402
 
 
 @pytest.fixture(scope='module')

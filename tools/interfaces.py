@@ -1,8 +1,9 @@
-"""Build the interface packages (vision_msgs, tf2_msgs, mta_msgs) and lay them into the environment.
+"""Build the interface packages (vision_msgs, tf2_msgs, mta_msgs) and lay them into `.venv`.
 
-The build is staged under a folder of its own and kept as one archive in the cache, named by a hash of
-everything that decides its content: a second clone, or a new environment, only unpacks it. Nothing in the
-archive names an absolute path. Standard library alone: this runs before anything is installed.
+The build is staged under a folder of its own and kept as one archive in the cache, named by a hash
+of everything that decides its content: a second clone, or a new environment, only unpacks it.
+Nothing in the archive names an absolute path. Standard library alone: this runs before anything is
+installed.
 """
 import hashlib
 import json
@@ -13,6 +14,8 @@ import subprocess
 import tarfile
 import tempfile
 
+import python_headers
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 CMAKE_HOOK = REPOSITORY / 'tools' / 'drop_dead_include_paths.cmake'
 # In the order of their dependencies.
@@ -21,6 +24,8 @@ PACKAGES = (
     REPOSITORY / 'ros2_ws' / 'underlay' / 'tf2_msgs',
     REPOSITORY / 'ros2_ws' / 'src' / 'mta_msgs',
 )
+# Pins whose change makes the built packages stale: what they link to and what generates them.
+BUILD_PINS = ('ros-', 'numpy=', 'empy=', 'lark-parser=')
 INSTALLED_FILES = 'interface_files.json'
 
 
@@ -37,33 +42,40 @@ def sources():
     return sorted(files)
 
 
-def content_key(python_tag, requirements_hash):
-    """Hash of the sources, of the Python they are built for and of the pinned wheels they link to."""
-    digest = hashlib.sha256(f'{python_tag} {os.uname().machine} {requirements_hash}'.encode())
+def content_key(python_tag, pins):
+    """Hash of the sources, the Python they are built for and the pins they are built with."""
+    digest = hashlib.sha256(f'{python_tag} {os.uname().machine}\n'.encode())
+    for line in pins.read_text().splitlines():
+        if line.startswith(BUILD_PINS):
+            digest.update(f'{line}\n'.encode())
     for path in sources():
         digest.update(f'{path.relative_to(REPOSITORY)}\0'.encode() + path.read_bytes() + b'\0')
     return digest.hexdigest()[:24]
 
 
 def cache_folder():
-    """Where built archives are kept: MTA_CACHE, else the user's cache directory."""
-    base = os.environ.get('MTA_CACHE')
-    if base:
-        return Path(base) / 'interfaces'
+    """What outlives a clone: $MTA_CACHE, else a folder in the user's cache directory."""
+    if os.environ.get('MTA_CACHE'):
+        return Path(os.environ['MTA_CACHE'])
     user_cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(user_cache) / 'mta_perception' / 'interfaces'
+    return Path(user_cache) / 'mta_perception'
+
+
+def archive_path(key):
+    """Where the built packages with this content key are kept."""
+    return cache_folder() / 'interfaces' / f'{key}.tar.gz'
 
 
 def lay_in(environment, state_folder, key, say):
-    """Put the interface packages with this content key into `environment`, building them if need be."""
-    archive = cache_folder() / f'{key}.tar.gz'
+    """Put the packages with this content key into `environment`; build them if need be."""
+    archive = archive_path(key)
     if not is_whole(archive):
         say('building the message packages vision_msgs, tf2_msgs, mta_msgs (about a minute, once)')
         build(environment, archive, say)
     remove_installed(environment, state_folder)
     with tarfile.open(archive) as stored:
         names = [member.name for member in stored.getmembers() if not member.isdir()]
-        # The list comes first: if the unpacking is interrupted, the next run still knows what to remove.
+        # The list comes first: after an interruption, the next run knows what to remove.
         (state_folder / INSTALLED_FILES).write_text(json.dumps(names))
         stored.extractall(environment)
 
@@ -92,11 +104,13 @@ def remove_installed(environment, state_folder):
 def build(environment, archive, say):
     """Configure, compile and stage all packages, then store them as `archive` in one step."""
     archive.parent.mkdir(parents=True, exist_ok=True)
+    headers = python_headers.include_folders(cache_folder(), say)
     with tempfile.TemporaryDirectory(prefix='mta_interfaces_') as scratch:
         stage = Path(scratch) / 'stage'
         for package in PACKAGES:
             say(f'  {package.name}')
-            build_package(package, Path(scratch) / 'build' / package.name, stage, environment)
+            build_package(package, Path(scratch) / 'build' / package.name, stage, environment,
+                          headers)
         remove_what_names_the_prefix(stage)
         check_relocatable(stage)
         half_written = archive.with_name(f'{archive.name}.{os.getpid()}')
@@ -106,15 +120,16 @@ def build(environment, archive, say):
         os.replace(half_written, archive)
 
 
-def build_package(package, build_folder, stage, environment):
-    """Run cmake and ninja for one package; its install prefix is `stage`."""
+def build_package(package, build_folder, stage, environment, headers):
+    """Run cmake and ninja for one package, with `stage` as its install prefix."""
     prefixes = [str(stage), str(environment)]
     variables = {
         **os.environ,
         'PATH': f'{environment}/bin{os.pathsep}{os.environ["PATH"]}',
         'AMENT_PREFIX_PATH': os.pathsep.join(prefixes),
         'CMAKE_PREFIX_PATH': os.pathsep.join(prefixes),
-        # rosidl of one package reads the Python modules of its generators from the environment only.
+        'CPATH': os.pathsep.join(str(folder) for folder in headers),
+        # A rosidl in the user's own site-packages must not take the place of the pinned one.
         'PYTHONNOUSERSITE': '1',
     }
     python = environment / 'bin' / 'python'
@@ -123,6 +138,7 @@ def build_package(package, build_folder, stage, environment):
         'cmake', '-S', str(package), '-B', str(build_folder), '-G', 'Ninja',
         f'-DCMAKE_INSTALL_PREFIX={stage}', f'-DCMAKE_PROJECT_INCLUDE={CMAKE_HOOK}',
         f'-DPython3_EXECUTABLE={python}', f'-DPYTHON_INSTALL_DIR={purelib}',
+        f'-DPython3_INCLUDE_DIR={headers[0]}',
         '-DCMAKE_INSTALL_LIBDIR=lib', '-DCMAKE_BUILD_TYPE=Release', '-DBUILD_TESTING=OFF',
         '-Wno-dev',
     ]
@@ -132,16 +148,16 @@ def build_package(package, build_folder, stage, environment):
         with log.open('a') as output:
             done = subprocess.run(command, env=variables, stdout=output, stderr=output)
         if done.returncode:
-            kept = cache_folder().parent / f'failed_{package.name}.log'
+            kept = cache_folder() / f'failed_{package.name}.log'
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(log, kept)
             tail = '\n'.join(log.read_text(errors='replace').splitlines()[-25:])
-            raise BuildError(f'{tail}\n\n{package.name}: `{" ".join(command[:2])}` failed with exit '
-                             f'code {done.returncode}. The whole log is in {kept}.')
+            raise BuildError(f'{tail}\n\n{package.name}: `{" ".join(command[:2])}` failed with '
+                             f'exit code {done.returncode}. The whole log is in {kept}.')
 
 
 def remove_what_names_the_prefix(stage):
-    """Take out what names the prefix: hooks for sourcing (a venv is not sourced), compiled Python."""
+    """Take out hooks for sourcing (a venv is not sourced) and compiled Python."""
     for hook in stage.glob('share/*/local_setup.*'):
         hook.unlink()
     shutil.rmtree(stage / 'share' / 'ament_index' / 'resource_index' / 'parent_prefix_path')
@@ -154,14 +170,15 @@ def check_relocatable(stage):
     for path in stage.rglob('*'):
         if path.is_file() and not path.is_symlink():
             if str(stage).encode() in path.read_bytes():
-                raise BuildError(f'{path.relative_to(stage)} names the build folder {stage}; it cannot '
-                                 'be used from the cache. Please report this with your cmake version.')
+                raise BuildError(f'{path.relative_to(stage)} names the build folder {stage}; it '
+                                 'cannot be used from the cache. Please report this with your '
+                                 'cmake version.')
 
 
 def site_packages(environment):
     """The folder that holds the Python modules of `environment`."""
     found = sorted((environment / 'lib').glob('python3.*/site-packages'))
     if len(found) != 1:
-        raise BuildError(f'{environment}/lib has {len(found)} site-packages folders, one was expected. '
-                         'Run `make clean` and try again.')
+        raise BuildError(f'{environment}/lib has {len(found)} site-packages folders, one was '
+                         'expected. Run `make clean` and try again.')
     return found[0]

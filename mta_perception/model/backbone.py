@@ -69,5 +69,6 @@ class Backbone(nn.Module):
         levels = levels[self.first_level:]
         fused = self.lateral[-1](levels[-1])
         for level, lateral in zip(levels[-2::-1], list(self.lateral)[-2::-1]):
-            fused = lateral(level) + functional.interpolate(fused, scale_factor=2.0, mode='nearest')
+            coarse = functional.interpolate(fused, scale_factor=2.0, mode='nearest')
+            fused = lateral(level) + coarse
         return fused

@@ -3,11 +3,12 @@
 in   features        (B, N, C, h, w)  cameras in contract.CAMERAS order
      image_from_ego  (B, N, 3, 4)     pixels of the model-size image from metres in the ego frame
      camera_mask     (B, N)           0 removes a camera
-     history         (B, C, Y, X)     remembered BEV, already in today's ego frame; `history_valid` (B,)
+     history         (B, C, Y, X)     remembered BEV, already in today's ego frame; `history_valid`
+     (B,)
 out  bev             (B, C, Y, X)     cell [iy, ix]: ix grows with +x (front), iy with +y (left)
 
-The spatial attention starts as a fixed bilinear projection (offsets zero, head h looks at pillar height
-h) and learns to look elsewhere: on little data that start decides (see docs/training.md).
+The spatial attention starts as a fixed bilinear projection (offsets zero, head h looks at pillar
+height h) and learns to look elsewhere: on little data that start decides (see docs/training.md).
 """
 
 import torch
@@ -160,7 +161,7 @@ class BevEncoder(nn.Module):
 
     def forward(self, features, image_from_ego, camera_mask, history_bev, history_valid,
                 ego_prev_from_ego_now):
-        """Features (B, N, C, h, w) and the remembered BEV in *its own* frame -> bev (B, C, Y, X)."""
+        """Features (B, N, C, h, w), remembered BEV in *its own* frame -> bev (B, C, Y, X)."""
         batch, cells = features.shape[0], self.config.cells
         pillars = self.pillars.expand(batch, -1, -1, -1)
         projection = project_points(pillars, image_from_ego, camera_mask, self.image_size,
@@ -176,7 +177,7 @@ class BevEncoder(nn.Module):
         return query.transpose(1, 2).reshape(batch, -1, cells, cells).float()
 
     def _geometry(self, views):
-        """How a cell looks in a camera (B, Q, K, 5): range, place in the image, size of a metre."""
+        """How a cell looks in a camera (B, Q, K, 5): range, place in the image, size."""
         width, height = self.image_size[0] / self.stride, self.image_size[1] / self.stride
         depth = views.depth[..., 0].clamp(min=0.1)
         u, v = views.xy[..., 0, 0] / width - 0.5, views.xy[..., 0, 1] / height - 0.5

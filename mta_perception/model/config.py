@@ -1,7 +1,7 @@
 """Sizes of the network, as frozen dataclasses that refuse what does not fit together.
 
-`MtaConfig.nano()` runs on two CPU cores.  Everything here is stored in a checkpoint and in the manifest,
-so a model is always rebuilt with the sizes it was trained with.
+`MtaConfig.nano()` runs on two CPU cores.  Everything here is stored in a checkpoint and in the
+manifest, so a model is always rebuilt with the sizes it was trained with.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -34,7 +34,7 @@ class ImageConfig:
 class BackboneConfig:
     """ResNet with basic blocks; `stride` is that of the fused feature map it returns."""
 
-    width: int = 32                      # channels of the first stage, doubled at each of the others
+    width: int = 32                      # channels of the first stage, doubled at each other
     blocks: tuple = (2, 2, 2, 2)
     stride: int = 16
 
@@ -139,7 +139,7 @@ class MtaConfig:
         channels, heads = self.bev.channels, self.decoder.heads
         _check(channels % heads == 0,
                f'bev.channels={channels} is not divisible by decoder.heads={heads}.')
-        _check(self.qformer.width > 0 and self.decoder.queries <= len(CLASSES) * self.bev.cells ** 2,
+        _check(self.decoder.queries <= len(CLASSES) * self.bev.cells ** 2,
                f'decoder.queries={self.decoder.queries} is more than the heatmap has cells.')
 
     @classmethod

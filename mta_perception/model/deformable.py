@@ -1,7 +1,7 @@
 """Deformable attention: a query reads a map at a few points it chooses itself.
 
-Maps are (B, C, h, w); positions are in *cells of the map*, x then y, centre of cell i at i, and outside
-the map everything is zero.  Attention weights are softmaxed over the points of a head.
+Maps are (B, C, h, w); positions are in *cells of the map*, x then y, centre of cell i at i, and
+outside the map everything is zero.  Attention weights are softmaxed over the points of a head.
 """
 
 import math

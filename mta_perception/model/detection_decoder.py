@@ -5,9 +5,9 @@ out  class_logits   (B, Q, K)    sigmoid scores
      boxes          (B, Q, 10)   contract.BoxCode, ego frame
      queries        (B, Q, C)    what a query knows at the end
 
-Internally a box is metres and log sizes in float32 (bfloat16 would round 0.2 m at 51 m).  A query starts
-with the dense head's box and score, each layer adds a correction (TransFusion, Bai et al., CVPR 2022;
-iterative refinement as in Deformable DETR).
+Internally a box is metres and log sizes in float32 (bfloat16 would round 0.2 m at 51 m).  A query
+starts with the dense head's box and score, each layer adds a correction (TransFusion, Bai et al.,
+CVPR 2022; iterative refinement as in Deformable DETR).
 """
 
 from typing import NamedTuple
@@ -95,8 +95,9 @@ class DecoderLayer(nn.Module):
             nn.Linear(channels, config.feedforward), nn.ReLU(),
             nn.Linear(config.feedforward, channels))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
-        self.score = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(),
-                                   nn.Linear(channels, len(CLASSES)))
+        self.score = nn.Sequential(
+            nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(),
+            nn.Linear(channels, len(CLASSES)))
         self.box = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(),
                                  nn.Linear(channels, BoxCode.WIDTH))
         for last in (self.score[-1], self.box[-1]):
@@ -107,7 +108,8 @@ class DecoderLayer(nn.Module):
         """query, position (B, Q, C), reference (B, Q, 2) in cells -> query (B, Q, C)."""
         placed = query + position
         q, k = self.qk(placed).chunk(2, dim=-1)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, self.v(query)))
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                   for x in (q, k, self.v(query)))
         mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         query = self.norms[0](query + self.mixed(mixed))
         query = self.norms[1](query + self.cross(query + position, bev, reference))
@@ -121,7 +123,8 @@ class DetectionDecoder(nn.Module):
         super().__init__()
         channels = bev.channels
         self.bev, self.queries = bev, config.queries
-        self.neck = nn.Sequential(*[BasicBlock(channels, channels) for _ in range(bev.neck_blocks)])
+        self.neck = nn.Sequential(
+            *[BasicBlock(channels, channels) for _ in range(bev.neck_blocks)])
         self.dense = DenseHead(bev)
         self.class_embedding = nn.Embedding(len(CLASSES), channels)
         self.position = nn.Sequential(nn.Linear(32, channels), nn.ReLU(),
@@ -141,9 +144,10 @@ class DetectionDecoder(nn.Module):
             return self._refine(bev.float(), heat, dense, look)
 
     def select(self, heat):
-        """Cells (B, Q), classes (B, Q) and logits (B, Q) of the highest peaks of heat (B, K, Y, X)."""
+        """Cells, classes and logits (B, Q) of the highest peaks of heat (B, K, Y, X)."""
         highest = heat >= functional.max_pool2d(heat, 3, 1, 1)
-        heat = torch.where(highest, heat, torch.where(self.one_peak, -1e4, heat + _NOT_A_PEAK_LOGIT))
+        beside = torch.where(self.one_peak, -1e4, heat + _NOT_A_PEAK_LOGIT)
+        heat = torch.where(highest, heat, beside)
         logits, best = heat.flatten(1).topk(self.queries, dim=1)
         cells = heat.shape[-1] * heat.shape[-2]
         return best % cells, best // cells, logits.clamp(min=_OTHER_CLASS_LOGIT)

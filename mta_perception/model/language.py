@@ -1,7 +1,7 @@
 """Language model: plain Llama architecture with an explicit key/value cache.
 
-Parameter names equal those of transformers' LlamaForCausalLM, so that weights move both ways.  A soft
-prefix (N, P, D) stands where the embeddings of the first P tokens would.
+Parameter names equal those of transformers' LlamaForCausalLM, so that weights move both ways.  A
+soft prefix (N, P, D) stands where the embeddings of the first P tokens would.
 """
 
 from typing import NamedTuple
@@ -122,7 +122,7 @@ class LanguageModel(nn.Module):
             config.num_hidden_layers, count, config.num_attention_heads, 0, config.head_dim)
 
     def forward(self, prefix, token_ids, past_keys=None, past_values=None):
-        """prefix (N, P, D), P may be 0; token_ids (N, S) -> LanguageOutputs of all P + S places."""
+        """prefix (N, P, D), P may be 0; token_ids (N, S) -> LanguageOutputs of all places."""
         if past_keys is None:
             past_keys = past_values = self.empty_cache(token_ids.shape[0])
         x = torch.cat([prefix, self.model.embed_tokens(token_ids)], dim=1)

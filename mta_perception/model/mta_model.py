@@ -12,7 +12,11 @@ from torch import nn
 from mta_perception.model.backbone import Backbone
 from mta_perception.model.bev_encoder import BevEncoder
 from mta_perception.model.deformable import sample_map
-from mta_perception.model.detection_decoder import DecoderOutputs, DetectionDecoder, boxes_from_codes
+from mta_perception.model.detection_decoder import (
+    DecoderOutputs,
+    DetectionDecoder,
+    boxes_from_codes,
+)
 from mta_perception.model.language import LanguageModel
 from mta_perception.model.projection import project_points, tall_map, tall_xy
 from mta_perception.model.qformer import QFormer

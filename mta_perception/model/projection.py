@@ -1,8 +1,8 @@
 """Where points of the ego frame lie in the image features, for all cameras at once.
 
-The six feature maps (B, N, C, h, w) are stacked into one *tall map* (B, C, N (h + 1), w), one row of
-zeros below each camera, so that a query reads only the cameras that see it: sampling all six for every
-BEV cell would read about five times as much (see docs/architecture.md).
+The six feature maps (B, N, C, h, w) are stacked into one *tall map* (B, C, N (h + 1), w), one row
+of zeros below each camera, so that a query reads only the cameras that see it: sampling all six
+for every BEV cell would read about five times as much (see docs/architecture.md).
 """
 
 from typing import NamedTuple
@@ -72,7 +72,7 @@ def best_views(projection, cameras_per_query):
 
 
 def tall_xy(camera, xy, feature_height):
-    """Coordinates in the tall map of per-camera coordinates xy (..., 2); camera broadcasts to (...)."""
+    """Coordinates in the tall map of per-camera xy (..., 2); camera broadcasts to (...)."""
     # Rows -1 and h are zeros: clamping there keeps a reading inside its own camera.
     row = xy[..., 1].clamp(-1.0, float(feature_height)) + camera * (feature_height + 1.0)
     return torch.stack([xy[..., 0], row], dim=-1)

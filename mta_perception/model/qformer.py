@@ -6,8 +6,9 @@ in   object_features  (N, F)        from the detector
      bev              (C, Y, X)     the frame's BEV
 out  prefix           (N, P, D)     P tokens as wide as the language model
 
-Each object reads the BEV at n x n points around itself.  Geometry enters as Fourier features of polar
-coordinates: from raw metres a small model learns neither distance nor sector (docs/training.md).
+Each object reads the BEV at n x n points around itself.  Geometry enters as Fourier features of
+polar coordinates: from raw metres a small model learns neither distance nor sector
+(docs/training.md).
 """
 
 import torch
@@ -28,7 +29,7 @@ def geometry_features(boxes):
     distance = (x.square() + y.square() + 1e-6).sqrt()
     azimuth = torch.stack([x, y], dim=-1) / distance.unsqueeze(-1)         # cos, sin
     multiples = [azimuth]
-    for _ in range(2):                                                     # 2 and 4 times the angle
+    for _ in range(2):                                                     # 2 and 4 x the angle
         c, s = multiples[-1].unbind(-1)
         multiples.append(torch.stack([c * c - s * s, 2.0 * s * c], dim=-1))
     speed = (boxes[..., 8:10].square().sum(-1) + 1e-6).sqrt()
@@ -44,7 +45,7 @@ def geometry_features(boxes):
 
 
 class QFormerBlock(nn.Module):
-    """Self-attention over the object's tokens, cross-attention to its surroundings, MLP (pre-norm)."""
+    """Self-attention over an object's tokens, cross-attention to its surroundings, MLP."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -54,7 +55,8 @@ class QFormerBlock(nn.Module):
         self.cross_q = nn.Linear(width, width)
         self.cross_kv = nn.Linear(width, 2 * width)
         self.cross_out = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
     def forward(self, tokens, surroundings):
@@ -87,13 +89,15 @@ class QFormer(nn.Module):
         self.blocks = nn.ModuleList(QFormerBlock(width, sizes.heads) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(width)
         self.prefix = nn.Linear(width, config.language.hidden_size)
-        line = (torch.arange(sizes.neighbourhood) - (sizes.neighbourhood - 1) / 2) * sizes.spacing_m
+        steps = torch.arange(sizes.neighbourhood) - (sizes.neighbourhood - 1) / 2
+        line = steps * sizes.spacing_m
         grid = torch.stack(torch.meshgrid(line, line, indexing='ij'), dim=-1).flatten(0, 1)
         self.register_buffer('grid', grid, persistent=False)
 
     def forward(self, object_features, boxes, class_logits, bev):
         """(N, F), (N, 10), (N, K), (C, Y, X) -> prefix (N, P, D)."""
-        return self.prefix(self.norm(self.states(object_features, boxes, class_logits, bev)[-1][:, 1:]))
+        tokens = self.states(object_features, boxes, class_logits, bev)[-1]
+        return self.prefix(self.norm(tokens[:, 1:]))
 
     def states(self, object_features, boxes, class_logits, bev):
         """Tokens (N, 1 + P, width) after each block, object token first."""

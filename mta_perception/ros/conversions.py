@@ -21,17 +21,9 @@ from vision_msgs.msg import (
 from mta_perception.contract import CLASSES
 from mta_perception.frames import CameraImage
 from mta_perception.geometry import rigid_from_quaternion
+from mta_perception.images import compressed_encoding, raw_pixels
 
 SECOND_NS = 1_000_000_000
-MAGIC = {b'\xff\xd8\xff': 'jpeg', b'\x89PN': 'png'}
-
-# Encodings of sensor_msgs/Image we take -> bytes a pixel; nv12 and nv21 are one byte a pixel in
-# H * 3 / 2 rows.
-BYTES_PER_PIXEL = {
-    'bgr8': 3, 'rgb8': 3, 'bgra8': 4, 'rgba8': 4, 'mono8': 1,
-    'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
-    'yuv422': 2, 'uyvy': 2, 'yuv422_yuy2': 2, 'yuyv': 2, 'nv12': 1, 'nv21': 1,
-}
 
 
 def stamp_ns(stamp):
@@ -50,37 +42,16 @@ def header(nanoseconds, frame_id):
 
 
 def image_from_compressed(camera, message):
-    """sensor_msgs/CompressedImage -> CameraImage with the bytes as they came.
-
-    The first bytes decide, not `format`: its wording differs from publisher to publisher.
-    """
+    """sensor_msgs/CompressedImage -> CameraImage with the bytes as they came, not copied."""
     data = np.frombuffer(message.data, np.uint8)
-    encoding = MAGIC.get(data[:3].tobytes())
-    if encoding is None:
-        raise ValueError(f'compressed image of {len(data)} bytes with format "{message.format}" '
-                         'begins like neither JPEG nor PNG.')
-    return CameraImage(camera, stamp_ns(message.header.stamp), data, encoding)
+    return CameraImage(camera, stamp_ns(message.header.stamp), data,
+                       compressed_encoding(data, message.format))
 
 
 def image_from_raw(camera, message):
-    """sensor_msgs/Image -> CameraImage whose data is a view, without the padding of the rows.
-
-    (H, W) for one byte a pixel, else (H, W, C); nv12 and nv21 (H * 3 / 2, W).
-    """
-    pixel_bytes = BYTES_PER_PIXEL.get(message.encoding)
-    if pixel_bytes is None:
-        raise ValueError(f'encoding "{message.encoding}" is not one of '
-                         f'{", ".join(sorted(BYTES_PER_PIXEL))}.')
-    rows = message.height * 3 // 2 if message.encoding in ('nv12', 'nv21') else message.height
-    row_bytes = message.width * pixel_bytes
-    data = np.frombuffer(message.data, np.uint8)
-    if not rows or not row_bytes or message.step < row_bytes or len(data) < rows * message.step:
-        raise ValueError(
-            f'{message.width}x{message.height} {message.encoding} with step {message.step} and '
-            f'{len(data)} bytes: expected step >= {row_bytes} and {rows} rows of it.')
-    pixels = data[:rows * message.step].reshape(rows, message.step)[:, :row_bytes]
-    if pixel_bytes > 1:
-        pixels = pixels.reshape(rows, message.width, pixel_bytes)
+    """sensor_msgs/Image -> CameraImage whose pixels are a view without the padding of the rows."""
+    pixels = raw_pixels(message.data, message.width, message.height, message.step,
+                        message.encoding)
     return CameraImage(camera, stamp_ns(message.header.stamp), pixels, message.encoding)
 
 
@@ -98,15 +69,11 @@ def intrinsics_from_camera_info(message):
 
 def rigid_from_transform(transform):
     """geometry_msgs/Transform -> (4, 4)."""
-    return _rigid(transform.translation, transform.rotation)
+    return rigid_from_position(transform.translation, transform.rotation)
 
 
-def rigid_from_pose(pose):
-    """geometry_msgs/Pose -> (4, 4)."""
-    return _rigid(pose.position, pose.orientation)
-
-
-def _rigid(xyz, xyzw):
+def rigid_from_position(xyz, xyzw):
+    """geometry_msgs Vector3 or Point [m] and Quaternion -> (4, 4)."""
     translation = np.array([xyz.x, xyz.y, xyz.z])
     if not np.isfinite(translation).all():
         raise ValueError(f'position {translation.tolist()} is not finite.')

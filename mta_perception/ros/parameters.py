@@ -42,31 +42,30 @@ SPECS = (
     Spec('odom_frame', 'odom', 'Frame fixed to the ground; only read when ego_motion_source is tf. '
          'Bags made from nuScenes call it map.'),
     Spec('min_cameras', 4, 'Cameras that a step needs at least; with fewer it is dropped.', 1, 6),
-    Spec('sync_wait_s', 0.12, 'Longest wait for a late camera, counted from the arrival of the first '
-         'image of a set [s].', 0.0, 2.0),
-    Spec('max_spread_s', 0.09, 'Largest difference between the stamps of the images of one set '
-         '[s]: cameras that fire one after the other need most of one period.', 0.0, 1.0),
-    Spec('odometry_wait_s', 0.1, 'Longest wait for odometry that reaches the image stamps [s]; '
-         'then it is extrapolated.', 0.0, 1.0),
-    Spec('odometry_max_extrapolation_s', 0.3, 'How far beyond its last message odometry is '
-         'extrapolated [s]; farther, the frame is dropped.', 0.0, 2.0),
-    Spec('history_max_gap_s', 1.5, 'Age from which remembered frames are not used any more [s].',
-         0.1, 10.0),
-    Spec('max_rate', 0.0, 'Upper limit of steps a second [Hz]; 0: as many as come and fit.',
-         0.0, 60.0),
+    Spec('max_spread_s', 0.08, 'Largest difference between the stamps of one set [s]: cameras that '
+         'fire one after the other need most of one period.', 0.001, 1.0),
+    Spec('max_wait_s', 0.15, 'Longest wait for a late camera after the last image of a set has come '
+         '[s].', 0.001, 2.0),
+    Spec('dead_after_s', 0.5, 'A camera without an image for this long is waited for no more and its '
+         'sector is reported as blind [s].', 0.05, 30.0),
+    Spec('odometry_wait_s', 0.1, 'Longest wait for odometry that comes after the images [s].',
+         0.0, 1.0),
+    Spec('odometry_max_extrapolation_s', 0.2, 'How far beyond its newest pose odometry is '
+         'extrapolated [s]; farther, the frame is dropped.', 0.0, 0.5),
+    Spec('history_max_gap_s', 1.2, 'Time without a frame after which the memory is dropped [s].',
+         0.5, 10.0),
     Spec('score_threshold', -1.0, 'Score below which an object is not reported, 0..1; -1: the '
          "model's own.", -1.0, 1.0),
-    Spec('max_captions', 8, 'Objects captioned in one pass, nearest first; 0: no captions.', 0, 50),
+    Spec('max_captions', 8, 'Objects captioned in one pass: those without a fresh caption '
+         'first, then the nearest; 0: no captions.', 0, 50),
     Spec('caption_rate', 2.0, 'Upper limit of caption passes a second [Hz].', 0.1, 30.0),
-    Spec('detector_threads', 0, 'CPU threads of the detector; 0: one less than the cores, at least '
-         'one.', 0, 64),
+    Spec('detector_threads', 2, 'CPU threads of the detector.', 1, 64),
+    Spec('decode_threads', 2, 'Images decoded side by side.', 1, 16),
     Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),
     Spec('overlay_rate', 5.0, 'Upper limit of overlay pictures a second [Hz]; drawn only when '
          'somebody listens.', 0.1, 30.0),
     Spec('overlay_width', 1600, 'Width of the overlay picture [px].', 480, 3840),
     Spec('overlay_jpeg_quality', 80, 'JPEG quality of the overlay picture.', 10, 100),
-    Spec('camera_timeout_s', 1.0, 'A camera without an image for this long is reported as dead and '
-         'its sector as blind [s].', 0.1, 30.0),
 )
 
 

@@ -1,6 +1,110 @@
-"""SKELETON runtime/captioner.py — signatures fixed.
+"""The captioner graphs in onnxruntime: a Q-Former prefix an object, then greedy words from a KV cache."""
 
-Caption(NamedTuple): text str, score float.
-OnnxCaptioner(manifest, threads=1): caption(inputs: detections.CaptionInputs) -> list[Caption].
-detections.CaptionInputs(object_features (K,F), boxes (K,10), class_logits (K,10), bev (C,Y,X)); .take(rows).
-"""
+from typing import NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from mta_perception.contract import CLASSES, BoxCode
+from mta_perception.runtime.manifest import EXPORT_AGAIN, ManifestError
+from mta_perception.runtime.onnx import check_graph, open_session
+
+
+class Caption(NamedTuple):
+    """A sentence about one object."""
+
+    text: str
+    score: float     # geometric mean of the chosen words' probabilities, in [0, 1]
+
+
+class OnnxCaptioner:
+    """All objects of a frame as one batch.  Sessions and thread pools of its own."""
+
+    def __init__(self, manifest, threads=1):
+        spec = manifest.captioner
+        if spec is None:
+            raise ManifestError(f'{manifest.directory}: the manifest has no captioner, expected '
+                                'one. Run without captions, or use a model that has it.')
+        self._spec = spec
+        self._qformer = open_session(manifest.path('qformer.onnx'), threads)
+        self._language = open_session(manifest.path('language.onnx'), threads)
+        self._tokenizer = _tokenizer(manifest.path('tokenizer.json'), spec)
+        bev = manifest.bev
+        check_graph(
+            self._qformer, manifest.path('qformer.onnx'),
+            inputs={'object_features': ('float32', (None, None)),
+                    'boxes': ('float32', (None, BoxCode.WIDTH)),
+                    'class_logits': ('float32', (None, len(CLASSES))),
+                    'bev': ('float32', (bev.channels, bev.cells, bev.cells))},
+            outputs={'prefix': ('float32', (None, spec.prefix_tokens, spec.width))})
+        cache = ('float32', (spec.layers, None, spec.heads, None, spec.head_dim))
+        check_graph(
+            self._language, manifest.path('language.onnx'),
+            inputs={'prefix': ('float32', (None, None, spec.width)),
+                    'token_ids': ('int64', (None, None)),
+                    'past_keys': cache, 'past_values': cache},
+            outputs={'logits': ('float32', (None, spec.vocabulary)),
+                     'keys': cache, 'values': cache})
+
+    def caption(self, inputs):
+        """detections.CaptionInputs of K objects -> K Captions, row for row."""
+        if not len(inputs.boxes):
+            return []
+        prefix = self._qformer.run(['prefix'], {
+            'object_features': _float32(inputs.object_features), 'boxes': _float32(inputs.boxes),
+            'class_logits': _float32(inputs.class_logits), 'bev': _float32(inputs.bev)})[0]
+        tokens, log_probabilities = self._generate(prefix)
+        texts = self._tokenizer.decode_batch(tokens)
+        return [Caption(text.strip(), float(np.exp(np.mean(row))))
+                for text, row in zip(texts, log_probabilities)]
+
+    def _generate(self, prefix):
+        """Greedy token ids (end token left out) and log probabilities (with it) of prefix (N, P, D)."""
+        spec, count = self._spec, len(prefix)
+        tokens, log_probabilities = [[] for _ in range(count)], [[] for _ in range(count)]
+        active = np.arange(count)
+        step = {'prefix': prefix, 'token_ids': np.full((count, 1), spec.bos, np.int64),
+                'past_keys': self._empty_cache(count), 'past_values': self._empty_cache(count)}
+        for _ in range(spec.max_tokens):
+            logits, keys, values = self._language.run(['logits', 'keys', 'values'], step)
+            words = logits.argmax(axis=1)
+            chosen = _log_softmax_at(logits, words)
+            for row, word, log_probability in zip(active, words, chosen):
+                log_probabilities[row].append(log_probability)
+                if word != spec.eos:
+                    tokens[row].append(int(word))
+            going = words != spec.eos
+            if not going.any():
+                break
+            if not going.all():      # finished sentences leave the batch, and cost nothing more
+                active, words = active[going], words[going]
+                keys, values = keys[:, going], values[:, going]
+            step = {'prefix': prefix[:len(active), :0], 'token_ids': words[:, None],
+                    'past_keys': keys, 'past_values': values}
+        return tokens, log_probabilities
+
+    def _empty_cache(self, count):
+        spec = self._spec
+        return np.zeros((spec.layers, count, spec.heads, 0, spec.head_dim), np.float32)
+
+
+def _float32(values):
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _log_softmax_at(logits, index):
+    """(N,) log probability of `index` (N,) under logits (N, V)."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted[np.arange(len(index)), index] - np.log(np.exp(shifted).sum(axis=1))
+
+
+def _tokenizer(path, spec):
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:   # tokenizers raises bare Exception
+        raise ManifestError(f'{path} is no tokeniser: {error}. {EXPORT_AGAIN}') from error
+    if tokenizer.get_vocab_size() != spec.vocabulary:
+        raise ManifestError(f'{path} knows {tokenizer.get_vocab_size()} tokens, manifest.yaml says '
+                            f'captioner.vocabulary={spec.vocabulary}. {EXPORT_AGAIN}')
+    return tokenizer

@@ -1,11 +1,222 @@
-"""SKELETON runtime/manifest.py — signatures fixed, bodies being written.
+"""`models/<name>/manifest.yaml`: what a model directory holds and how it wants to be fed.
 
-Manifest.load(directory) -> Manifest (frozen dataclass): name, directory (Path), cameras, classes,
-image (ImageSpec: width, height, scale), bev (BevSpec: half_extent_m, cells, channels), history_step_s,
-score_threshold, max_detections, captioner (CaptionerSpec or None), files {name: sha256}, training, metrics,
-licence; .path('detector.onnx').  Raises ManifestError (a ValueError).
+The layout is in docs/architecture.md.  Whatever does not fit this program is refused here, in words, before a
+graph is opened.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import hashlib
+import math
+from pathlib import Path
+from typing import Optional
+
+import yaml
+
+from mta_perception import contract
+
+FILE_NAME = 'manifest.yaml'
+BOX_CODE = ('x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy')
+CAPTION_FILES = ('qformer.onnx', 'language.onnx', 'tokenizer.json')
+EXPORT_AGAIN = 'Export the model again with `mta-train export`.'
 
 
 class ManifestError(ValueError):
     """The model directory does not fit this program."""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The model's image: resized, then padded bottom/right with zeros."""
+
+    width: int       # [px]
+    height: int
+    scale: float     # resize factor of the training cameras' images
+
+
+@dataclass(frozen=True)
+class BevSpec:
+    """The grid around the car."""
+
+    half_extent_m: float
+    cells: int       # along x and along y
+    channels: int
+
+
+@dataclass(frozen=True)
+class CaptionerSpec:
+    """Sizes of the captioner's graphs and its special tokens."""
+
+    prefix_tokens: int
+    width: int
+    layers: int
+    heads: int
+    head_dim: int
+    vocabulary: int
+    bos: int
+    eos: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A model directory that fits this program: every file is there and has its hash."""
+
+    directory: Path
+    name: str
+    contract_version: int
+    cameras: tuple
+    classes: tuple
+    image: ImageSpec
+    bev: BevSpec
+    history_step_s: float            # age of the history in training [s]
+    score_threshold: float
+    max_detections: int
+    captioner: Optional[CaptionerSpec]
+    files: Mapping[str, str]         # file name -> sha256
+    training: Mapping
+    metrics: Mapping
+    licence: str
+
+    @classmethod
+    def load(cls, directory):
+        """Read and check `directory`; raises ManifestError."""
+        directory = Path(directory).expanduser()
+        if directory.name == FILE_NAME:
+            directory = directory.parent
+        fields = _Fields(directory / FILE_NAME, _read(directory))
+        _check_contract(fields)
+        manifest = cls(
+            directory=directory, name=fields.text('name'),
+            contract_version=contract.CONTRACT_VERSION, cameras=contract.CAMERAS,
+            classes=contract.CLASSES,
+            image=ImageSpec(fields.count('image', 'width'), fields.count('image', 'height'),
+                            fields.number('image', 'scale')),
+            bev=BevSpec(fields.number('bev', 'half_extent_m'), fields.count('bev', 'cells'),
+                        fields.count('bev', 'channels')),
+            history_step_s=fields.number('history', 'step_s'),
+            score_threshold=fields.number('decode', 'score_threshold'),
+            max_detections=fields.count('decode', 'max_detections'),
+            captioner=_captioner(fields), files=fields.mapping('files'),
+            training=fields.optional_mapping('training'),
+            metrics=fields.optional_mapping('metrics'),
+            licence=str(fields.values.get('licence', 'not stated')))
+        _check_files(fields, manifest)
+        return manifest
+
+    def path(self, name):
+        """Path of one of `files`."""
+        if name not in self.files:
+            raise ManifestError(f'{self.directory / FILE_NAME}: files has no {name}, only '
+                                f'{sorted(self.files)}. {EXPORT_AGAIN}')
+        return self.directory / name
+
+
+class _Fields:
+    """Typed reading of nested keys; every error names the key, what came and what was expected."""
+
+    def __init__(self, path, values):
+        self.path, self.values = path, values
+
+    def get(self, *keys):
+        value = self.values
+        for key in keys:
+            if not isinstance(value, dict) or key not in value:
+                raise self.error('.'.join(keys), 'nothing', 'a value')
+            value = value[key]
+        return value
+
+    def number(self, *keys):
+        value = self.get(*keys)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) \
+                or not math.isfinite(value) or value <= 0:
+            raise self.error('.'.join(keys), value, 'a positive number')
+        return float(value)
+
+    def count(self, *keys, least=1):
+        value = self.get(*keys)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.error('.'.join(keys), value, f'a whole number of at least {least}')
+        return value
+
+    def text(self, *keys):
+        value = self.get(*keys)
+        if not isinstance(value, str) or not value:
+            raise self.error('.'.join(keys), value, 'a name')
+        return value
+
+    def mapping(self, key):
+        value = self.get(key)
+        if not isinstance(value, dict) or not value:
+            raise self.error(key, value, 'a mapping')
+        return value
+
+    def optional_mapping(self, key):
+        return self.values.get(key) or {}
+
+    def error(self, key, came, expected, remedy=EXPORT_AGAIN):
+        return ManifestError(f'{self.path}: {key} is {came!r}, expected {expected}. {remedy}')
+
+
+def _read(directory):
+    path = directory / FILE_NAME
+    if not path.is_file():
+        raise ManifestError(f'{directory} holds no {FILE_NAME}, expected a model directory as '
+                            'described in docs/architecture.md. Check the path of the model.')
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = ' '.join(str(error).split())
+        raise ManifestError(f'{path} cannot be read: {reason}. {EXPORT_AGAIN}') from error
+    if not isinstance(values, dict):
+        raise ManifestError(f'{path} holds {type(values).__name__}, expected a mapping. '
+                            f'{EXPORT_AGAIN}')
+    return values
+
+
+def _check_contract(fields):
+    version = fields.get('contract_version')
+    if version != contract.CONTRACT_VERSION:
+        raise fields.error('contract_version', version, f'{contract.CONTRACT_VERSION}',
+                           'This model is for another version of the program: use that one, or '
+                           'export the model again with this one.')
+    for key, expected in (('cameras', contract.CAMERAS), ('classes', contract.CLASSES),
+                          ('box_code', BOX_CODE)):
+        came = fields.get(key)
+        if not isinstance(came, list) or tuple(came) != expected:
+            raise fields.error(key, came, f'{list(expected)} in this order',
+                               'The order is part of the trained weights: the model must be '
+                               'trained and exported with it.')
+
+
+def _captioner(fields):
+    if fields.values.get('captioner') is None:
+        return None
+    names = CaptionerSpec.__dataclass_fields__
+    least = {'bos': 0, 'eos': 0}
+    spec = CaptionerSpec(**{name: fields.count('captioner', name, least=least.get(name, 1))
+                            for name in names})
+    for name in ('bos', 'eos'):
+        if getattr(spec, name) >= spec.vocabulary:
+            raise fields.error(f'captioner.{name}', getattr(spec, name),
+                               f'a token below vocabulary={spec.vocabulary}')
+    return spec
+
+
+def _check_files(fields, manifest):
+    needed = ('detector.onnx',) + (CAPTION_FILES if manifest.captioner else ())
+    for name in needed:
+        manifest.path(name)
+    for name, expected in manifest.files.items():
+        path = manifest.directory / name
+        # A manifest may come from elsewhere: it must not make the program read outside its folder.
+        if Path(name).name != name:
+            raise fields.error('files', name, 'names of files beside the manifest')
+        if not path.is_file():
+            raise ManifestError(f'{path} is missing, {fields.path} lists it. Copy the whole model '
+                                'directory, or export the model again.')
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != expected:
+            raise ManifestError(
+                f'{path} has sha256 {digest}, {fields.path} expects {expected}: the file is '
+                'damaged or of another export. Copy the whole model directory again.')

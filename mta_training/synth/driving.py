@@ -1,7 +1,7 @@
 """How vehicles move along their routes: car following, bends, traffic lights, giving way.
 
-All vehicles are stepped together (intelligent driver model, Treiber 2000); what may be on the way is
-a set of discs: the other vehicles and people on crossings.
+All vehicles are stepped together (intelligent driver model, Treiber 2000); what may be on the way
+is a set of discs: the other vehicles and people on crossings.
 """
 
 from typing import NamedTuple
@@ -84,7 +84,9 @@ def plan_route(network, rng, lane, length, wanted=()):
 def _speed_caps(driver, count):
     """(count,) highest speed at each path point, so that bends are met slowly enough."""
     path = driver.route.path
-    cap = np.minimum(driver.desired, np.sqrt(SIDE_ACCELERATION / np.maximum(np.abs(path.curvature()), 1e-4)))
+    cap = np.minimum(
+        driver.desired, np.sqrt(SIDE_ACCELERATION / np.maximum(np.abs(path.curvature()), 1e-4))
+    )
     for k in range(len(cap) - 2, -1, -1):
         cap[k] = min(cap[k], np.sqrt(cap[k + 1] ** 2 + 2 * 1.5 * path.step))
     return np.pad(cap, (0, count - len(cap)), mode='edge')
@@ -95,8 +97,16 @@ class _Fleet:
 
     def __init__(self, drivers):
         self.count = max(len(d.route.path.points) for d in drivers)
-        self.points = np.stack([np.pad(d.route.path.points, ((0, self.count - len(d.route.path.points)), (0, 0)),
-                                       mode='edge') for d in drivers])
+        self.points = np.stack(
+            [
+                np.pad(
+                    d.route.path.points,
+                    ((0, self.count - len(d.route.path.points)), (0, 0)),
+                    mode='edge',
+                )
+                for d in drivers
+            ]
+        )
         self.step = np.array([d.route.path.step for d in drivers])
         self.caps = np.stack([_speed_caps(d, self.count) for d in drivers])
         self.ends = np.array([d.route.path.length for d in drivers])
@@ -126,19 +136,25 @@ class _Fleet:
 def _leaders(fleet, s, speed, people):
     """Free distance ahead (V,) [m] and the speed (V,) of what limits it."""
     ahead = np.arange(0.0, LOOK_AHEAD_M, LOOK_STEP_M)
-    window = fleet.at(fleet.rows[:, None], (s + fleet.length / 2)[:, None] + ahead)       # (V, A, 2)
+    # (V, A, 2)
+    window = fleet.at(fleet.rows[:, None], (s + fleet.length / 2)[:, None] + ahead)
     discs = fleet.at(fleet.disc_owner, s[fleet.disc_owner] + fleet.disc_s)
     onward = fleet.at(fleet.disc_owner, s[fleet.disc_owner] + fleet.disc_s + 0.5)
     velocity = (onward - discs) * 2 * speed[fleet.disc_owner, None]
     owner, radius = fleet.disc_owner, fleet.disc_radius
     if len(people):
         discs, velocity = np.concatenate([discs, people]), np.concatenate([velocity, 0 * people])
-        owner, radius = np.r_[owner, np.full(len(people), -1)], np.r_[radius, np.full(len(people), 0.6)]
+        owner, radius = (
+            np.r_[owner, np.full(len(people), -1)],
+            np.r_[radius, np.full(len(people), 0.6)],
+        )
     middle = window[:, len(ahead) // 2]
     close = ((middle[:, None] - discs) ** 2).sum(-1) < (LOOK_AHEAD_M / 2 + 4.0) ** 2
-    vehicle, disc = np.nonzero(close & (owner != fleet.rows[:, None]))                      # (P,) pairs
+    # (P,) pairs
+    vehicle, disc = np.nonzero(close & (owner != fleet.rows[:, None]))
     reach = (fleet.width[vehicle] / 2 + radius[disc] + SIDE_MARGIN_M) ** 2
-    hit = ((window[vehicle] - discs[disc, None]) ** 2).sum(-1) < reach[:, None]             # (P, A)
+    # (P, A)
+    hit = ((window[vehicle] - discs[disc, None]) ** 2).sum(-1) < reach[:, None]
     first = np.where(hit.any(axis=1), hit.argmax(axis=1), len(ahead))
     gap, lead = np.full(len(s), np.inf), np.zeros(len(s))
     nearest = np.full(len(s), len(ahead))
@@ -194,7 +210,8 @@ def simulate(drivers, junctions, start_s, end_s, people_at):
         gap = np.where(nearer, stop - front + STANDSTILL_M - 0.4, gap)
         lead = np.where(nearer, 0.0, lead)
         wanted = _idm(speed, fleet.cap(s + speed * 0.3), gap, lead)
-        easing = np.where(wanted < acceleration, 8.0, 3.0) * STEP_S                  # limits the jerk
+        # limits the jerk
+        easing = np.where(wanted < acceleration, 8.0, 3.0) * STEP_S
         acceleration = np.clip(wanted, acceleration - np.where(wanted < -3.5, 100.0, easing),
                                acceleration + easing)
         acceleration = np.where((speed <= 0.0) & (acceleration < 0.0), 0.0, acceleration)

@@ -37,9 +37,13 @@ def _buildings(network, rng, carriageway, walkway_width):
                              + walkway_width + setback + depth / 2)
                     height = max(4.0, town_height * float(rng.uniform(0.6, 1.5)))
                     style = int(rng.integers(1 << 16))
-                    for further in (0.0, 2.5, 6.0):          # in bends a house stands back a little
-                        corners = _rectangle(road.centre[middle] + left[middle] * side * (reach + further),
-                                             along, length, depth)
+                    for further in (0.0, 2.5, 6.0):  # in bends a house stands back a little
+                        corners = _rectangle(
+                            road.centre[middle] + left[middle] * side * (reach + further),
+                            along,
+                            length,
+                            depth,
+                        )
                         if _fits(placed, corners, forbidden):
                             placed.append(Building(corners, height, style))
                             break
@@ -90,10 +94,16 @@ def _along_roads(network, rng, walkway_width):
                 if s % lamp_spacing < 4.0:
                     poles.append(Pole('lamp', tuple(kerb), inward, 7.5, style))
                 elif s % 12.0 < 4.0 and draw[0] < tree_share:
-                    poles.append(Pole('tree', tuple(kerb), 0.0, tree_height * (0.7 + 0.6 * draw[1]), style))
+                    poles.append(
+                        Pole('tree', tuple(kerb), 0.0, tree_height * (0.7 + 0.6 * draw[1]), style)
+                    )
                 elif draw[0] > 0.965:
                     along = np.array([left[index, 1], -left[index, 0]]) * side
-                    poles.append(Pole('sign', tuple(kerb), float(np.arctan2(along[1], along[0])), 2.4, style))
+                    poles.append(
+                        Pole(
+                            'sign', tuple(kerb), float(np.arctan2(along[1], along[0])), 2.4, style
+                        )
+                    )
                 if draw[1] < 0.18:
                     kind = 'bush' if draw[2] < 0.6 else 'tree'
                     height = 1.2 if kind == 'bush' else tree_height * (0.6 + 0.8 * draw[2])
@@ -102,7 +112,9 @@ def _along_roads(network, rng, walkway_width):
 
 
 def buildings_and_poles(network, rng, carriageway, walkway, walkway_width, crossings):
-    """Lists of Building and Pole that stand clear of the carriageway (shapely), crossings and houses."""
+    """Lists of Building and Pole that stand clear of the carriageway (shapely), crossings and
+    houses.
+    """
     buildings = _buildings(network, rng, carriageway, walkway_width)
     tree = STRtree([Polygon(k.footprint).buffer(1.0) for k in buildings])
     prepare(carriageway)

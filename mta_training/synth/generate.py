@@ -1,12 +1,12 @@
 """`synthesise`: a whole synthetic dataset, scenes in parallel, resumable."""
 
+from concurrent.futures import ProcessPoolExecutor, wait
 import errno
 import json
 import multiprocessing
 import os
-import queue
-from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
+import queue
 
 import cv2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,8 +24,19 @@ class SynthesisError(RuntimeError):
     """The dataset cannot be made; the message says why and what to do."""
 
 
-def synthesise(out, scenes, seed, *, workers=None, image_size=(1600, 900), sweeps=True, seconds=20.0,
-               lidar=True, version='v1.0-mini', progress=True):
+def synthesise(
+    out,
+    scenes,
+    seed,
+    *,
+    workers=None,
+    image_size=(1600, 900),
+    sweeps=True,
+    seconds=20.0,
+    lidar=True,
+    version='v1.0-mini',
+    progress=True,
+):
     """Render `scenes` scenes of the world with this seed as a nuScenes v1.0 dataset in `out`.
 
     workers     processes; None = one per core
@@ -41,7 +52,9 @@ def synthesise(out, scenes, seed, *, workers=None, image_size=(1600, 900), sweep
     """
     out = Path(out)
     width, height = image_size
-    settings = record.Settings(int(seed), int(width), int(height), float(seconds), bool(sweeps), bool(lidar))
+    settings = record.Settings(
+        int(seed), int(width), int(height), float(seconds), bool(sweeps), bool(lidar)
+    )
     _check(scenes, settings, version)
     try:
         _prepare(out, settings)
@@ -49,8 +62,10 @@ def synthesise(out, scenes, seed, *, workers=None, image_size=(1600, 900), sweep
         bar = Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                        TextColumn('frames'), TimeRemainingColumn(), disable=not progress)
         with bar:
-            task = bar.add_task(f'{scenes - len(todo)}/{scenes} scenes there, rendering {len(todo)}',
-                                total=len(todo) * record.frame_count(settings))
+            task = bar.add_task(
+                f'{scenes - len(todo)}/{scenes} scenes there, rendering {len(todo)}',
+                total=len(todo) * record.frame_count(settings),
+            )
             _render_all(out, todo, settings, workers, lambda frames: bar.advance(task, frames))
         assemble(out, version, [record.part_path(out, scene_name(k)) for k in range(scenes)])
     except OSError as error:
@@ -62,12 +77,16 @@ def _check(scenes, settings, version):
     if not 1 <= scenes <= MAX_SCENES:
         raise SynthesisError(f'{scenes} scenes asked for; expected 1 to {MAX_SCENES}.')
     if settings.seconds < 1.0:
-        raise SynthesisError(f'scenes of {settings.seconds} s are too short; expected at least 1 s.')
+        raise SynthesisError(
+            f'scenes of {settings.seconds} s are too short; expected at least 1 s.'
+        )
     if settings.seed < 0:
         raise SynthesisError(f'seed {settings.seed} is negative; expected 0 or more.')
     if settings.width < 64 or settings.height != round(settings.width * 9 / 16):
-        raise SynthesisError(f'images of {settings.width}x{settings.height} do not show what the cameras see; '
-                             f'expected width x width*9/16, e.g. 1600x900 or 800x450.')
+        raise SynthesisError(
+            f'images of {settings.width}x{settings.height} do not show what the cameras see; '
+            f'expected width x width*9/16, e.g. 1600x900 or 800x450.'
+        )
     if not version or '/' in version or version.startswith('.'):
         raise SynthesisError(f'version {version!r} is no folder name; expected e.g. v1.0-mini.')
 
@@ -84,12 +103,16 @@ def _prepare(out, settings):
         different = sorted(key for key in noted if there.get(key) != noted[key])
         if different:
             listed = ', '.join(f'{key} {there.get(key)} (now {noted[key]})' for key in different)
-            raise SynthesisError(f'{out} holds a synthetic dataset made with other settings: {listed}. '
-                                 'Choose another folder, or remove this one.')
+            raise SynthesisError(
+                f'{out} holds a synthetic dataset made with other settings: {listed}. '
+                'Choose another folder, or remove this one.'
+            )
         return
     if out.is_dir() and any(out.iterdir()):
-        raise SynthesisError(f'{out} is not empty and no synthetic dataset ({SETTINGS_FILE} is missing). '
-                             'Choose an empty or a new folder.')
+        raise SynthesisError(
+            f'{out} is not empty and no synthetic dataset ({SETTINGS_FILE} is missing). '
+            'Choose an empty or a new folder.'
+        )
     out.mkdir(parents=True, exist_ok=True)
     replace_bytes(path, dump(noted))
 
@@ -98,7 +121,9 @@ def _os_error_text(out, error):
     if error.errno == errno.ENOSPC:
         return (f'no space left on the disk of {out}. Free some and run the same command again: '
                 'it goes on with the scene it stopped in.')
-    return f'{error.filename or out}: {error.strerror or error}. Is {out} a folder one can write to?'
+    return (
+        f'{error.filename or out}: {error.strerror or error}. Is {out} a folder one can write to?'
+    )
 
 
 def _render_all(out, todo, settings, workers, report):

@@ -1,7 +1,7 @@
 """The ground as textures fixed in the world: surfaces, paint, and the light that falls on it.
 
-Level 0 is a map of palette indices (`cell` metres a pixel); paint on asphalt has an index per step of
-coverage, so that its edges stay smooth.  The coarser levels hold linear RGB averaged from level 0.
+Level 0 is a map of palette indices (`cell` metres a pixel); paint on asphalt has an index per step
+of coverage, so that its edges stay smooth.  The coarser levels hold linear RGB averaged from it.
 """
 
 from typing import NamedTuple
@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 
 CELL_M = 0.05
-MAX_TEXELS = 48e6          # of level 0; larger worlds get larger cells
+MAX_TEXELS = 48e6  # of level 0; larger worlds get larger cells
 SHADE_CELL_M = 0.25
-LEVELS = 7                 # coarser levels: 2, 4, ... 128 cells
+LEVELS = 7  # coarser levels: 2, 4, ... 128 cells
 PAINT_STEPS = 16
-NOISE_MASK = 255           # noise textures have a power of two texels a side
-(GRASS, ASPHALT, WALKWAY, CARPARK, KERB, GUTTER, PATCH_DARK, PATCH_LIGHT, MANHOLE, JOINT) = range(10)
+NOISE_MASK = 255  # noise textures have a power of two texels a side
+(GRASS, ASPHALT, WALKWAY, CARPARK, KERB, GUTTER, PATCH_DARK, PATCH_LIGHT, MANHOLE, JOINT) = range(
+    10
+)
 WHITE_0, YELLOW_0 = 16, 32
 SUBPIXEL_BITS = 4
 
@@ -23,15 +25,17 @@ SUBPIXEL_BITS = 4
 class Ground(NamedTuple):
     """Textures of a world's ground; [iy, ix] grows with y and x from `origin`."""
 
-    origin: np.ndarray      # (2,) float64 world metres of the middle of texel (0, 0)
-    cell: float             # metres a texel of level 0
-    surface: np.ndarray     # (H, W) uint8 palette index
-    palette: np.ndarray     # (48, 3) float32 linear RGB
-    coarse: np.ndarray      # (N,) uint8: the coarse levels (H_k, W_k, 3) one after the other, RGB * 510
-    shapes: np.ndarray      # (LEVELS, 3) int64: where each starts in `coarse`, H_k, W_k
-    shade: np.ndarray       # (h, w) uint8, day: share of the sun that arrives; night: lamp light
-    grain: np.ndarray       # (256, 256) uint8 tiling fine noise, 128 = neutral
-    blotch: np.ndarray      # (256, 256) uint8 tiling coarse noise, 128 = neutral
+    origin: np.ndarray  # (2,) float64 world metres of the middle of texel (0, 0)
+    cell: float  # metres a texel of level 0
+    surface: np.ndarray  # (H, W) uint8 palette index
+    palette: np.ndarray  # (48, 3) float32 linear RGB
+    coarse: (
+        np.ndarray
+    )  # (N,) uint8: the coarse levels (H_k, W_k, 3) one after the other, RGB * 510
+    shapes: np.ndarray  # (LEVELS, 3) int64: where each starts in `coarse`, H_k, W_k
+    shade: np.ndarray  # (h, w) uint8, day: share of the sun that arrives; night: lamp light
+    grain: np.ndarray  # (256, 256) uint8 tiling fine noise, 128 = neutral
+    blotch: np.ndarray  # (256, 256) uint8 tiling coarse noise, 128 = neutral
 
 
 def _palette(seed, wet):
@@ -62,7 +66,10 @@ class _Canvas:
         x_min, y_min, x_max, y_max = world.extent
         self.cell = cell
         self.origin = np.array([x_min, y_min])
-        self.shape = (int(np.ceil((y_max - y_min) / cell)) + 1, int(np.ceil((x_max - x_min) / cell)) + 1)
+        self.shape = (
+            int(np.ceil((y_max - y_min) / cell)) + 1,
+            int(np.ceil((x_max - x_min) / cell)) + 1,
+        )
 
     def corners(self, points):
         scaled = (np.asarray(points, dtype=np.float64)[:, :2] - self.origin) / self.cell
@@ -114,8 +121,11 @@ def _painted_polygons(markings, colour):
             polygons.append(marking.points)
             continue
         points = np.asarray(marking.points, dtype=np.float64)
-        polygons.extend(_ribbon(piece, marking.width) for piece in _dashes(points, marking.dash)
-                        if len(piece) > 1)
+        polygons.extend(
+            _ribbon(piece, marking.width)
+            for piece in _dashes(points, marking.dash)
+            if len(piece) > 1
+        )
     return polygons
 
 
@@ -123,7 +133,7 @@ def _repairs(rng, canvas, surface):
     """Patches, sealed joints and manholes on the asphalt."""
     marks = canvas.blank()
     height, width = canvas.shape
-    area = height * width * canvas.cell ** 2
+    area = height * width * canvas.cell**2
     for _ in range(int(area / 90)):
         centre = rng.uniform(0, (width, height)) * canvas.cell + canvas.origin
         angle, kind = rng.uniform(0, np.pi), rng.random()
@@ -131,12 +141,19 @@ def _repairs(rng, canvas, surface):
         across = np.array([-along[1], along[0]])
         if kind < 0.35:
             half = rng.uniform((0.4, 0.3), (2.0, 0.9))
-            corners = [centre + a * half[0] * along + b * half[1] * across
-                       for a, b in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
-            canvas.fill(marks, [np.array(corners)], PATCH_DARK if rng.random() < 0.6 else PATCH_LIGHT)
+            corners = [
+                centre + a * half[0] * along + b * half[1] * across
+                for a, b in ((1, 1), (-1, 1), (-1, -1), (1, -1))
+            ]
+            canvas.fill(
+                marks, [np.array(corners)], PATCH_DARK if rng.random() < 0.6 else PATCH_LIGHT
+            )
         elif kind < 0.85:
-            points = centre + np.cumsum(np.outer(rng.uniform(0.2, 0.9, 9), along)
-                                        + np.outer(rng.normal(0, 0.22, 9), across), axis=0)
+            points = centre + np.cumsum(
+                np.outer(rng.uniform(0.2, 0.9, 9), along)
+                + np.outer(rng.normal(0, 0.22, 9), across),
+                axis=0,
+            )
             canvas.fill(marks, [_ribbon(points, 0.07)], JOINT)
         else:
             angles = np.linspace(0, 2 * np.pi, 17)[:-1]
@@ -162,7 +179,8 @@ def _surface(world, weather, canvas):
     for colour, first in (('white', WHITE_0), ('yellow', YELLOW_0)):
         paint = canvas.blank()
         canvas.fill(paint, _painted_polygons(world.markings, colour), 255)
-        steps = cv2.blur(paint, (3, 3)) // 17
+        # A blurred edge, made steeper: smooth between texels but not soft.
+        steps = cv2.convertScaleAbs(cv2.subtract(cv2.blur(paint, (3, 3)), 48), alpha=1.6) // 17
         np.copyto(surface, steps + np.uint8(first), where=steps > 0)
     return surface
 
@@ -173,8 +191,10 @@ def _levels(surface, palette):
     full = np.zeros(256, np.uint8)
     channels = []
     for table in tables:
-        full[:len(table)] = table
-        half = cv2.resize(cv2.LUT(surface, full), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        full[: len(table)] = table
+        half = cv2.resize(
+            cv2.LUT(surface, full), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
+        )
         channels.append(half)
     levels = [np.ascontiguousarray(np.stack(channels, -1))]
     while len(levels) < LEVELS:
@@ -182,14 +202,16 @@ def _levels(surface, palette):
         size = max(last.shape[1] // 2, 1), max(last.shape[0] // 2, 1)
         levels.append(cv2.resize(last, size, interpolation=cv2.INTER_AREA))
     starts = np.cumsum([0] + [level.size for level in levels[:-1]])
-    shapes = np.array([(start, *level.shape[:2]) for start, level in zip(starts, levels)], np.int64)
+    shapes = np.array(
+        [(start, *level.shape[:2]) for start, level in zip(starts, levels)], np.int64
+    )
     return np.concatenate([level.ravel() for level in levels]), shapes
 
 
 def _tiling_noise(rng, size, power):
     frequency = np.fft.fftfreq(size) * size
     radius = np.maximum(np.hypot(*np.meshgrid(frequency, frequency)), 1.0)
-    field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) / radius ** power).real
+    field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) / radius**power).real
     return np.clip(128 + 40 * (field - field.mean()) / field.std(), 0, 255).astype(np.uint8)
 
 
@@ -212,8 +234,10 @@ def _sun_share(world, to_sun, canvas):
             circle = middle + (radius * ripple)[:, None] * np.c_[np.cos(angles), np.sin(angles)]
             stretch = np.outer((circle - middle) @ per_metre, per_metre) * 0.3
             canvas.fill(shade, [circle + stretch], 40)
-        canvas.fill(shade, [_ribbon(np.stack([foot, foot + per_metre * pole.height * 0.7]), 0.3)], 60)
-    for building in world.buildings:                            # contact darkening along the walls
+        canvas.fill(
+            shade, [_ribbon(np.stack([foot, foot + per_metre * pole.height * 0.7]), 0.3)], 60
+        )
+    for building in world.buildings:  # contact darkening along the walls
         canvas.fill(shade, [building.footprint], 0)
     return cv2.GaussianBlur(shade, (0, 0), 0.9)
 
@@ -234,9 +258,9 @@ def _lamp_share(world, canvas):
             continue
         dx = np.arange(x0, x1) * canvas.cell + canvas.origin[0] - head[0]
         dy = np.arange(y0, y1) * canvas.cell + canvas.origin[1] - head[1]
-        squared = dy[:, None] ** 2 + dx ** 2
-        fall = pole.height ** 3 / (pole.height ** 2 + squared) ** 1.5
-        light[y0:y1, x0:x1] += fall * np.clip(1.0 - squared / reach ** 2, 0.0, 1.0)
+        squared = dy[:, None] ** 2 + dx**2
+        fall = pole.height**3 / (pole.height**2 + squared) ** 1.5
+        light[y0:y1, x0:x1] += fall * np.clip(1.0 - squared / reach**2, 0.0, 1.0)
     return np.clip(light * 200.0, 0, 255).astype(np.uint8)
 
 
@@ -250,5 +274,13 @@ def make_ground(world, weather, to_sun):
     palette = _palette(weather.seed, weather.rain)
     coarse = _Canvas(world, SHADE_CELL_M)
     shade = _lamp_share(world, coarse) if weather.night else _sun_share(world, to_sun, coarse)
-    return Ground(canvas.origin, cell, surface, palette, *_levels(surface, palette), shade,
-                  _tiling_noise(rng, NOISE_MASK + 1, 0.15), _tiling_noise(rng, NOISE_MASK + 1, 1.3))
+    return Ground(
+        canvas.origin,
+        cell,
+        surface,
+        palette,
+        *_levels(surface, palette),
+        shade,
+        _tiling_noise(rng, NOISE_MASK + 1, 0.15),
+        _tiling_noise(rng, NOISE_MASK + 1, 1.3),
+    )

@@ -1,6 +1,8 @@
-"""From a street network to a town: carriageway, walkways, markings, parking, buildings, street furniture.
+"""From a street network to a town: carriageway, walkways, markings, parking, buildings, street
+furniture.
 
-Everything is made in the network's local frame and mapped into the world at the end of `build_town`.
+Everything is made in the network's local frame and mapped into the world at the end of
+`build_town`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,14 @@ from shapely.ops import unary_union
 
 from mta_training.synth.furniture import buildings_and_poles
 from mta_training.synth.paths import offset, ribbon
-from mta_training.synth.roads import CORNER_RADIUS_M, CROSSING_M, STOP_M, STRAIGHT_M, Network, mouth
+from mta_training.synth.roads import (
+    CORNER_RADIUS_M,
+    CROSSING_M,
+    STOP_M,
+    STRAIGHT_M,
+    Network,
+    mouth,
+)
 from mta_training.synth.scene import Marking, StaticWorld
 
 BAY_LENGTH_M = 6.2        # parallel parking
@@ -76,21 +85,28 @@ def without_holes(geometry):
             continue
         x = polygon.interiors[0].centroid.x
         x_min, y_min, x_max, y_max = polygon.bounds
-        for half in (box(x_min - 1, y_min - 1, x, y_max + 1), box(x, y_min - 1, x_max + 1, y_max + 1)):
+        for half in (
+            box(x_min - 1, y_min - 1, x, y_max + 1),
+            box(x, y_min - 1, x_max + 1, y_max + 1),
+        ):
             part = polygon.intersection(half)
             todo.extend(part.geoms if hasattr(part, 'geoms') else [part])
     return pieces
 
 
 def _draw_junction(draft, junction):
-    across_x, across_y = (street.half_width for street in junction.streets)   # of x street, y street
+    # of x street, y street
+    across_x, across_y = (street.half_width for street in junction.streets)
     cx, cy = junction.centre
     parts = [box(cx - across_y, cy - across_x, cx + across_y, cy + across_x)]
     for step in junction.arms:
         tip = mouth(junction, step)
         width = across_x if step[0] else across_y
         side = np.array([0.0, width]) if step[0] else np.array([width, 0.0])
-        low, high = np.minimum(junction.centre, tip) - side, np.maximum(junction.centre, tip) + side
+        low, high = (
+            np.minimum(junction.centre, tip) - side,
+            np.maximum(junction.centre, tip) + side,
+        )
         parts.append(box(*low, *high))
     area = unary_union(parts).buffer(CORNER_RADIUS_M).buffer(-CORNER_RADIUS_M).simplify(0.02)
     draft.drivable.append(area)
@@ -117,10 +133,13 @@ def _draw_road(draft, road, junction_at):
         draft.markings.append(Marking(middle, 0.14, colour, (3.0, 4.5)))
     for k in range(1, street.lanes):
         for side in (-1, 1):
-            draft.markings.append(Marking(offset(middle, side * k * street.lane_width), 0.13, 'white',
-                                          (3.0, 6.0)))
+            draft.markings.append(
+                Marking(offset(middle, side * k * street.lane_width), 0.13, 'white', (3.0, 6.0))
+            )
     for k, side in ((0, 1), (1, -1)):
-        draft.markings.append(Marking(offset(middle, side * (half - 0.2)), 0.12, 'white', (0.0, 0.0)))
+        draft.markings.append(
+            Marking(offset(middle, side * (half - 0.2)), 0.12, 'white', (0.0, 0.0))
+        )
         if street.strips[k] and length > 2 * STRAIGHT_M + 20:
             _draw_strip(draft, road, side, street.strips[k])
     for end, forward in ((0, False), (1, True)):
@@ -161,8 +180,14 @@ def _draw_mouth(draft, road, towards, junction):
     left = np.array([-along[1], along[0]])
 
     def rectangle(back, front, right, left_edge):
-        return np.array([end - along * back + left * right, end - along * front + left * right,
-                         end - along * front + left * left_edge, end - along * back + left * left_edge])
+        return np.array(
+            [
+                end - along * back + left * right,
+                end - along * front + left * right,
+                end - along * front + left * left_edge,
+                end - along * back + left * left_edge,
+            ]
+        )
 
     draft.crossing_areas.append(Polygon(rectangle(CROSSING_M[1], CROSSING_M[0], -half, half)))
     middle = end - along * sum(CROSSING_M) / 2
@@ -171,15 +196,34 @@ def _draw_mouth(draft, road, towards, junction):
     stripes = int(2 * half / 1.0)
     for k in range(stripes):
         right = -half + (k + 0.25) * 2 * half / stripes
-        draft.markings.append(Marking(
-            rectangle(CROSSING_M[1] - 0.2, CROSSING_M[0] + 0.2, right, right + 0.5), 0.0, 'white', (0, 0)))
-    draft.markings.append(Marking(rectangle(STOP_M, STOP_M - 0.4, -half + 0.15, -0.1), 0.0, 'white', (0, 0)))
+        draft.markings.append(
+            Marking(
+                rectangle(CROSSING_M[1] - 0.2, CROSSING_M[0] + 0.2, right, right + 0.5),
+                0.0,
+                'white',
+                (0, 0),
+            )
+        )
+    draft.markings.append(
+        Marking(rectangle(STOP_M, STOP_M - 0.4, -half + 0.15, -0.1), 0.0, 'white', (0, 0))
+    )
     draft.stop_lines.append(Polygon(rectangle(STOP_M + 4.0, STOP_M - 0.4, -half, 0.0)))
     for k in range(road.street.lanes):
         tip = end - along * 14.0 - left * (k + 0.5) * lane_width
-        arrow = np.array([[0, 0], [-1.4, 0.45], [-1.4, 0.1], [-4.0, 0.1], [-4.0, -0.1], [-1.4, -0.1],
-                          [-1.4, -0.45]])
-        draft.markings.append(Marking(tip + arrow[:, :1] * along + arrow[:, 1:] * left, 0.0, 'white', (0, 0)))
+        arrow = np.array(
+            [
+                [0, 0],
+                [-1.4, 0.45],
+                [-1.4, 0.1],
+                [-4.0, 0.1],
+                [-4.0, -0.1],
+                [-1.4, -0.1],
+                [-1.4, -0.45],
+            ]
+        )
+        draft.markings.append(
+            Marking(tip + arrow[:, :1] * along + arrow[:, 1:] * left, 0.0, 'white', (0, 0))
+        )
 
 
 def _draw_lots(draft, rng, network, carriageway, walkway_width):
@@ -197,12 +241,26 @@ def _draw_lots(draft, rng, network, carriageway, walkway_width):
         out = np.array([-along[1], along[0]]) * side
         reach = road.street.half_width + max(road.street.strips) + walkway_width + 0.8
         base = road.centre[at] + out * reach
-        area = Polygon([base - along * length / 2, base + along * length / 2,
-                        base + along * length / 2 + out * depth, base - along * length / 2 + out * depth])
-        if area.intersects(blocked) or any(area.intersects(other.buffer(3.0)) for other, _ in lots):
+        area = Polygon(
+            [
+                base - along * length / 2,
+                base + along * length / 2,
+                base + along * length / 2 + out * depth,
+                base - along * length / 2 + out * depth,
+            ]
+        )
+        if area.intersects(blocked) or any(
+            area.intersects(other.buffer(3.0)) for other, _ in lots
+        ):
             continue
-        driveway = Polygon([base - along * 3 - out * (reach - 1), base + along * 3 - out * (reach - 1),
-                            base + along * 3 + out, base - along * 3 + out])
+        driveway = Polygon(
+            [
+                base - along * 3 - out * (reach - 1),
+                base + along * 3 - out * (reach - 1),
+                base + along * 3 + out,
+                base - along * 3 + out,
+            ]
+        )
         lots.append((area, driveway))
         _draw_lot_bays(draft, base, along, out, length, depth, yard=rng.random() < 0.5)
     return lots
@@ -241,9 +299,21 @@ def build_town(network, rng, centre_path):
         draft.drivable.extend([area, driveway])
         draft.carparks.append(area)
     whole = unary_union([carriageway, *(area for area, _ in lots), driveways])
-    buildings, poles = buildings_and_poles(network, rng, whole, walkway, walkway_width, draft.crossings)
-    return _in_world(network, draft, lots, walkway, walkway_width, carriageway, whole, buildings, poles,
-                     centre_path)
+    buildings, poles = buildings_and_poles(
+        network, rng, whole, walkway, walkway_width, draft.crossings
+    )
+    return _in_world(
+        network,
+        draft,
+        lots,
+        walkway,
+        walkway_width,
+        carriageway,
+        whole,
+        buildings,
+        poles,
+        centre_path,
+    )
 
 
 def _in_world(network, draft, lots, walkway, walkway_width, streets, carriageway, buildings, poles,
@@ -284,9 +354,15 @@ def _in_world(network, draft, lots, walkway, walkway_width, streets, carriageway
         buildings=[k for k in buildings if keep.intersects(Polygon(k.footprint))],
         poles=[p for p in poles if keep.intersects(LineString([p.xy, np.add(p.xy, 0.1)]))])
     return Town(
-        network=network, static=static, lanes=[network.to_world(lane.points) for lane in network.lanes],
+        network=network,
+        static=static,
+        lanes=[network.to_world(lane.points) for lane in network.lanes],
         bays=[k._replace(centre=network.to_world(k.centre), yaw=yaw(k.yaw)) for k in draft.bays],
         crossings=[k._replace(ends=network.to_world(k.ends)) for k in draft.crossings],
-        walkway_width=walkway_width, carriageway=moved(carriageway), walkway=moved(walkway),
+        walkway_width=walkway_width,
+        carriageway=moved(carriageway),
+        walkway=moved(walkway),
         solids=unary_union([Polygon(k.footprint) for k in buildings]),
-        streets=moved(streets), lots=moved(unary_union([area for area, _ in lots])))
+        streets=moved(streets),
+        lots=moved(unary_union([area for area, _ in lots])),
+    )

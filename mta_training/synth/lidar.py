@@ -5,7 +5,7 @@ Boxes stand for objects: points lie on the boxes' faces, so counts are an upper 
 
 import numpy as np
 
-from mta_perception.geometry import invert_rigid, yaw_from_rigid
+from mta_perception.geometry import invert_rigid
 
 AZIMUTHS = 1084
 ELEVATIONS = np.deg2rad(np.linspace(-30.67, 10.67, 32))
@@ -67,7 +67,8 @@ class Scan:
         first, last = (int(np.floor((towards + e) * AZIMUTHS / (2 * np.pi))) for e in
                        (spread.min(), spread.max()))
         columns = np.arange(first, last + 2) % AZIMUTHS
-        # Elevations between its foot at the nearest point and its top at the nearest or farthest one.
+        # Elevations between its foot at the nearest point and its top at the nearest or farthest
+        # one.
         axes = np.stack([side / (2 * half[0]), (footprint[2] - footprint[1]) / (2 * half[1])])
         beside = np.maximum(np.abs(axes @ (self.origin[:2] - middle)) - half[:2], 0.0)
         nearest = max(float(np.hypot(*beside)), 0.3)
@@ -93,9 +94,19 @@ class Scan:
         rows, columns = np.nonzero(self.ranges < REACH_M)
         reach = self.ranges[rows, columns][:, None]
         azimuth, elevation = 2 * np.pi * columns / AZIMUTHS, ELEVATIONS[rows]
-        direction = np.stack([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth),
-                              np.sin(elevation)], axis=1)
+        direction = np.stack(
+            [
+                np.cos(elevation) * np.cos(azimuth),
+                np.cos(elevation) * np.sin(azimuth),
+                np.sin(elevation),
+            ],
+            axis=1,
+        )
         lidar_from_world = invert_rigid(world_from_lidar)
-        points = (self.origin + direction * reach) @ lidar_from_world[:3, :3].T + lidar_from_world[:3, 3]
+        points = (self.origin + direction * reach) @ lidar_from_world[:3, :3].T + lidar_from_world[
+            :3, 3
+        ]
         intensity = np.where(self.owners[rows, columns] > 0, 40.0, 12.0)
-        return np.concatenate([points, intensity[:, None], rows[:, None]], axis=1).astype(np.float32)
+        return np.concatenate([points, intensity[:, None], rows[:, None]], axis=1).astype(
+            np.float32
+        )

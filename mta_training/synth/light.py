@@ -4,33 +4,46 @@ from typing import NamedTuple
 
 import numpy as np
 
-NOISE_SIZE = 1 << 17      # length of the noise table, many image rows
+# Rows of the matrix that the compiled shaders read.
+TO_SUN, SUN, SKY, BOUNCE, ZENITH, HORIZON, LAMP = range(7)
+NOISE_SIZE = 1 << 17  # length of the noise table, many image rows
 
 
 class Light(NamedTuple):
-    """What every shader needs to know; float32 scalars and (3,) linear RGB arrays."""
+    """What every shader needs to know; colours are (3,) linear RGB."""
 
-    to_sun: np.ndarray       # (3,) unit, world axes
-    sun: np.ndarray          # (3,) light on a surface that faces the sun
-    sky: np.ndarray          # (3,) ambient light from above
-    bounce: np.ndarray       # (3,) ambient light from below
-    zenith: np.ndarray       # (3,) colour of the sky overhead
-    horizon: np.ndarray      # (3,) colour of the sky at the horizon, and of haze
-    clouds: float            # 0 = blue sky, 1 = covered
-    haze: float              # 1 / metres
-    wet: float               # 0 = dry road, 1 = wet
-    night: float             # 0 or 1
-    lamp: np.ndarray         # (3,) light under a street lamp
-    gain: float              # camera gain at exposure 1
+    to_sun: np.ndarray  # (3,) unit, world axes
+    sun: np.ndarray  # (3,) light on a surface that faces the sun
+    sky: np.ndarray  # (3,) ambient light from above
+    bounce: np.ndarray  # (3,) ambient light from below
+    zenith: np.ndarray  # (3,) colour of the sky overhead
+    horizon: np.ndarray  # (3,) colour of the sky at the horizon, and of haze
+    clouds: float  # 0 = blue sky, 1 = covered
+    haze: float  # 1 / metres
+    wet: float  # 0 = dry road, 1 = wet
+    night: float  # 0 or 1
+    lamp: np.ndarray  # (3,) light under a street lamp
+    gain: float  # camera gain at exposure 1
+
+    def matrix(self):
+        """(7, 3) float64 rows TO_SUN ... LAMP."""
+        return np.stack(
+            [self.to_sun, self.sun, self.sky, self.bounce, self.zenith, self.horizon, self.lamp]
+        ).astype(np.float64)
 
 
 def light_of(weather):
     """The `Light` of a scene."""
     rng = np.random.default_rng(weather.seed + 17)
     azimuth, elevation = weather.sun_azimuth, float(np.clip(weather.sun_elevation, 0.12, 1.5))
-    to_sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation),
-                       np.sin(elevation)])
-    low = float(np.exp(-elevation / 0.28))             # how red a low sun is
+    to_sun = np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ]
+    )
+    low = float(np.exp(-elevation / 0.28))  # how red a low sun is
     sun = np.array([2.45, 2.3 - 0.55 * low, 2.05 - 1.2 * low]) * (0.45 + 0.55 * np.sin(elevation))
     sky, bounce = np.array([0.46, 0.54, 0.68]), np.array([0.26, 0.25, 0.22])
     zenith, horizon = np.array([0.20, 0.40, 0.82]), np.array([0.74, 0.84, 0.96])
@@ -46,13 +59,28 @@ def light_of(weather):
         zenith, horizon = zenith * 0.72, horizon * 0.74
         haze, wet, gain = 1 / 170.0, 1.0, 1.05
     if weather.night:
-        sun, sky, bounce = np.zeros(3), np.array([0.030, 0.030, 0.036]), np.array([0.026, 0.022, 0.018])
+        sun, sky, bounce = (
+            np.zeros(3),
+            np.array([0.030, 0.030, 0.036]),
+            np.array([0.026, 0.022, 0.018]),
+        )
         zenith, horizon = np.array([0.004, 0.005, 0.010]), np.array([0.022, 0.020, 0.022])
         lamp, gain = np.array([0.55, 0.40, 0.22]), 2.6
         haze = 1 / 500.0 if not weather.rain else 1 / 220.0
-    f = np.float32
-    return Light(to_sun.astype(f), sun.astype(f), sky.astype(f), bounce.astype(f), zenith.astype(f),
-                 horizon.astype(f), f(clouds), f(haze), f(wet), f(weather.night), lamp.astype(f), f(gain))
+    return Light(
+        to_sun,
+        sun,
+        sky,
+        bounce,
+        zenith,
+        horizon,
+        clouds,
+        haze,
+        wet,
+        float(weather.night),
+        lamp,
+        gain,
+    )
 
 
 def noise_table(seed, night, rain):
@@ -64,11 +92,10 @@ def noise_table(seed, night, rain):
 def cloud_texture(seed, size=256):
     """(size, size) float32 in 0..1, tiling: layered smooth noise."""
     rng = np.random.default_rng(seed + 29)
-    total = np.zeros((size, size))
     frequency = np.fft.fftfreq(size) * size
     radius = np.hypot(*np.meshgrid(frequency, frequency))
     radius[0, 0] = 1.0
-    spectrum = np.fft.fft2(rng.standard_normal((size, size))) / radius ** 1.6
+    spectrum = np.fft.fft2(rng.standard_normal((size, size))) / radius**1.6
     spectrum[0, 0] = 0.0
     total = np.fft.ifft2(spectrum).real
     total = (total - total.mean()) / total.std()
@@ -76,16 +103,16 @@ def cloud_texture(seed, size=256):
 
 
 def skyline_texture(seed, size=2048):
-    """(size,) float32: height of the far town and trees over the horizon, as a tangent, by azimuth."""
+    """(size,) float32: how high the far town stands over the horizon (tangent), by azimuth."""
     rng = np.random.default_rng(seed + 41)
     heights = np.zeros(size)
     at = 0
     while at < size:
         width = int(rng.integers(6, 34))
         if rng.random() < 0.55:
-            heights[at:at + width] = rng.uniform(0.012, 0.055)
+            heights[at : at + width] = rng.uniform(0.012, 0.055)
         else:
-            count = len(heights[at:at + width])
-            heights[at:at + width] = rng.uniform(0.012, 0.03) * (0.8 + 0.2 * rng.random(count))
+            count = len(heights[at : at + width])
+            heights[at : at + width] = rng.uniform(0.012, 0.03) * (0.8 + 0.2 * rng.random(count))
         at += width
     return heights.astype(np.float32)

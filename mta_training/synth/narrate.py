@@ -19,10 +19,14 @@ class Places:
             return unary_union([Polygon(points).buffer(0.02) for points in polygons])
 
         # The first that holds the point names it.
-        self._layers = [('on the crosswalk', area(static.ped_crossing)),
-                        ('at the intersection', area(static.intersection)), ('in the carpark', town.lots),
-                        ('at the roadside', area(static.carpark_area)),
-                        ('in the lane', town.carriageway), ('on the walkway', town.walkway)]
+        self._layers = [
+            ('on the crosswalk', area(static.ped_crossing)),
+            ('at the intersection', area(static.intersection)),
+            ('in the carpark', town.lots),
+            ('at the roadside', area(static.carpark_area)),
+            ('in the lane', town.carriageway),
+            ('on the walkway', town.walkway),
+        ]
         self._streets = town.streets
         for geometry in (*(layer for _, layer in self._layers), self._streets):
             prepare(geometry)
@@ -52,14 +56,22 @@ def facts_of(states, attributes, world_from_ego, places):
     points = np.array([state.world_from_object[:3, 3] for state in states])
     xy = (points @ ego_from_world[:3, :3].T + ego_from_world[:3, 3])[:, :2]
     velocities = np.array([state.velocity for state in states]) @ ego_from_world[:2, :2].T
-    things = [captions.thing_of(state.category, state.colour_name, state.has_rider) for state in states]
+    things = [
+        captions.thing_of(state.category, state.colour_name, state.has_rider) for state in states
+    ]
     names, on_street = places.names(points[:, :2]), places.on_street(points[:, :2])
     result = []
     for k, state in enumerate(states):
         others = [(things[j], tuple(xy[j])) for j in range(len(states)) if j != k]
         crosses = state.class_name == 'pedestrian' and bool(on_street[k])
         motion = captions.motion_of(float(np.hypot(*velocities[k])), attributes[k], crosses)
-        facts = captions.Facts(things[k], int(round(float(np.hypot(*xy[k])))), captions.sector_of(*xy[k]),
-                               motion, names[k], captions.relation_of(xy[k], others))
+        facts = captions.Facts(
+            things[k],
+            int(round(float(np.hypot(*xy[k])))),
+            captions.sector_of(*xy[k]),
+            motion,
+            names[k],
+            captions.relation_of(xy[k], others),
+        )
         result.append((facts, xy[k], velocities[k]))
     return result

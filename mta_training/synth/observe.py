@@ -11,8 +11,8 @@ NEAR_M = 0.1
 _EDGES = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 7], [7, 4],
                    [0, 4], [1, 5], [2, 6], [3, 7]])
 
-# Least and most of a box's outline in the image that its object fills when nothing hides it: measured
-# on rendered frames (20th and 90th percentile); it depends on the mesh and the direction.
+# Least and most of a box's outline in the image that its object fills when nothing hides it:
+# measured on rendered frames (20th and 90th percentile); it depends on the mesh and the direction.
 FILL = {'car': (0.62, 0.75), 'truck': (0.7, 0.88), 'bus': (0.78, 0.86), 'trailer': (0.72, 0.88),
         'construction_vehicle': (0.36, 0.48), 'motorcycle': (0.3, 0.44), 'bicycle': (0.24, 0.34),
         'pedestrian': (0.3, 0.46), 'traffic_cone': (0.36, 0.48), 'barrier': (0.3, 0.9)}
@@ -31,8 +31,8 @@ class Sight(NamedTuple):
 
 
 def fill_share(class_name, sights):
-    """The share of its box's outline that an object fills unhidden: the best of its Sights, within what
-    its class allows."""
+    """The share of its box's outline that an object fills unhidden: the best of its Sights, within
+    what its class allows."""
     low, high = FILL[class_name]
     return float(np.clip(max(sight.pixels / max(sight.area, 1.0) for sight in sights), low, high))
 
@@ -53,8 +53,8 @@ def world_corners(state):
 
 
 def outline(corners_camera, calibration):
-    """Convex outline (n, 2) float32 of a box (8, 3) in the camera frame, clipped to the image; None
-    where none of it is in view."""
+    """Convex outline (n, 2) float32 of a box (8, 3) in the camera frame, clipped to the image;
+    None where none of it is in view."""
     depth = corners_camera[:, 2]
     if (depth <= NEAR_M).all():
         return None
@@ -65,13 +65,18 @@ def outline(corners_camera, calibration):
         a, b = a[crosses], b[crosses]
         share = (NEAR_M - a[:, 2]) / (b[:, 2] - a[:, 2])
         points = np.concatenate([points, a + share[:, None] * (b - a)])
-    pixels = points[:, :2] / points[:, 2:] * calibration.intrinsics[0, 0] + calibration.intrinsics[:2, 2]
+    pixels = (
+        points[:, :2] / points[:, 2:] * calibration.intrinsics[0, 0]
+        + calibration.intrinsics[:2, 2]
+    )
     width, height = calibration.width, calibration.height
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     if high[0] < 0 or high[1] < 0 or low[0] > width - 1 or low[1] > height - 1:
         return None
     hull = cv2.convexHull(np.clip(pixels, -1e5, 1e5).astype(np.float32))
-    frame = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], dtype=np.float32)
+    frame = np.array(
+        [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], dtype=np.float32
+    )
     area, clipped = cv2.intersectConvexConvex(hull, frame)
     return None if area <= 0 or clipped is None else clipped.reshape(-1, 2)
 

@@ -41,9 +41,12 @@ def ribbon(points, left, right):
 def bezier(start, start_direction, end, end_direction, reach=0.55):
     """(n, 2) cubic from start to end with the given unit directions, for turns in a junction."""
     distance = np.hypot(*(end - start))
-    a, b = start + start_direction * distance * reach * 0.75, end - end_direction * distance * reach * 0.75
+    a, b = (
+        start + start_direction * distance * reach * 0.75,
+        end - end_direction * distance * reach * 0.75,
+    )
     t = np.linspace(0.0, 1.0, max(8, int(distance / STEP_M) * 2))[:, None]
-    return ((1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * a + 3 * (1 - t) * t ** 2 * b + t ** 3 * end)
+    return (1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * a + 3 * (1 - t) * t**2 * b + t**3 * end
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class Path:
         return self.points[index] * (1 - fraction) + self.points[index + 1] * fraction
 
     def chord(self, s, length):
-        """Centre (..., 2) and heading (...) of a stick of `length` metres both of whose ends lie on
-        the path, its middle at s: how a body on two axles stands in a bend."""
+        """Centre (..., 2) and heading (...) of a stick of `length` metres both of whose ends lie
+        on the path, its middle at s: how a body on two axles stands in a bend."""
         half = max(length, 0.2) / 2
         front, rear = self.at(np.asarray(s) + half), self.at(np.asarray(s) - half)
         along = front - rear
@@ -83,4 +86,6 @@ class Path:
         heading = np.unwrap(np.arctan2(*np.gradient(self.points, axis=0).T[::-1]))
         raw = np.gradient(heading) / self.step
         width = 2 * max(1, int(1.5 / self.step)) + 1
-        return np.convolve(np.pad(raw, width // 2, mode='edge'), np.full(width, 1 / width), 'valid')
+        return np.convolve(
+            np.pad(raw, width // 2, mode='edge'), np.full(width, 1 / width), 'valid'
+        )

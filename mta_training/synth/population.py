@@ -1,4 +1,6 @@
-"""Fill a town: parked vehicles, road works, people, moving traffic around the ego; nothing overlaps."""
+"""Fill a town: parked vehicles, road works, people, moving traffic around the ego; nothing
+overlaps.
+"""
 
 import numpy as np
 from shapely import prepare
@@ -6,10 +8,17 @@ from shapely.geometry import Polygon
 
 from mta_training.synth import walking
 from mta_training.synth.catalogue import draw
+from mta_training.synth.completing import complete
 from mta_training.synth.driving import Driver, plan_route, simulate
 from mta_training.synth.footprints import corners, overlap
-from mta_training.synth.traffic import (EGO_LENGTH_M, EGO_WHEELBASE_M, EGO_WIDTH_M, Agent, Motion,
-                                        Traffic)
+from mta_training.synth.traffic import (
+    EGO_LENGTH_M,
+    EGO_WHEELBASE_M,
+    EGO_WIDTH_M,
+    Agent,
+    Motion,
+    Traffic,
+)
 
 WARM_UP_S = 4.0           # driven before the scene begins, so that queues have formed
 NEAR_M = 75.0
@@ -39,6 +48,26 @@ class Crowd:
         return True
 
 
+    def snapshot(self):
+        """What `restore` needs to take back all that is placed from now on."""
+        return len(self.agents)
+
+    def restore(self, snapshot):
+        """Take back what was placed since the snapshot."""
+        del self.agents[snapshot:]
+        self._boxes = self._boxes[:snapshot]
+
+    @staticmethod
+    def of(town, ego_points, agents):
+        """A crowd of the standing ones among `agents`."""
+        crowd = Crowd(town, ego_points)
+        crowd.agents = [agent for agent in agents if agent.motion is None]
+        crowd._boxes = np.array(
+            [[*agent.pose, *agent.look.size[:2]] for agent in crowd.agents]
+        ).reshape(-1, 5)
+        return crowd
+
+
 def park_large(crowd, rng):
     """A trailer, a bus, a lorry at the kerb of a street the ego comes along."""
     works = _works_places(crowd)
@@ -49,7 +78,9 @@ def park_large(crowd, rng):
         if close and rng.random() < chance:
             for k in rng.permutation(len(close))[:6]:
                 look, bay = draw(rng, kind), close[k]
-                if crowd.place(look, *bay.centre, bay.yaw + rng.normal(0.0, 0.01), 'parked', parked=True):
+                if crowd.place(
+                    look, *bay.centre, bay.yaw + rng.normal(0.0, 0.01), 'parked', parked=True
+                ):
                     break
 
 
@@ -70,7 +101,11 @@ def park(crowd, rng):
             continue
         if len(works) and _distance(works, bay.centre) < 5.0:
             continue
-        yaw = bay.yaw + rng.normal(0.0, 0.015) + (np.pi if bay.kind != 'kerb' and rng.random() < 0.5 else 0)
+        yaw = (
+            bay.yaw
+            + rng.normal(0.0, 0.015)
+            + (np.pi if bay.kind != 'kerb' and rng.random() < 0.5 else 0)
+        )
         jitter = rng.normal(0.0, 0.12, 2)
         if bay.kind == 'yard':
             kind = rng.choice(['trailer', 'truck', 'bus', 'construction_vehicle', 'tractor'],
@@ -101,7 +136,9 @@ def stand_cycles(crowd, rng, kerbs, count):
 
 
 def road_works(crowd, rng, kerbs):
-    """A digger behind a row of barriers, cones along the kerb, workers; says whether it was built."""
+    """A digger behind a row of barriers, cones along the kerb, workers; says whether it was
+    built.
+    """
     spot = kerbs.spot(rng, 20.0, straight_m=float(rng.uniform(6.0, 12.0)))
     if spot is None:
         return False
@@ -109,7 +146,8 @@ def road_works(crowd, rng, kerbs):
     heading = float(np.arctan2(along[1], along[0]))
     digger = draw(rng, 'construction_vehicle')
     flip = np.pi if rng.random() < 0.5 else 0.0
-    room = crowd.town.walkway_width + 0.1 - digger.size[1]     # houses may stand right behind the walkway
+    # houses may stand right behind the walkway
+    room = crowd.town.walkway_width + 0.1 - digger.size[1]
     centre = point + out * (float(np.clip(room, -0.2, 0.75)) + digger.size[1] / 2)
     if not crowd.place(digger, *centre, heading + flip + rng.normal(0, 0.1), 'works', parked=True):
         return False
@@ -130,8 +168,14 @@ def _row_of_barriers(crowd, rng, spot, count):
     pitch = float(rng.uniform(2.65, 3.4))
     for k in range(count):
         x, y = point + out * 0.3 + along * (k - (count - 1) / 2) * pitch
-        crowd.place(draw(rng, 'barrier', colour_name=colour), x, y, facing + rng.normal(0, 0.03), 'works',
-                    margin=0.0)
+        crowd.place(
+            draw(rng, 'barrier', colour_name=colour),
+            x,
+            y,
+            facing + rng.normal(0, 0.03),
+            'works',
+            margin=0.0,
+        )
 
 
 def kerb_rows(crowd, rng, kerbs):
@@ -168,7 +212,14 @@ def ego_route(network, rng, seconds):
     return ego, ego.route.path.at(np.arange(ego.start, min(reach, ego.route.path.length), 1.0))
 
 
-MOVING = {'car': 0.74, 'truck': 0.08, 'combination': 0.04, 'bus': 0.04, 'motorcycle': 0.05, 'bicycle': 0.05}
+MOVING = {
+    'car': 0.74,
+    'truck': 0.08,
+    'combination': 0.04,
+    'bus': 0.04,
+    'motorcycle': 0.05,
+    'bicycle': 0.05,
+}
 
 
 def _moving_drivers(town, rng, ego, ego_points, count):
@@ -183,7 +234,8 @@ def _moving_drivers(town, rng, ego, ego_points, count):
         k = int(rng.integers(len(lanes)))
         length = float(np.hypot(*np.diff(town.lanes[k], axis=0).T).sum())
         start = float(rng.uniform(10.0, max(11.0, length - 12.0)))
-        rare = len(chosen) < len(wanted) and attempt < 120     # first those that are seldom, where they are seen
+        # first those that are seldom, where they are seen
+        rare = len(chosen) < len(wanted) and attempt < 120
         kind = wanted[len(chosen)] if rare else str(rng.choice(kinds, p=list(MOVING.values())))
         looks = [draw(rng, 'tractor'), draw(rng, 'trailer')] if kind == 'combination' else [
             draw(rng, kind, has_rider=kind in ('motorcycle', 'bicycle'))]
@@ -198,25 +250,48 @@ def _moving_drivers(town, rng, ego, ego_points, count):
         taken.append((spot, room))
         desired = float(rng.uniform(4.0, 6.0) if kind == 'bicycle' else rng.uniform(7.5, 13.0))
         route = plan_route(town.network, rng, k, 380.0)
-        chosen.append((Driver(route, start, desired * 0.6, desired, looks[0].size[0], looks[0].size[1], tail),
-                       looks))
+        chosen.append(
+            (
+                Driver(
+                    route, start, desired * 0.6, desired, looks[0].size[0], looks[0].size[1], tail
+                ),
+                looks,
+            )
+        )
     return chosen
 
 
 def _agents_of(driver, looks, drive, group):
     path = driver.route.path
-    agents = [Agent(looks[0], None, Motion.of_drive(path, drive, 0.0, 0.6 * looks[0].size[0]), False,
-                    'driving', group)]
+    agents = [
+        Agent(
+            looks[0],
+            None,
+            Motion.of_drive(path, drive, 0.0, 0.6 * looks[0].size[0]),
+            False,
+            'driving',
+            group,
+        )
+    ]
     if len(looks) > 1:
         gap = looks[0].size[0] / 2 + 0.8 + looks[1].size[0] / 2
-        agents.append(Agent(looks[1], None, Motion.of_drive(path, drive, gap, 0.75 * looks[1].size[0]), False,
-                            'towed', group))
+        agents.append(
+            Agent(
+                looks[1],
+                None,
+                Motion.of_drive(path, drive, gap, 0.75 * looks[1].size[0]),
+                False,
+                'towed',
+                group,
+            )
+        )
     return agents
 
 
 def _collisions(agents, ego_box, times):
     """Pairs (i, j) of agents that touch at some time; j = -1 is the ego."""
-    boxes = np.stack([agent.footprints(times) for agent in agents] + [ego_box])      # (N + 1, T, 5)
+    # (N + 1, T, 5)
+    boxes = np.stack([agent.footprints(times) for agent in agents] + [ego_box])
     moving = np.array([agent.motion is not None for agent in agents] + [True])
     groups = np.array([agent.group for agent in agents] + [-2])
     pairs = []
@@ -224,7 +299,9 @@ def _collisions(agents, ego_box, times):
         others = np.flatnonzero(~moving | (np.arange(len(moving)) > i))
         others = others[(groups[others] == -1) | (groups[others] != groups[i])]
         reach = (boxes[i, 0, 3] + boxes[others, 0, 3]) / 2 + 2.0
-        apart = np.hypot(*(boxes[others][:, :, :2] - boxes[i, :, :2]).transpose(2, 0, 1)).min(axis=1)
+        apart = np.hypot(*(boxes[others][:, :, :2] - boxes[i, :, :2]).transpose(2, 0, 1)).min(
+            axis=1
+        )
         others = others[apart < reach]
         if len(others):
             hit = overlap(boxes[i], boxes[others], 0.05).any(axis=1)
@@ -245,16 +322,27 @@ def drive_everyone(crowd, rng, ego, moving, walkers, seconds):
     moving, walkers, standing = list(moving), list(walkers), list(crowd.agents)
     for _ in range(12):
         crossing = [agent.motion for agent in walkers if agent.role == 'crossing']
-        drives = simulate([ego] + [driver for driver, _ in moving], junctions, -WARM_UP_S, seconds + 1.0,
-                          lambda time: walking.people_on_road(crossing, time))
+        drives = simulate(
+            [ego] + [driver for driver, _ in moving],
+            junctions,
+            -WARM_UP_S,
+            seconds + 1.0,
+            lambda time: walking.people_on_road(crossing, time),
+        )
         agents, owner = list(standing) + list(walkers), [None] * (len(standing) + len(walkers))
         for k, (driver, looks) in enumerate(moving):
             parts = _agents_of(driver, looks, drives[k + 1], k)
             agents, owner = agents + parts, owner + [k] * len(parts)
         motion = ego_motion(ego, drives[0])
         centre, yaw = motion.pose(times)
-        box = np.concatenate([centre, yaw[:, None],
-                              np.tile([EGO_LENGTH_M + 0.4, EGO_WIDTH_M + 0.2], (len(times), 1))], axis=1)
+        box = np.concatenate(
+            [
+                centre,
+                yaw[:, None],
+                np.tile([EGO_LENGTH_M + 0.4, EGO_WIDTH_M + 0.2], (len(times), 1)),
+            ],
+            axis=1,
+        )
         pairs = _collisions(agents, box, times)
         if not pairs:
             return agents, drives[0]
@@ -271,8 +359,14 @@ def _to_drop(pairs, agents, owner):
     drop = {'moving': set(), 'agents': set()}
     for pair in sorted(pairs):
         sides = [i for i in pair if i >= 0]
-        if any((owner[i] in drop['moving'] if owner[i] is not None else id(agents[i]) in drop['agents'])
-               for i in sides):
+        if any(
+            (
+                owner[i] in drop['moving']
+                if owner[i] is not None
+                else id(agents[i]) in drop['agents']
+            )
+            for i in sides
+        ):
             continue
         sides.sort(key=lambda i: (owner[i] is not None, agents[i].motion is not None, -i))
         if owner[sides[0]] is None:
@@ -297,4 +391,10 @@ def populate(town, rng, ego, ego_points, seconds):
     walkers = walking.people(crowd, rng, kerbs, seconds)
     moving = _moving_drivers(town, rng, ego, ego_points, int(rng.integers(26, 40)))
     agents, drive = drive_everyone(crowd, rng, ego, moving, walkers, seconds)
-    return Traffic(agents, ego_motion(ego, drive), drive, ego.route.kinds)
+
+    def traffic_of(agents):
+        return Traffic(agents, ego_motion(ego, drive), drive, ego.route.kinds)
+
+    return complete(
+        Crowd.of(town, ego_points, agents), rng, traffic_of(agents), seconds, traffic_of
+    )

@@ -1,17 +1,59 @@
-"""Compiled inner loops: shading and filling triangles, and the ground and sky behind them.
+"""Compiled inner loops that shade and fill triangles.  Pixel (u, v) has its centre at (u, v)."""
 
-Buffers of one image: `nearness` (H, W) float32 holds 1 / depth, 0 where nothing was drawn; `light`
-(H, W, 3) float32 linear RGB; `owner` (H, W) int32.  Pixel (u, v) has its centre at (u, v).
-"""
+from typing import NamedTuple
 
 from numba import njit
 import numpy as np
 
+from mta_training.synth.light import BOUNCE, HORIZON, LAMP, SKY, SUN, TO_SUN, ZENITH
+
+COMPILED = {'cache': True, 'fastmath': True, 'nogil': True, 'error_model': 'numpy'}
+INLINED = {**COMPILED, 'forceinline': True}  # small and called per pixel
 NEAR_M = 0.12
 NO_TEXTURE = -1
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy', inline='always')
+class Buffers(NamedTuple):
+    """One image in the making."""
+
+    nearness: np.ndarray  # (H, W) float32, 1 / depth, 0 where nothing was drawn
+    light: np.ndarray  # (H, W, 3) float32, linear RGB
+    owner: np.ndarray  # (H, W) int32, instance
+
+
+class Eye(NamedTuple):
+    """A camera as the inner loops want it; float64."""
+
+    camera_from_world: np.ndarray  # (4, 4)
+    place: np.ndarray  # (3,) world
+    intrinsics: np.ndarray  # (3, 3)
+
+
+class Lighting(NamedTuple):
+    """The light at one object."""
+
+    env: np.ndarray  # (7, 3), `Light.matrix`
+    sun_share: float  # how much of the sun arrives
+    lamp_share: float  # the same of the street lamps
+    headlights: np.ndarray  # (5,) of the ego: x, y, cos yaw, sin yaw, strength
+
+
+class Facades(NamedTuple):
+    """Textures of walls."""
+
+    tiles: np.ndarray  # (2 N, 64, 64, 4) float32 albedo and share of window pane
+    lit_share: float  # of the windows
+
+
+class Work(NamedTuple):
+    """Memory that the loops write to and that means nothing between calls."""
+
+    corners: np.ndarray  # (16, 8)
+    world: np.ndarray  # (>= V, 3)
+    camera: np.ndarray  # (>= V, 3)
+
+
+@njit(**INLINED)
 def _edge(ax, ay, bx, by, y, low, high):
     """Narrow the span [low, high] of a row to the inner side of the edge a -> b."""
     a = ay - by
@@ -29,9 +71,11 @@ def _edge(ax, ay, bx, by, y, low, high):
     return low, high
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy')
-def _fill(p, nearness, light, owner, ident, facade, cell_seed, style, lit_share):
+@njit(**COMPILED)
+def _fill(p, buffers, ident, facades, wall, style):
     """Fill one triangle.  p (3, 8): u, v, 1/depth, r, g, b, s/depth, t/depth."""
+    nearness, light, owner = buffers
+    tiles, lit_share = facades
     height, width = nearness.shape
     ax, ay, bx, by, cx, cy = p[0, 0], p[0, 1], p[1, 0], p[1, 1], p[2, 0], p[2, 1]
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
@@ -72,40 +116,42 @@ def _fill(p, nearness, light, owner, ident, facade, cell_seed, style, lit_share)
             nearness[v, u] = w
             owner[v, u] = ident
             r, g, b = r0 + b1 * r1 + b2 * r2, g0 + b1 * g1 + b2 * g2, k0 + b1 * k1 + b2 * k2
-            if style == NO_TEXTURE:
-                light[v, u, 0] = r
-                light[v, u, 1] = g
-                light[v, u, 2] = b
-            else:
+            if style != NO_TEXTURE:
                 s, t = (s0 + b1 * s1 + b2 * s2) / w, (t0 + b1 * t1 + b2 * t2) / w
-                _facade_texel(light[v, u], facade, style, cell_seed, s, t, r, g, b, lit_share)
+                r, g, b = _facade_texel(tiles, style, wall, s, t, r, g, b, lit_share)
+            light[v, u, 0] = r
+            light[v, u, 1] = g
+            light[v, u, 2] = b
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy', inline='always')
-def _facade_texel(pixel, facade, style, cell_seed, s, t, r, g, b, lit_share):
-    """One pixel of a wall: facade (N, 64, 64, 4) holds albedo and how much of it is window pane."""
+@njit(**INLINED)
+def _facade_texel(tiles, style, wall, s, t, r, g, b, lit_share):
+    """r, g, b of a wall at bay s, storey t under light r, g, b; `wall` seeds its windows."""
     column, floor = int(np.floor(s)), int(np.floor(t))
-    x, y = int((s - column) * 64), int((t - floor) * 64)
-    tile = facade[style * 2 + (1 if floor > 0 else 0)]
-    texel = tile[min(y, 63), min(x, 63)]
-    pane = texel[3]
-    wall = 1.0 - pane
-    h = (column * 73856093 ^ floor * 19349663 ^ cell_seed * 83492791) & 0xffff
-    tint = 0.35 + 0.65 * (h & 255) / 255.0
-    pixel[0] = texel[0] * r * (wall + pane * tint)
-    pixel[1] = texel[1] * g * (wall + pane * tint)
-    pixel[2] = texel[2] * b * (wall + pane * tint)
+    x, y = min(int((s - column) * 64), 63), min(int((t - floor) * 64), 63)
+    tile = style * 2 + (1 if floor > 0 else 0)
+    pane = tiles[tile, y, x, 3]
+    h = (column * 73856093 ^ floor * 19349663 ^ wall * 83492791) & 0xFFFF
+    tint = 1.0 - pane + pane * (0.35 + 0.65 * (h & 255) / 255.0)
+    r, g, b = (
+        tiles[tile, y, x, 0] * r * tint,
+        tiles[tile, y, x, 1] * g * tint,
+        tiles[tile, y, x, 2] * b * tint,
+    )
     if pane > 0.3 and (h >> 8) < lit_share * 256:
-        glow = (0.05 + 0.22 * (h & 31) / 31.0) * (0.55 + 0.6 * (t - floor))
+        glow = pane * (0.05 + 0.22 * (h & 31) / 31.0) * (0.55 + 0.6 * (t - floor))
         cool = (h >> 5 & 7) / 7.0
-        pixel[0] += pane * glow
-        pixel[1] += pane * glow * (0.66 + 0.22 * cool)
-        pixel[2] += pane * glow * (0.30 + 0.45 * cool)
+        return r + glow, g + glow * (0.66 + 0.22 * cool), b + glow * (0.30 + 0.45 * cool)
+    return r, g, b
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy')
-def _clip_and_fill(corners, k, nearness, light, owner, ident, facade, cell_seed, style, lit_share, scratch):
-    """Cut a triangle (3, 8: x, y, z in the camera, r, g, b, s, t) at the near plane and fill what is left."""
+@njit(**COMPILED)
+def _clip_and_fill(scratch, k, buffers, ident, facades, wall, style):
+    """Cut a triangle at the near plane and fill what is left.
+
+    scratch[12:15] holds its corners: x, y, z in the camera, r, g, b, s, t
+    """
+    corners = scratch[12:15]
     count = 0
     for i in range(3):
         j = (i + 1) % 3
@@ -136,12 +182,22 @@ def _clip_and_fill(corners, k, nearness, light, owner, ident, facade, cell_seed,
             triangle[0, c] = scratch[0, c]
             triangle[1, c] = scratch[i, c]
             triangle[2, c] = scratch[i + 1, c]
-        _fill(triangle, nearness, light, owner, ident, facade, cell_seed, style, lit_share)
+        _fill(triangle, buffers, ident, facades, wall, style)
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy', inline='always')
+@njit(**INLINED)
+def _looks_away(a, b, c):
+    """Whether the triangle a, b, c (camera coordinates) shows the camera its back."""
+    ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+    return (
+        (uy * vz - uz * vy) * a[0] + (uz * vx - ux * vz) * a[1] + (ux * vy - uy * vx) * a[2]
+    ) >= 0.0
+
+
+@njit(**INLINED)
 def headlight(x, y, z, lamps):
-    """Light of the ego's headlights at a world point; lamps (4,): x, y, cos yaw, sin yaw, [4] strength."""
+    """Light of the ego's headlights (`Lighting.headlights`) at a world point."""
     if lamps[4] <= 0.0:
         return 0.0
     dx, dy = x - lamps[0], y - lamps[1]
@@ -155,11 +211,17 @@ def headlight(x, y, z, lamps):
     return lamps[4] * falloff * np.exp(-spread * spread - height * height * 0.5)
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy')
-def draw_mesh(vertices, parts, triangles, normals, materials, joints, size, world_from_object,
-              camera_from_world, eye, k, palette, light_env, sun_share, lamp_share, lamps,
-              nearness, light, owner, ident, scratch, world, camera, no_facade):
-    """Shade and draw one mesh.  world, camera (>= V, 3) and scratch (16, 8) are work space."""
+@njit(**COMPILED)
+def draw_mesh(
+    solid, joints, size, world_from_object, palette, eye, lighting, facades, buffers, ident, work
+):
+    """Shade and draw one `Solid`.
+
+    joints (J, 3, 4), size (3,) [m], palette (M, 5): see `meshes`; ident goes to buffers.owner
+    """
+    vertices, parts, triangles, normals, materials = solid
+    world, camera, scratch = work.world, work.camera, work.corners
+    camera_from_world = eye.camera_from_world
     for i in range(vertices.shape[0]):
         joint = joints[parts[i]]
         x, y, z = vertices[i, 0] * size[0], vertices[i, 1] * size[1], vertices[i, 2] * size[2]
@@ -167,49 +229,75 @@ def draw_mesh(vertices, parts, triangles, normals, materials, joints, size, worl
         py = joint[1, 0] * x + joint[1, 1] * y + joint[1, 2] * z + joint[1, 3]
         pz = joint[2, 0] * x + joint[2, 1] * y + joint[2, 2] * z + joint[2, 3]
         for r in range(3):
-            world[i, r] = (world_from_object[r, 0] * px + world_from_object[r, 1] * py
-                           + world_from_object[r, 2] * pz + world_from_object[r, 3])
+            world[i, r] = (
+                world_from_object[r, 0] * px
+                + world_from_object[r, 1] * py
+                + world_from_object[r, 2] * pz
+                + world_from_object[r, 3]
+            )
         for r in range(3):
-            camera[i, r] = (camera_from_world[r, 0] * world[i, 0] + camera_from_world[r, 1] * world[i, 1]
-                            + camera_from_world[r, 2] * world[i, 2] + camera_from_world[r, 3])
+            camera[i, r] = (
+                camera_from_world[r, 0] * world[i, 0]
+                + camera_from_world[r, 1] * world[i, 1]
+                + camera_from_world[r, 2] * world[i, 2]
+                + camera_from_world[r, 3]
+            )
     corners = scratch[12:15]
     for t in range(triangles.shape[0]):
         i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         if camera[i0, 2] <= NEAR_M and camera[i1, 2] <= NEAR_M and camera[i2, 2] <= NEAR_M:
             continue
-        ux, uy, uz = camera[i1, 0] - camera[i0, 0], camera[i1, 1] - camera[i0, 1], camera[i1, 2] - camera[i0, 2]
-        vx, vy, vz = camera[i2, 0] - camera[i0, 0], camera[i2, 1] - camera[i0, 1], camera[i2, 2] - camera[i0, 2]
-        facing = ((uy * vz - uz * vy) * camera[i0, 0] + (uz * vx - ux * vz) * camera[i0, 1]
-                  + (ux * vy - uy * vx) * camera[i0, 2])
-        if facing >= 0.0:
+        if _looks_away(camera[i0], camera[i1], camera[i2]):
             continue
         joint = joints[parts[i0]]
         for c in range(3):
             i = triangles[t, c]
-            nx, ny, nz = normals[t, c, 0] / size[0], normals[t, c, 1] / size[1], normals[t, c, 2] / size[2]
+            nx, ny, nz = (
+                normals[t, c, 0] / size[0],
+                normals[t, c, 1] / size[1],
+                normals[t, c, 2] / size[2],
+            )
             qx = joint[0, 0] * nx + joint[0, 1] * ny + joint[0, 2] * nz
             qy = joint[1, 0] * nx + joint[1, 1] * ny + joint[1, 2] * nz
             qz = joint[2, 0] * nx + joint[2, 1] * ny + joint[2, 2] * nz
-            nx = world_from_object[0, 0] * qx + world_from_object[0, 1] * qy + world_from_object[0, 2] * qz
-            ny = world_from_object[1, 0] * qx + world_from_object[1, 1] * qy + world_from_object[1, 2] * qz
-            nz = world_from_object[2, 0] * qx + world_from_object[2, 1] * qy + world_from_object[2, 2] * qz
+            nx = (
+                world_from_object[0, 0] * qx
+                + world_from_object[0, 1] * qy
+                + world_from_object[0, 2] * qz
+            )
+            ny = (
+                world_from_object[1, 0] * qx
+                + world_from_object[1, 1] * qy
+                + world_from_object[1, 2] * qz
+            )
+            nz = (
+                world_from_object[2, 0] * qx
+                + world_from_object[2, 1] * qy
+                + world_from_object[2, 2] * qz
+            )
             length = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-20)
-            _shade(corners[c], world[i], nx * length, ny * length, nz * length, eye, palette[materials[t]],
-                   light_env, sun_share, lamp_share, lamps)
+            _shade(
+                corners[c],
+                world[i],
+                nx * length,
+                ny * length,
+                nz * length,
+                eye.place,
+                palette[materials[t]],
+                lighting,
+            )
             corners[c, 0], corners[c, 1], corners[c, 2] = camera[i, 0], camera[i, 1], camera[i, 2]
-        _clip_and_fill(corners, k, nearness, light, owner, ident, no_facade, 0, NO_TEXTURE, 0.0, scratch)
+        _clip_and_fill(scratch, eye.intrinsics, buffers, ident, facades, 0, NO_TEXTURE)
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy')
-def _shade(corner, point, nx, ny, nz, eye, material, env, sun_share, lamp_share, lamps):
-    """Light from a surface point towards the eye, into corner[3:6].
-
-    env (8, 3): to_sun, sun, sky, bounce, zenith, horizon, lamp, (night, wet, 0)
-    """
-    facing_sun = nx * env[0, 0] + ny * env[0, 1] + nz * env[0, 2]
+@njit(**COMPILED)
+def _shade(corner, point, nx, ny, nz, eye, material, lighting):
+    """Light from a surface point towards the eye, into corner[3:6]; material is a palette row."""
+    env, sun_share, lamp_share, lamps = lighting
+    facing_sun = nx * env[TO_SUN, 0] + ny * env[TO_SUN, 1] + nz * env[TO_SUN, 2]
     direct = max(facing_sun, 0.0) * sun_share
     up = 0.5 + 0.5 * nz
-    low = min(1.0, 0.5 + 0.5 * point[2] / 0.7)                       # the road darkens what is near it
+    low = min(1.0, 0.5 + 0.5 * point[2] / 0.7)  # the road darkens what is near it
     vx, vy, vz = eye[0] - point[0], eye[1] - point[1], eye[2] - point[2]
     inverse = 1.0 / np.sqrt(vx * vx + vy * vy + vz * vz + 1e-12)
     vx, vy, vz = vx * inverse, vy * inverse, vz * inverse
@@ -218,9 +306,9 @@ def _shade(corner, point, nx, ny, nz, eye, material, env, sun_share, lamp_share,
     gloss = material[3]
     grazing = (1.0 - min(max(cosine, 0.0), 1.0)) ** 3
     fresnel = gloss * (0.06 + 0.55 * grazing)
-    mirror_sun = max(rx * env[0, 0] + ry * env[0, 1] + rz * env[0, 2], 0.0)
-    mirror_sun = mirror_sun ** 8
-    mirror_sun = mirror_sun ** 4 * gloss * 1.6 * sun_share
+    mirror_sun = max(rx * env[TO_SUN, 0] + ry * env[TO_SUN, 1] + rz * env[TO_SUN, 2], 0.0)
+    mirror_sun = mirror_sun**8
+    mirror_sun = mirror_sun**4 * gloss * 1.6 * sun_share
     head = headlight(point[0], point[1], point[2], lamps)
     if head > 0.0:
         away = (point[0] - lamps[0]) * nx + (point[1] - lamps[1]) * ny
@@ -228,52 +316,60 @@ def _shade(corner, point, nx, ny, nz, eye, material, env, sun_share, lamp_share,
         head *= max(-away / reach, 0.0) * (1.0 + gloss)
     lamp = lamp_share * (0.45 + 0.55 * max(nz, 0.0))
     for c in range(3):
-        ambient = (env[3, c] + (env[2, c] - env[3, c]) * up) * low
-        incoming = ambient + env[1, c] * direct + env[6, c] * lamp + head
+        ambient = (env[BOUNCE, c] + (env[SKY, c] - env[BOUNCE, c]) * up) * low
+        incoming = ambient + env[SUN, c] * direct + env[LAMP, c] * lamp + head
         if rz > 0.0:
-            mirrored = env[5, c] + (env[4, c] - env[5, c]) * min(rz * 1.6, 1.0)
+            mirrored = env[HORIZON, c] + (env[ZENITH, c] - env[HORIZON, c]) * min(rz * 1.6, 1.0)
         else:
-            mirrored = env[3, c] * 0.4
-        corner[3 + c] = (material[c] * (incoming + material[4]) + fresnel * mirrored
-                         + mirror_sun * env[1, c])
+            mirrored = env[BOUNCE, c] * 0.4
+        corner[3 + c] = (
+            material[c] * (incoming + material[4]) + fresnel * mirrored + mirror_sun * env[SUN, c]
+        )
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy')
-def draw_static(first, last, vertices, triangles, colours, st, styles, seeds, camera_from_world, eye, k, lamps,
-                lit_share, facade, nearness, light, owner, scratch):
-    """Draw triangles [first, last) of the standing world; colours (T, 3, 3) are light already."""
+@njit(**COMPILED)
+def draw_static(first, last, walls, eye, headlights, facades, buffers, scratch):
+    """Draw triangles [first, last) of `scenery.Walls`, whose light is known already."""
+    vertices, triangles, colours, texture, styles, seeds = walls
+    camera_from_world = eye.camera_from_world
     corners = scratch[12:15]
     for t in range(first, last):
         front = False
         for c in range(3):
-            p = vertices[triangles[t, c]]
+            i = triangles[t, c]
             for r in range(3):
-                corners[c, r] = (camera_from_world[r, 0] * p[0] + camera_from_world[r, 1] * p[1]
-                                 + camera_from_world[r, 2] * p[2] + camera_from_world[r, 3])
-            if corners[c, 2] > NEAR_M:
-                front = True
-        if not front:
+                corners[c, r] = (
+                    camera_from_world[r, 0] * vertices[i, 0]
+                    + camera_from_world[r, 1] * vertices[i, 1]
+                    + camera_from_world[r, 2] * vertices[i, 2]
+                    + camera_from_world[r, 3]
+                )
+            front = front or corners[c, 2] > NEAR_M
+        if not front or _looks_away(corners[0], corners[1], corners[2]):
             continue
-        ux, uy, uz = (corners[1, 0] - corners[0, 0], corners[1, 1] - corners[0, 1],
-                      corners[1, 2] - corners[0, 2])
-        vx, vy, vz = (corners[2, 0] - corners[0, 0], corners[2, 1] - corners[0, 1],
-                      corners[2, 2] - corners[0, 2])
-        if ((uy * vz - uz * vy) * corners[0, 0] + (uz * vx - ux * vz) * corners[0, 1]
-                + (ux * vy - uy * vx) * corners[0, 2]) >= 0.0:
-            continue
+        # What the ego's headlights add: on walls it is still multiplied with their albedo.
+        share = 0.155 if styles[t] != NO_TEXTURE else 0.03
         for c in range(3):
-            p = vertices[triangles[t, c]]
-            head = headlight(p[0], p[1], p[2], lamps) * 0.5
+            i = triangles[t, c]
+            head = share * headlight(vertices[i, 0], vertices[i, 1], vertices[i, 2], headlights)
             for r in range(3):
-                corners[c, 3 + r] = colours[t, c, r] * (1.0 + 0.0 * head) + 0.25 * head * (styles[t] >= 0) \
-                    + 0.06 * head
-            corners[c, 6], corners[c, 7] = st[t, c, 0], st[t, c, 1]
-        _clip_and_fill(corners, k, nearness, light, owner, 0, facade, seeds[t], styles[t], lit_share, scratch)
+                corners[c, 3 + r] = colours[t, c, r] + head
+            corners[c, 6], corners[c, 7] = texture[t, c, 0], texture[t, c, 1]
+        _clip_and_fill(scratch, eye.intrinsics, buffers, 0, facades, seeds[t], styles[t])
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model='numpy')
-def draw_leaves(x, y, z, radius, tint, k, leaves, flip, nearness, light, owner):
-    """One clump of leaves that faces the camera; leaves (S, S, 2): brightness, coverage."""
+@njit(**COMPILED)
+def draw_leaves(centre, radius, tint, flip, leaves, eye, buffers):
+    """One clump of leaves that faces the camera.
+
+    centre (3,) world, radius [m], tint (3,) light, flip: mirrored
+    leaves (S, S, 2): brightness, coverage
+    """
+    nearness, light, owner = buffers
+    k, m = eye.intrinsics, eye.camera_from_world
+    x = m[0, 0] * centre[0] + m[0, 1] * centre[1] + m[0, 2] * centre[2] + m[0, 3]
+    y = m[1, 0] * centre[0] + m[1, 1] * centre[1] + m[1, 2] * centre[2] + m[1, 3]
+    z = m[2, 0] * centre[0] + m[2, 1] * centre[1] + m[2, 2] * centre[2] + m[2, 3]
     if z <= 0.5:
         return
     height, width = nearness.shape
@@ -284,9 +380,13 @@ def draw_leaves(x, y, z, radius, tint, k, leaves, flip, nearness, light, owner):
         return
     w = 1.0 / (z - 0.3 * radius)
     step_u, step_v = size / (2 * half_u), size / (2 * half_v)
-    for row in range(max(0, int(np.ceil(v - half_v))), min(height - 1, int(np.floor(v + half_v))) + 1):
+    for row in range(
+        max(0, int(np.ceil(v - half_v))), min(height - 1, int(np.floor(v + half_v))) + 1
+    ):
         iy = min(max(int((row - v + half_v) * step_v), 0), size - 1)
-        for column in range(max(0, int(np.ceil(u - half_u))), min(width - 1, int(np.floor(u + half_u))) + 1):
+        for column in range(
+            max(0, int(np.ceil(u - half_u))), min(width - 1, int(np.floor(u + half_u))) + 1
+        ):
             if w <= nearness[row, column]:
                 continue
             ix = min(max(int((column - u + half_u) * step_u), 0), size - 1)

@@ -1,4 +1,6 @@
-"""Drive one scene through the renderer: images, lidar points, map mask, CAN bus and table rows on disk."""
+"""Drive one scene through the renderer: images, lidar points, map mask, CAN bus and table rows
+on disk.
+"""
 
 from typing import NamedTuple
 
@@ -14,8 +16,15 @@ from mta_training.synth.narrate import Places, facts_of
 from mta_training.synth.rig import TRIGGER_US
 from mta_training.synth.scenario import build_scenario
 from mta_training.synth.scene import CameraView
-from mta_training.synth.tables import (SceneTables, Shot, attribute_of, dump, log_name, replace_bytes,
-                                       write_map_mask)
+from mta_training.synth.tables import (
+    SceneTables,
+    Shot,
+    attribute_of,
+    dump,
+    log_name,
+    replace_bytes,
+    write_map_mask,
+)
 
 KEYFRAME_US = 500_000
 SWEEPS_PER_KEYFRAME = 6        # 12 Hz
@@ -61,8 +70,12 @@ def record_scene(out, index, settings, make_renderer, report=lambda frames: None
                    `render(view, objects, world_from_ego)`
     report         called with the number of frames finished since the last call
     """
-    scenario = build_scenario(settings.seed, index, settings.seconds, settings.width, settings.height)
-    recorder = _Recorder(out, settings, scenario, make_renderer(scenario.town.static, scenario.weather))
+    scenario = build_scenario(
+        settings.seed, index, settings.seconds, settings.width, settings.height
+    )
+    recorder = _Recorder(
+        out, settings, scenario, make_renderer(scenario.town.static, scenario.weather)
+    )
     step = 1 if settings.sweeps else SWEEPS_PER_KEYFRAME
     keyframes = int(settings.seconds * 2)
     for tick in range(0, (keyframes - 1) * SWEEPS_PER_KEYFRAME + 1, step):
@@ -81,7 +94,8 @@ class _Recorder:
         self.out, self.settings, self.scenario, self.renderer = out, settings, scenario, renderer
         self.tables = SceneTables(settings.seed, scenario)
         self.shots = {camera: [] for camera in scenario.rig.cameras}
-        self.scans, self.seen, self.image_names, self.fills = [], [], {}, {}   # `seen`: a list of Seen a keyframe
+        # `seen`: a list of Seen a keyframe
+        self.scans, self.seen, self.image_names, self.fills = [], [], {}, {}
 
     def frame(self, tick):
         """Render the six images of one tick; at a keyframe also look at who is visible."""
@@ -94,7 +108,12 @@ class _Recorder:
             world_from_ego = self.scenario.traffic.world_from_ego(time)
             states[camera] = self.scenario.traffic.states(time)
             views[camera] = calibration, world_from_ego @ calibration.ego_from_camera
-            noise = (self.settings.seed * 1_000_003 + self.scenario.index * 10_007 + tick * 6 + len(views)) % (1 << 31)
+            noise = (
+                self.settings.seed * 1_000_003
+                + self.scenario.index * 10_007
+                + tick * 6
+                + len(views)
+            ) % (1 << 31)
             renderings[camera] = self.renderer.render(
                 CameraView(calibration.intrinsics, calibration.width, calibration.height,
                            views[camera][1], self.scenario.rig.exposures[camera], noise),
@@ -107,7 +126,9 @@ class _Recorder:
         channel = nuscenes_channel(camera)
         folder = 'samples' if is_key_frame else 'sweeps'
         name = f'{folder}/{channel}/{log_name(self.scenario)}__{channel}__{stamp_us}.jpg'
-        encoded = cv2.imencode('.jpg', image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        encoded = cv2.imencode(
+            '.jpg', image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        )[1]
         replace_bytes(self.out / name, encoded.tobytes())
         self.shots[camera].append(Shot(channel, stamp_us, keyframe, is_key_frame, name,
                                        image.shape[1], image.shape[0]))
@@ -136,7 +157,9 @@ class _Recorder:
 
     def finish(self, keyframes):
         """(rows of the scene, caption entries by annotation token)."""
-        self.tables.add_samples([self.scenario.start_us + k * KEYFRAME_US for k in range(keyframes)])
+        self.tables.add_samples(
+            [self.scenario.start_us + k * KEYFRAME_US for k in range(keyframes)]
+        )
         for shots in (*self.shots.values(), self.scans):
             self.tables.add_shots(shots)
         sentences, places, sights = {}, Places(self.scenario.town), {}
@@ -149,26 +172,40 @@ class _Recorder:
 
     def _annotate(self, keyframe, chain, places, sentences):
         agents = self.scenario.traffic.agents
-        attributes = [attribute_of(agents[seen.state.instance - 1], float(np.hypot(*seen.state.velocity)))
-                      for seen in chain]
+        attributes = [
+            attribute_of(agents[seen.state.instance - 1], float(np.hypot(*seen.state.velocity)))
+            for seen in chain
+        ]
         world_from_ego = self.scenario.traffic.world_from_ego(keyframe * KEYFRAME_US / 1e6)
         told = facts_of([seen.state for seen in chain], attributes, world_from_ego, places)
         for seen, attribute, (facts, xy, velocity) in zip(chain, attributes, told):
             visibility = observe.visibility(seen.sight, self.fills[seen.state.instance])
-            self.tables.add_annotation(keyframe, seen.state, attribute, visibility, seen.lidar_points)
+            self.tables.add_annotation(
+                keyframe, seen.state, attribute, visibility, seen.lidar_points
+            )
             token = self.tables.annotation_token(seen.state.instance, keyframe)
             sentences[token] = captions.tod3cap_entry(
-                facts, sample_token=self.tables.token('sample', keyframe), scene_name=self.scenario.name,
-                annotation_token=token, cam_file=self.image_names[seen.sight.best_camera, keyframe],
-                rectangle=seen.sight.rectangle, size_lwh=seen.state.size, xy=xy, velocity=velocity)
+                facts,
+                sample_token=self.tables.token('sample', keyframe),
+                scene_name=self.scenario.name,
+                annotation_token=token,
+                cam_file=self.image_names[seen.sight.best_camera, keyframe],
+                rectangle=seen.sight.rectangle,
+                size_lwh=seen.state.size,
+                xy=xy,
+                velocity=velocity,
+            )
 
 
 def can_bus_poses(scenario):
-    """nuScenes CAN bus 'pose' messages at 50 Hz: velocity, acceleration (gravity included) and rotation
-    rate in the ego frame."""
+    """nuScenes CAN bus 'pose' messages at 50 Hz: velocity, acceleration (gravity included) and
+    rotation rate in the ego frame."""
     step = 1.0 / CAN_HZ
     times = np.arange(-0.1, scenario.seconds + step / 2, step)
-    poses = [scenario.traffic.world_from_ego(time) for time in np.r_[times[0] - step, times, times[-1] + step]]
+    poses = [
+        scenario.traffic.world_from_ego(time)
+        for time in np.r_[times[0] - step, times, times[-1] + step]
+    ]
     velocities = np.stack([(b[:3, 3] - a[:3, 3]) / (2 * step) for a, b in zip(poses, poses[2:])])
     accelerations = np.gradient(velocities, step, axis=0)
     messages = []
@@ -177,10 +214,18 @@ def can_bus_poses(scenario):
         ego_from_world = pose[:3, :3].T
         turned = invert_rigid(before) @ after
         x, y, z, w = quaternion_from_rigid(pose).tolist()
-        messages.append({
-            'accel': (ego_from_world @ accelerations[k] + [0.0, 0.0, 9.81]).tolist(),
-            'orientation': [w, x, y, z], 'pos': pose[:3, 3].tolist(),
-            'rotation_rate': [0.0, 0.0, float(np.arctan2(turned[1, 0], turned[0, 0]) / (2 * step))],
-            'utime': scenario.start_us + int(round(time * 1e6)),
-            'vel': (ego_from_world @ velocities[k]).tolist()})
+        messages.append(
+            {
+                'accel': (ego_from_world @ accelerations[k] + [0.0, 0.0, 9.81]).tolist(),
+                'orientation': [w, x, y, z],
+                'pos': pose[:3, 3].tolist(),
+                'rotation_rate': [
+                    0.0,
+                    0.0,
+                    float(np.arctan2(turned[1, 0], turned[0, 0]) / (2 * step)),
+                ],
+                'utime': scenario.start_us + int(round(time * 1e6)),
+                'vel': (ego_from_world @ velocities[k]).tolist(),
+            }
+        )
     return messages

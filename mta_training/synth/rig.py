@@ -1,4 +1,6 @@
-"""The sensors on the ego car: nuScenes-like, each scene's car put together a little differently."""
+"""The sensors on the ego car: nuScenes-like, each scene's car put together a little
+differently.
+"""
 
 from typing import NamedTuple
 
@@ -16,7 +18,9 @@ TRIGGER_US = {'cam_front_left': -43_000, 'cam_front': -35_000, 'cam_front_right'
 
 
 class Mount(NamedTuple):
-    """Where a camera sits and looks: ego frame, metres, degrees; focal length in full-size pixels."""
+    """Where a camera sits and looks: ego frame, metres, degrees; focal length in full-size
+    pixels.
+    """
 
     xyz: tuple
     yaw: float
@@ -67,7 +71,9 @@ def _camera(rng, mount, lift, width, height):
 
 
 def build_rig(rng, width=FULL_WIDTH, height=FULL_HEIGHT):
-    """A random car; images of another size see the same field of view (height = width * 9 / 16)."""
+    """A random car; images of another size see the same field of view (height = width * 9 /
+    16).
+    """
     lift = float(rng.normal(0.0, 0.06))
     gain = float(rng.uniform(0.9, 1.1))
     cameras = {camera: _camera(rng, MOUNTS[camera], lift, width, height) for camera in CAMERAS}

@@ -1,7 +1,7 @@
 """A street network: a warped 3x3 grid of streets, its lanes, and the turns that join them.
 
-Built in a local frame in which every street meets its junctions at right angles (streets bend between
-the junctions); `Network.moved` turns it and, for left-hand traffic, mirrors it.
+Built in a local frame in which every street meets its junctions at right angles (streets bend
+between the junctions); `Network.moved` turns it and, for left-hand traffic, mirrors it.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +24,8 @@ class Street(NamedTuple):
 
     lanes: int          # per direction
     lane_width: float   # [m]
-    strips: tuple       # widths of the parking strip on the left and right of increasing x or y [m], 0 = none
+    # widths of the parking strip on the left and right of increasing x or y [m], 0 = none
+    strips: tuple
     yellow_centre: bool
 
     @property
@@ -74,7 +75,9 @@ class Junction(NamedTuple):
 
 @dataclass(frozen=True)
 class Network:
-    """Streets, lanes and turns; `linear` (2, 2) and `origin` (2,) map the local frame into the world."""
+    """Streets, lanes and turns; `linear` (2, 2) and `origin` (2,) map the local frame into the
+    world.
+    """
 
     junctions: list
     roads: list
@@ -89,11 +92,13 @@ class Network:
         return np.asarray(points, dtype=np.float64) @ self.linear.T + self.origin
 
     def moved(self, angle, mirrored, origin=(0.0, 0.0)):
-        """The same network turned by `angle`, with its middle at `origin` and, if `mirrored`, with traffic
-        on the left."""
+        """The same network turned by `angle`, with its middle at `origin` and, if `mirrored`, with
+        traffic on the left."""
         c, s = np.cos(angle), np.sin(angle)
         linear = np.array([[c, -s], [s, c]]) @ np.diag([1.0, -1.0 if mirrored else 1.0])
-        return replace(self, linear=linear, origin=np.asarray(origin, dtype=float), mirrored=mirrored)
+        return replace(
+            self, linear=linear, origin=np.asarray(origin, dtype=float), mirrored=mirrored
+        )
 
     def turns_from(self, lane):
         """Turns that start at the end of a lane (index)."""
@@ -188,8 +193,18 @@ def _lanes(roads):
         for k in range(road.street.lanes):
             outermost = k == road.street.lanes - 1
             across = (k + 0.5) * road.street.lane_width
-            lanes.append(Lane(resample(offset(road.centre, -across)), number, road.axis, k, outermost,
-                              road.ends[0], road.ends[1], step))
+            lanes.append(
+                Lane(
+                    resample(offset(road.centre, -across)),
+                    number,
+                    road.axis,
+                    k,
+                    outermost,
+                    road.ends[0],
+                    road.ends[1],
+                    step,
+                )
+            )
             lanes.append(Lane(resample(offset(road.centre, across)[::-1]), number, road.axis, k,
                               outermost, road.ends[1], road.ends[0], (-step[0], -step[1])))
     return lanes

@@ -40,8 +40,8 @@ def scene_name(index):
 
 
 def weather_of(seed, index):
-    """Weather of a scene: of twenty in a row 3 are at night, 3 in rain (1 of them both), 4 overcast;
-    a dataset's first scene is always a dry day."""
+    """Weather of a scene: of twenty in a row 3 are at night, 3 in rain (1 of them both), 4
+    overcast; a dataset's first scene is always a dry day."""
     block, place = divmod(index, 20)
     order = np.random.default_rng([seed, 77, block]).permutation(20)
     if block == 0:
@@ -74,7 +74,9 @@ def _describe(traffic, weather):
         (*traffic.kinds, 'straight')[0]])
     if (speed < 0.1).any():
         words.append('wait at intersection')
-    text = ', '.join((['Night'] if weather.night else []) + (['Rain'] if weather.rain else []) + words)
+    text = ', '.join(
+        (['Night'] if weather.night else []) + (['Rain'] if weather.rain else []) + words
+    )
     return text[0].upper() + text[1:]
 
 
@@ -93,6 +95,14 @@ def build_scenario(seed, index, seconds=20.0, width=rigs.FULL_WIDTH, height=rigs
     town = build_town(network, np.random.default_rng([seed, 3, index]), ego_points)
     traffic = populate(town, np.random.default_rng([seed, 4, index]), ego, ego_points, seconds)
     weather = weather_of(seed, index)
-    return Scenario(scene_name(index), index, EPOCH_US + SCENE_GAP_US * index, seconds, town, traffic,
-                    rigs.build_rig(np.random.default_rng([seed, 5, index]), width, height), weather,
-                    _describe(traffic, weather))
+    return Scenario(
+        scene_name(index),
+        index,
+        EPOCH_US + SCENE_GAP_US * index,
+        seconds,
+        town,
+        traffic,
+        rigs.build_rig(np.random.default_rng([seed, 5, index]), width, height),
+        weather,
+        _describe(traffic, weather),
+    )

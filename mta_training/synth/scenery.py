@@ -7,17 +7,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mta_training.synth.facades import FACADES, facade_textures, leaf_texture
 from mta_training.synth.solids import SolidBuilder
 
-FACADES = 8
-TILE = 64
 STOREY_M, BAY_M = 3.1, 3.0
-WALL_COLOURS = ((.46, .30, .22), (.55, .50, .42), (.36, .20, .15), (.60, .58, .54), (.42, .44, .46),
-                (.58, .46, .30), (.30, .34, .38), (.50, .40, .34))
 (STEEL, WOOD, LAMP_HEAD, BLACK, RED, AMBER, GREEN, BLUE, SIGN_WHITE, SIGN_YELLOW, ROOF) = range(11)
-_ALBEDO = np.array([(.20, .21, .22), (.11, .075, .05), (.6, .6, .6), (.02, .02, .02), (.5, .03, .03),
-                    (.5, .3, .02), (.03, .35, .12), (.03, .12, .42), (.75, .75, .75), (.75, .55, .04),
-                    (.20, .12, .10)])
+_ALBEDO = np.array(
+    [
+        (0.20, 0.21, 0.22),
+        (0.11, 0.075, 0.05),
+        (0.6, 0.6, 0.6),
+        (0.02, 0.02, 0.02),
+        (0.5, 0.03, 0.03),
+        (0.5, 0.3, 0.02),
+        (0.03, 0.35, 0.12),
+        (0.03, 0.12, 0.42),
+        (0.75, 0.75, 0.75),
+        (0.75, 0.55, 0.04),
+        (0.20, 0.12, 0.10),
+    ]
+)
 
 
 class Item(NamedTuple):
@@ -31,88 +40,30 @@ class Item(NamedTuple):
     last_clump: int
 
 
+class Walls(NamedTuple):
+    """Triangles of all standing things."""
+
+    vertices: np.ndarray  # (V, 3) float64 world
+    triangles: np.ndarray  # (T, 3) int32
+    colours: np.ndarray  # (T, 3, 3) float32 light (or, on facades, what multiplies the texture)
+    texture: np.ndarray  # (T, 3, 2) float32 bays and storeys
+    styles: np.ndarray  # (T,) int32 facade, -1 = plain
+    seeds: np.ndarray  # (T,) int32, of each wall's windows
+
+
 class Scenery(NamedTuple):
     """All standing things of a world, ready to draw."""
 
-    centres: np.ndarray     # (N, 3) bounding spheres
-    radii: np.ndarray       # (N,)
-    spans: np.ndarray       # (N, 4) int64: first, last triangle; first, last clump
-    vertices: np.ndarray    # (V, 3) float64 world
-    triangles: np.ndarray   # (T, 3) int32
-    colours: np.ndarray     # (T, 3, 3) float32 light (or, on facades, what multiplies the texture)
-    texture: np.ndarray     # (T, 3, 2) float32 bays and storeys
-    styles: np.ndarray      # (T,) int32 facade, -1 = plain
-    seeds: np.ndarray       # (T,) int32
-    clumps: np.ndarray      # (C, 4) float64 x, y, z, radius
-    tints: np.ndarray       # (C, 3) float32
-    flips: np.ndarray       # (C,) bool
-    glows: np.ndarray       # (G, 6) float64 x, y, z, r, g, b of lamps seen at night
-    facade: np.ndarray      # (2 * FACADES, 64, 64, 4) float32
-    leaves: np.ndarray      # (128, 128, 2) float32
-
-
-def facade_textures(seed):
-    """(2 * FACADES, 64, 64, 4) float32: wall albedo and pane share of a ground floor and an upper bay."""
-    rng = np.random.default_rng(seed + 53)
-    tiles = np.zeros((2 * FACADES, TILE, TILE, 4), np.float32)
-    for style in range(FACADES):
-        colour = np.array(WALL_COLOURS[style]) * rng.uniform(0.8, 1.15)
-        for upper in (0, 1):
-            tiles[2 * style + upper] = _facade_tile(rng, colour, style, upper)
-    return tiles
-
-
-def _facade_tile(rng, colour, style, upper):
-    """Rows grow with height, columns along the wall."""
-    tile = np.zeros((TILE, TILE, 4))
-    tile[..., :3] = colour * (1.0 + 0.05 * rng.standard_normal((TILE, TILE, 1)))
-    if style in (0, 2):                                            # brick courses
-        tile[::4, :, :3] *= 0.86
-    tile[60:, :, :3] *= 0.72                                       # string course
-    tile[58:60, :, :3] *= 1.12
-    if upper:
-        window = {0: (18, 46, 20, 44), 1: (16, 50, 14, 50), 2: (18, 48, 24, 42), 3: (14, 54, 4, 60),
-                  4: (10, 56, 2, 62), 5: (16, 48, 18, 46), 6: (4, 58, 3, 61), 7: (18, 48, 16, 48)}[style]
-    else:
-        window = {0: (4, 46, 6, 58), 1: (4, 48, 8, 56), 2: (6, 44, 12, 52), 3: (2, 52, 3, 61),
-                  4: (2, 54, 2, 62), 5: (4, 44, 22, 44), 6: (2, 56, 2, 62), 7: (4, 46, 6, 58)}[style]
-        tile[..., :3] *= 0.82
-        tile[50:56, 2:62, :3] = np.array(((.25, .05, .05), (.05, .12, .25), (.06, .2, .1), (.3, .3, .3),
-                                          (.1, .1, .12), (.35, .25, .1), (.12, .12, .14), (.3, .1, .2)))[style]
-    low, high, left, right = window
-    tile[max(low - 2, 0):high + 2, max(left - 2, 0):right + 2, :3] = (.52, .51, .49)      # frame
-    sky = np.linspace(0.07, 0.22, high - low)[:, None, None]
-    tile[low:high, left:right, :3] = sky * np.array([0.8, 0.92, 1.0])
-    tile[low:high, left:right, 3] = 1.0
-    middle = (left + right) // 2
-    tile[low:high, middle - 1:middle + 1] = (.45, .45, .44, 0.0)
-    if upper and style in (0, 2, 5, 7):
-        bar = low + (high - low) * 2 // 3
-        tile[bar:bar + 2, left:right] = (.45, .45, .44, 0.0)
-    if upper:
-        tile[max(low - 4, 0):max(low - 2, 0), left - 2:right + 2, :3] = colour * 0.45        # sill's shadow
-    return tile
-
-
-def leaf_texture(seed, size=128):
-    """(size, size, 2) float32 brightness and coverage of a clump of leaves; row 0 is its top."""
-    rng = np.random.default_rng(seed + 61)
-    texture = np.zeros((size, size, 2), np.float32)
-    count = 900
-    angle, reach = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count)) * 0.46
-    x, y = 0.5 + reach * np.cos(angle), 0.5 + reach * np.sin(angle)
-    rows, columns = np.mgrid[:size, :size] / size
-    for k in np.argsort(-y):                                       # upper leaves cover lower ones
-        spread, tilt = rng.uniform(0.014, 0.034), rng.uniform(0, np.pi)
-        r0, r1 = max(int((y[k] - .05) * size), 0), min(int((y[k] + .05) * size) + 1, size)
-        c0, c1 = max(int((x[k] - .05) * size), 0), min(int((x[k] + .05) * size) + 1, size)
-        dy, dx = rows[r0:r1, c0:c1] - y[k], columns[r0:r1, c0:c1] - x[k]
-        a, b = dx * np.cos(tilt) + dy * np.sin(tilt), -dx * np.sin(tilt) + dy * np.cos(tilt)
-        inside = (a / spread) ** 2 + (b / (spread * 0.55)) ** 2 < 1.0
-        shade = 1.15 - 0.85 * y[k] + rng.normal(0, 0.13) - 0.25 * (x[k] - 0.5)
-        texture[r0:r1, c0:c1, 0][inside] = max(shade, 0.12)
-        texture[r0:r1, c0:c1, 1][inside] = 1.0
-    return texture
+    centres: np.ndarray  # (N, 3) bounding spheres
+    radii: np.ndarray  # (N,)
+    spans: np.ndarray  # (N, 4) int64: first, last triangle; first, last clump
+    walls: Walls
+    clumps: np.ndarray  # (C, 4) float64 x, y, z, radius
+    tints: np.ndarray  # (C, 3) float32
+    flips: np.ndarray  # (C,) bool
+    glows: np.ndarray  # (G, 6) float64 x, y, z, r, g, b of lamps seen at night
+    facade: np.ndarray  # (2 * FACADES, 64, 64, 4) float32
+    leaves: np.ndarray  # (128, 128, 2) float32
 
 
 class _Collector:
@@ -152,8 +103,9 @@ class _Collector:
 
     def close(self, centre, radius, start):
         """Record what was added since `start` = (triangles, clumps) as one item."""
-        self.items.append(Item(tuple(centre), radius, start[0], len(self.triangles), start[1],
-                               len(self.clumps)))
+        self.items.append(
+            Item(tuple(centre), radius, start[0], len(self.triangles), start[1], len(self.clumps))
+        )
 
     @property
     def mark(self):
@@ -175,12 +127,20 @@ def _add_building(out, building):
         bottom = out.lit((1, 1, 1), normal, 1.0, 0.62)
         top = out.lit((1, 1, 1), normal, 1.0)
         points = [(*a, 0.0), (*b, 0.0), (*b, height), (*a, height)]
-        out.polygon(np.array(points), [bottom, bottom, top, top],
-                    [(0, 0), (bays, 0), (bays, storeys), (0, storeys)], style, building.style * 4 + k)
+        out.polygon(
+            np.array(points),
+            [bottom, bottom, top, top],
+            [(0, 0), (bays, 0), (bays, storeys), (0, storeys)],
+            style,
+            building.style * 4 + k,
+        )
     _add_roof(out, base, height, building.style)
     middle = base.mean(0)
-    out.close((*middle, height / 2), float(np.hypot(np.hypot(*(base - middle).T).max(), height / 2)) + 2.0,
-              start)
+    out.close(
+        (*middle, height / 2),
+        float(np.hypot(np.hypot(*(base - middle).T).max(), height / 2)) + 2.0,
+        start,
+    )
 
 
 def _add_roof(out, base, height, style):
@@ -195,8 +155,12 @@ def _add_roof(out, base, height, style):
         ridge = [(ring[1] + ring[2]) / 2, (ring[3] + ring[0]) / 2]
         eaves = [np.array([*p, height]) for p in ring]
         tops = [np.array([*p, height + rise]) for p in ridge]
-        faces = ([eaves[0], eaves[1], tops[0], tops[1]], [eaves[2], eaves[3], tops[1], tops[0]],
-                 [eaves[1], eaves[2], tops[0]], [eaves[3], eaves[0], tops[1]])
+        faces = (
+            [eaves[0], eaves[1], tops[0], tops[1]],
+            [eaves[2], eaves[3], tops[1], tops[0]],
+            [eaves[1], eaves[2], tops[0]],
+            [eaves[3], eaves[0], tops[1]],
+        )
         for face in faces:
             points = np.array(face)
             normal = np.cross(points[1] - points[0], points[2] - points[0])
@@ -208,18 +172,20 @@ def _add_roof(out, base, height, style):
     for k in range(4):
         a, b = grown[k], grown[(k + 1) % 4]
         normal = np.array([(b - a)[1], -(b - a)[0], 0.0]) / max(np.hypot(*(b - a)), 1e-6)
-        light = out.lit((.36, .35, .33), normal, 1.0)
+        light = out.lit((0.36, 0.35, 0.33), normal, 1.0)
         out.polygon(np.array([(*a, low), (*b, low), (*b, high), (*a, high)]), [light] * 4)
-        dark = out.lit((.36, .35, .33), np.array([0, 0, -1.0]), 0.0)
+        dark = out.lit((0.36, 0.35, 0.33), np.array([0, 0, -1.0]), 0.0)
         inner = base[k], base[(k + 1) % 4]
-        out.polygon(np.array([(*a, low), (*inner[0], low), (*inner[1], low), (*b, low)]), [dark] * 4)
+        out.polygon(
+            np.array([(*a, low), (*inner[0], low), (*inner[1], low), (*b, low)]), [dark] * 4
+        )
 
 
 def _add_solid(out, builder, world_from_item, emission=None):
     """Bake a builder's polygons (materials index _ALBEDO) at a place."""
     foot = world_from_item[:2, 3]
     share = out.sun_share_at(foot[0], foot[1])
-    for points, material, _, _ in builder._polygons:
+    for points, material, _, _ in builder.polygons:
         placed = points @ world_from_item[:3, :3].T + world_from_item[:3, 3]
         normal = np.cross(placed[1] - placed[0], placed[2] - placed[0])
         normal /= max(np.linalg.norm(normal), 1e-9)
@@ -237,56 +203,69 @@ def _placed(pole):
 def _add_lamp(out, pole):
     start, builder = out.mark, SolidBuilder()
     height = pole.height
-    builder.cylinder((0, 0, 0), (0, 0, 1.0), .12, STEEL, 8)
-    builder.cylinder((0, 0, 1.0), (0, 0, height - .3), .075, STEEL, 8, end_radius=.05)
-    builder.cylinder((0, 0, height - .35), (1.5, 0, height), .045, STEEL, 6)
-    builder.box((1.3, -.14, height - .06), (2.0, .14, height + .08), STEEL)
-    builder.box((1.4, -.11, height - .10), (1.95, .11, height - .06), LAMP_HEAD)
+    builder.cylinder((0, 0, 0), (0, 0, 1.0), 0.12, STEEL, 8)
+    builder.cylinder((0, 0, 1.0), (0, 0, height - 0.3), 0.075, STEEL, 8, end_radius=0.05)
+    builder.cylinder((0, 0, height - 0.35), (1.5, 0, height), 0.045, STEEL, 6)
+    builder.box((1.3, -0.14, height - 0.06), (2.0, 0.14, height + 0.08), STEEL)
+    builder.box((1.4, -0.11, height - 0.10), (1.95, 0.11, height - 0.06), LAMP_HEAD)
     night = float(out.light.night)
     placed = _placed(pole)
     _add_solid(out, builder, placed, {LAMP_HEAD: np.array([6.0, 4.6, 2.6]) * night})
     if night:
-        out.glows.append((*(placed @ np.array([1.65, 0, height - .1, 1]))[:3], 1.0, .74, .42))
-    out.close((*pole.xy, height / 2), height * .7 + 1.5, start)
+        out.glows.append((*(placed @ np.array([1.65, 0, height - 0.1, 1]))[:3], 1.0, 0.74, 0.42))
+    out.close((*pole.xy, height / 2), height * 0.7 + 1.5, start)
 
 
 def _add_traffic_light(out, pole):
     start, builder = out.mark, SolidBuilder()
     height = pole.height
-    builder.cylinder((0, 0, 0), (0, 0, height), .07, STEEL, 8)
-    builder.box((.02, -.17, height - 1.0), (.26, .17, height), BLACK)
+    builder.cylinder((0, 0, 0), (0, 0, height), 0.07, STEEL, 8)
+    builder.box((0.02, -0.17, height - 1.0), (0.26, 0.17, height), BLACK)
     lit = pole.style % 3
     for k, colour in enumerate((RED, AMBER, GREEN)):
-        z = height - .18 - .32 * k
+        z = height - 0.18 - 0.32 * k
         angles = np.arange(10) * 2 * np.pi / 10
-        ring = np.c_[np.full(10, .265), .115 * np.cos(angles), z + .115 * np.sin(angles)]
+        ring = np.c_[np.full(10, 0.265), 0.115 * np.cos(angles), z + 0.115 * np.sin(angles)]
         builder.polygon(ring, colour if k == lit else BLACK, away_from=(0, 0, z))
-        builder.box((.26, -.13, z + .1), (.4, .13, z + .14), BLACK)
+        builder.box((0.26, -0.13, z + 0.1), (0.4, 0.13, z + 0.14), BLACK)
     strength = 1.6 if not out.light.night else 1.2
-    glow = {RED: (strength, .08, .05), AMBER: (strength, .7 * strength, .05), GREEN: (.05, strength, .5 * strength)}
+    glow = {
+        RED: (strength, 0.08, 0.05),
+        AMBER: (strength, 0.7 * strength, 0.05),
+        GREEN: (0.05, strength, 0.5 * strength),
+    }
     placed = _placed(pole)
     _add_solid(out, builder, placed, glow)
     if out.light.night:
-        colour = ((1, .1, .08), (1, .6, .1), (.1, 1, .5))[lit]
-        out.glows.append((*(placed @ np.array([.4, 0, height - .18 - .32 * lit, 1]))[:3], *colour))
-    out.close((*pole.xy, height / 2), height * .6 + .5, start)
+        colour = ((1, 0.1, 0.08), (1, 0.6, 0.1), (0.1, 1, 0.5))[lit]
+        out.glows.append(
+            (*(placed @ np.array([0.4, 0, height - 0.18 - 0.32 * lit, 1]))[:3], *colour)
+        )
+    out.close((*pole.xy, height / 2), height * 0.6 + 0.5, start)
 
 
 def _add_sign(out, pole):
     start, builder = out.mark, SolidBuilder()
     height, kind = pole.height, pole.style % 4
-    builder.cylinder((-.05, 0, 0), (-.05, 0, height), .035, STEEL, 6)
+    builder.cylinder((-0.05, 0, 0), (-0.05, 0, height), 0.035, STEEL, 6)
     sides = (12, 3, 4, 4)[kind]
     turn = (0.0, np.pi / 2, np.pi / 4, 0.0)[kind]
     angles = np.arange(sides) * 2 * np.pi / sides + turn
-    rim, face = ((RED, SIGN_WHITE), (RED, SIGN_WHITE), (SIGN_WHITE, BLUE), (SIGN_WHITE, SIGN_YELLOW))[kind]
-    for radius, x, material in ((.36, .0, rim), (.27, .01, face)):
-        ring = np.c_[np.full(sides, x), radius * np.cos(angles), height - .36 + radius * np.sin(angles)]
-        builder.polygon(ring, material, away_from=(-1, 0, height - .36))
+    rim, face = (
+        (RED, SIGN_WHITE),
+        (RED, SIGN_WHITE),
+        (SIGN_WHITE, BLUE),
+        (SIGN_WHITE, SIGN_YELLOW),
+    )[kind]
+    for radius, x, material in ((0.36, 0.0, rim), (0.27, 0.01, face)):
+        ring = np.c_[
+            np.full(sides, x), radius * np.cos(angles), height - 0.36 + radius * np.sin(angles)
+        ]
+        builder.polygon(ring, material, away_from=(-1, 0, height - 0.36))
         if material == rim:
-            builder.polygon(ring - (.02, 0, 0), STEEL, away_from=(1, 0, height - .36))
+            builder.polygon(ring - (0.02, 0, 0), STEEL, away_from=(1, 0, height - 0.36))
     _add_solid(out, builder, _placed(pole))
-    out.close((*pole.xy, height / 2), height * .6 + .4, start)
+    out.close((*pole.xy, height / 2), height * 0.6 + 0.4, start)
 
 
 def _add_plant(out, pole):
@@ -298,32 +277,54 @@ def _add_plant(out, pole):
     share = out.sun_share_at(*pole.xy)
     if tree:
         builder = SolidBuilder()
-        builder.cylinder((0, 0, 0), (0, 0, height * .55), .03 * height ** .9, WOOD, 7, end_radius=.015 * height)
+        builder.cylinder(
+            (0, 0, 0),
+            (0, 0, height * 0.55),
+            0.03 * height**0.9,
+            WOOD,
+            7,
+            end_radius=0.015 * height,
+        )
         _add_solid(out, builder, _placed(pole))
     hue = rng.uniform(0, 1)
-    albedo = np.array([.10 + .07 * hue, .17 + .02 * hue, .04]) * rng.uniform(.75, 1.15)
-    middle, reach = (height * .68, height * .24) if tree else (height * .5, height * .45)
+    albedo = np.array([0.10 + 0.07 * hue, 0.17 + 0.02 * hue, 0.04]) * rng.uniform(0.75, 1.15)
+    middle, reach = (height * 0.68, height * 0.24) if tree else (height * 0.5, height * 0.45)
     if not tree:
         share = 1.0
     for k in range(9 if tree else 4):
         offset = rng.normal(0, 1, 3)
-        offset *= reach * rng.uniform(.55, 1.0) / np.linalg.norm(offset)
+        offset *= reach * rng.uniform(0.55, 1.0) / np.linalg.norm(offset)
         if k == 0:
             offset *= 0.0
-        centre = np.array([*pole.xy, middle]) + offset * ((1, 1, .95) if tree else (1.1, 1.1, .35))
+        centre = np.array([*pole.xy, middle]) + offset * (
+            (1, 1, 0.95) if tree else (1.1, 1.1, 0.35)
+        )
         towards = offset / max(np.linalg.norm(offset), 1e-6)
         light = out.light
-        ambient = light.bounce * .4 + (light.sky - light.bounce * .4) * (.5 + .45 * towards[2])
-        sun = light.sun * (.30 + .30 * float(towards @ light.to_sun)) * (.35 + .65 * max(share, 0.6))
-        tint = albedo * 1.5 * (ambient + sun + light.lamp * .10)
-        radius = reach * (.62 if k else .8)
-        out.clump((centre[0], centre[1], max(centre[2], radius * .8)), radius * rng.uniform(.85, 1.2), tint,
-                  bool(rng.integers(2)))
-    out.close((*pole.xy, height / 2), height * .75 + .5, start)
+        ambient = light.bounce * 0.4 + (light.sky - light.bounce * 0.4) * (0.5 + 0.45 * towards[2])
+        sun = (
+            light.sun
+            * (0.30 + 0.30 * float(towards @ light.to_sun))
+            * (0.35 + 0.65 * max(share, 0.6))
+        )
+        tint = albedo * 1.5 * (ambient + sun + light.lamp * 0.10)
+        radius = reach * (0.62 if k else 0.8)
+        out.clump(
+            (centre[0], centre[1], max(centre[2], radius * 0.8)),
+            radius * rng.uniform(0.85, 1.2),
+            tint,
+            bool(rng.integers(2)),
+        )
+    out.close((*pole.xy, height / 2), height * 0.75 + 0.5, start)
 
 
-_ADD = {'lamp': _add_lamp, 'traffic_light': _add_traffic_light, 'sign': _add_sign, 'tree': _add_plant,
-        'bush': _add_plant}
+_ADD = {
+    'lamp': _add_lamp,
+    'traffic_light': _add_traffic_light,
+    'sign': _add_sign,
+    'tree': _add_plant,
+    'bush': _add_plant,
+}
 
 
 def make_scenery(world, weather, light, sun_share_at):
@@ -333,17 +334,31 @@ def make_scenery(world, weather, light, sun_share_at):
         _add_building(out, building)
     for pole in world.poles:
         if pole.kind not in _ADD:
-            raise ValueError(f'pole kind {pole.kind!r} cannot be drawn; expected one of {", ".join(_ADD)}.')
+            raise ValueError(
+                f'pole kind {pole.kind!r} cannot be drawn; expected one of {", ".join(_ADD)}.'
+            )
         _ADD[pole.kind](out, pole)
 
     def stacked(values, shape, dtype):
         return np.array(values, dtype).reshape(shape)
 
+    walls = Walls(
+        stacked(out.vertices, (-1, 3), np.float64),
+        stacked(out.triangles, (-1, 3), np.int32),
+        stacked(out.colours, (-1, 3, 3), np.float32),
+        stacked(out.texture, (-1, 3, 2), np.float32),
+        np.array(out.styles, np.int32),
+        np.array(out.seeds, np.int32),
+    )
     return Scenery(
-        stacked([k.centre for k in out.items], (-1, 3), np.float64), np.array([k.radius for k in out.items]),
-        stacked([k[2:] for k in out.items], (-1, 4), np.int64), stacked(out.vertices, (-1, 3), np.float64),
-        stacked(out.triangles, (-1, 3), np.int32), stacked(out.colours, (-1, 3, 3), np.float32),
-        stacked(out.texture, (-1, 3, 2), np.float32), np.array(out.styles, np.int32),
-        np.array(out.seeds, np.int32), stacked(out.clumps, (-1, 4), np.float64),
-        stacked(out.tints, (-1, 3), np.float32), np.array(out.flips, bool),
-        stacked(out.glows, (-1, 6), np.float64), facade_textures(weather.seed), leaf_texture(weather.seed))
+        stacked([k.centre for k in out.items], (-1, 3), np.float64),
+        np.array([k.radius for k in out.items]),
+        stacked([k[2:] for k in out.items], (-1, 4), np.int64),
+        walls,
+        stacked(out.clumps, (-1, 4), np.float64),
+        stacked(out.tints, (-1, 3), np.float32),
+        np.array(out.flips, bool),
+        stacked(out.glows, (-1, 6), np.float64),
+        facade_textures(weather.seed),
+        leaf_texture(weather.seed),
+    )

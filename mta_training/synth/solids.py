@@ -1,7 +1,7 @@
 """Triangle solids: a builder of simple shapes and the mesh it makes.
 
-A mesh fills the unit box: x in [-0.5, 0.5] (front = +x), y in [-0.5, 0.5] (left = +y), z in [0, 1],
-so that a box of any size is filled exactly by scaling.
+A mesh fills the unit box: x in [-0.5, 0.5] (front = +x), y in [-0.5, 0.5] (left = +y), z in
+[0, 1], so that a box of any size is filled exactly by scaling.
 """
 
 from typing import NamedTuple
@@ -12,27 +12,39 @@ import numpy as np
 class Joint(NamedTuple):
     """A part of a mesh that turns about its own pivot."""
 
-    kind: str             # 'body' | 'roll' | 'steer' | 'leg' | 'counter_leg' | 'pedal'
-    pivot: tuple          # unit-box coordinates
+    kind: str  # 'body' | 'roll' | 'steer' | 'leg' | 'counter_leg'
+    pivot: tuple  # unit-box coordinates
+
+
+class Solid(NamedTuple):
+    """The triangles of one drawable thing in the unit box."""
+
+    vertices: np.ndarray  # (V, 3) float32
+    parts: np.ndarray  # (V,) int32, index into joints
+    triangles: np.ndarray  # (T, 3) int32, counter-clockwise seen from outside
+    normals: (
+        np.ndarray
+    )  # (T, 3, 3) float32, one per corner, to be divided by the size and normalised
+    materials: np.ndarray  # (T,) int32, row of the palette
 
 
 class Mesh(NamedTuple):
-    """One drawable thing in the unit box."""
+    """A solid and how its parts move."""
 
-    vertices: np.ndarray   # (V, 3) float32
-    parts: np.ndarray      # (V,) int32, index into joints
-    triangles: np.ndarray  # (T, 3) int32, counter-clockwise seen from outside
-    normals: np.ndarray    # (T, 3, 3) float32, one per corner, to be divided by the size and normalised
-    materials: np.ndarray  # (T,) int32, row of the palette
-    joints: tuple          # Joint, the first is the body
+    solid: Solid
+    joints: tuple  # Joint, the first is the body
 
 
 def newell_normal(points):
     """Unit normal of a planar polygon (n, 3)."""
     turned = np.roll(points, -1, axis=0)
-    normal = np.array([((points[:, 1] - turned[:, 1]) * (points[:, 2] + turned[:, 2])).sum(),
-                       ((points[:, 2] - turned[:, 2]) * (points[:, 0] + turned[:, 0])).sum(),
-                       ((points[:, 0] - turned[:, 0]) * (points[:, 1] + turned[:, 1])).sum()])
+    normal = np.array(
+        [
+            ((points[:, 1] - turned[:, 1]) * (points[:, 2] + turned[:, 2])).sum(),
+            ((points[:, 2] - turned[:, 2]) * (points[:, 0] + turned[:, 0])).sum(),
+            ((points[:, 0] - turned[:, 0]) * (points[:, 1] + turned[:, 1])).sum(),
+        ]
+    )
     length = np.linalg.norm(normal)
     return normal / length if length > 1e-12 else np.array([0.0, 0.0, 1.0])
 
@@ -40,12 +52,12 @@ def newell_normal(points):
 class SolidBuilder:
     """Collects polygons in metres and turns them into a `Mesh`.
 
-    Every polygon is turned to look away from the middle of the shape it belongs to, so that builders
-    of shapes need not think about winding.
+    Every polygon is turned to look away from the middle of the shape it belongs to, so that
+    builders of shapes need not think about winding.
     """
 
     def __init__(self):
-        self._polygons = []     # (points (n, 3), material, part, smoothing group)
+        self.polygons = []  # (points (n, 3), material, part, smoothing group)
         self.joints = [Joint('body', (0.0, 0.0, 0.0))]
         self._part = 0
         self._group = 0
@@ -66,7 +78,7 @@ class SolidBuilder:
             outwards = points.mean(0) - np.asarray(away_from)
             if newell_normal(points) @ outwards < 0:
                 points = points[::-1]
-        self._polygons.append((points, material, self._part, group))
+        self.polygons.append((points, material, self._part, group))
 
     def loft(self, rings, materials, caps=None, smooth=True):
         """Skin over closed rings.
@@ -81,7 +93,7 @@ class SolidBuilder:
         self._group += 1
         group = self._group if smooth else 0
         for s in range(stations - 1):
-            middle = rings[s:s + 2].mean((0, 1))
+            middle = rings[s : s + 2].mean((0, 1))
             for p in range(count):
                 q = (p + 1) % count
                 quad = [rings[s, p], rings[s, q], rings[s + 1, q], rings[s + 1, p]]
@@ -130,25 +142,40 @@ class SolidBuilder:
         """A ball squeezed to three radii."""
         angles = np.arange(sides) * 2 * np.pi / sides
         levels = np.linspace(-np.pi / 2, np.pi / 2, rings + 1)
-        unit = np.stack([np.outer(np.cos(levels), np.cos(angles)),
-                         np.outer(np.cos(levels), np.sin(angles)),
-                         np.repeat(np.sin(levels)[:, None], sides, 1)], -1)
+        unit = np.stack(
+            [
+                np.outer(np.cos(levels), np.cos(angles)),
+                np.outer(np.cos(levels), np.sin(angles)),
+                np.repeat(np.sin(levels)[:, None], sides, 1),
+            ],
+            -1,
+        )
         self.loft(np.asarray(centre) + unit * np.asarray(radii), material)
 
     def patch(self, centre, along, up, material, away_from):
         """A flat rectangle given by its middle and its two half axes."""
         centre, along, up = (np.asarray(k, dtype=np.float64) for k in (centre, along, up))
-        self.polygon([centre + along + up, centre - along + up, centre - along - up,
-                      centre + along - up], material, away_from)
+        self.polygon(
+            [centre + along + up, centre - along + up, centre - along - up, centre + along - up],
+            material,
+            away_from,
+        )
 
-    def mesh(self, crease=0.6):
-        """The unit-box `Mesh`; corners whose faces differ by less than acos(crease) are smoothed."""
-        points = np.concatenate([polygon[0] for polygon in self._polygons])
-        low, high = points.min(0), points.max(0)
+    def extent(self):
+        """Lowest and highest corner (3,) of everything added so far."""
+        points = np.concatenate([polygon[0] for polygon in self.polygons])
+        return points.min(0), points.max(0)
+
+    def mesh(self, extent=None, crease=0.6):
+        """The unit-box `Mesh`; corners whose faces differ by less than acos(crease) are smoothed.
+
+        extent  low and high corner (3,) that become the unit box; None = what was added fills it
+        """
+        low, high = (np.asarray(k, dtype=np.float64) for k in extent or self.extent())
         size = high - low
         vertices, parts, triangles, normals, materials = [], [], [], [], []
         smooth = self._corner_normals(crease)
-        for (polygon, material, part, _), corners in zip(self._polygons, smooth):
+        for (polygon, material, part, _), corners in zip(self.polygons, smooth):
             base = len(vertices)
             vertices.extend((polygon - low) / size - (0.5, 0.5, 0.0))
             parts.extend([part] * len(polygon))
@@ -156,22 +183,29 @@ class SolidBuilder:
                 triangles.append((base, base + k, base + k + 1))
                 normals.append(corners[[0, k, k + 1]] * size)
                 materials.append(material)
-        joints = tuple(Joint(j.kind, tuple((np.array(j.pivot) - low) / size - (0.5, 0.5, 0.0)))
-                       for j in self.joints)
-        return Mesh(np.array(vertices, np.float32), np.array(parts, np.int32),
-                    np.array(triangles, np.int32), np.array(normals, np.float32),
-                    np.array(materials, np.int32), joints)
+        joints = tuple(
+            Joint(j.kind, tuple((np.array(j.pivot) - low) / size - (0.5, 0.5, 0.0)))
+            for j in self.joints
+        )
+        solid = Solid(
+            np.array(vertices, np.float32),
+            np.array(parts, np.int32),
+            np.array(triangles, np.int32),
+            np.array(normals, np.float32),
+            np.array(materials, np.int32),
+        )
+        return Mesh(solid, joints)
 
     def _corner_normals(self, crease):
         """Per polygon (n, 3) normals: the mean over faces that meet at the corner in one group."""
-        faces = [newell_normal(points) for points, *_ in self._polygons]
+        faces = [newell_normal(points) for points, *_ in self.polygons]
         meeting = {}
-        for number, (points, _, _, group) in enumerate(self._polygons):
+        for number, (points, _, _, group) in enumerate(self.polygons):
             if group:
                 for point in np.round(points, 4):
                     meeting.setdefault((group, *point), []).append(faces[number])
         result = []
-        for normal, (points, _, _, group) in zip(faces, self._polygons):
+        for normal, (points, _, _, group) in zip(faces, self.polygons):
             corners = np.repeat(normal[None], len(points), 0)
             if group:
                 for k, point in enumerate(np.round(points, 4)):

@@ -3,11 +3,11 @@
 Sizes are w, l, h and quaternions w, x, y, z here, as nuScenes has them.
 """
 
+from contextlib import ExitStack
 import hashlib
 import json
 import os
 import shutil
-from contextlib import ExitStack
 from typing import NamedTuple
 
 import cv2
@@ -17,21 +17,51 @@ from mta_perception.contract import CAMERAS, nuscenes_channel
 from mta_perception.geometry import quaternion_from_rigid
 from mta_training.synth.catalogue import KINDS
 
-TABLES = ('category', 'attribute', 'visibility', 'instance', 'sensor', 'calibrated_sensor', 'ego_pose', 'log',
-          'scene', 'sample', 'sample_data', 'sample_annotation', 'map')
+TABLES = (
+    'category',
+    'attribute',
+    'visibility',
+    'instance',
+    'sensor',
+    'calibrated_sensor',
+    'ego_pose',
+    'log',
+    'scene',
+    'sample',
+    'sample_data',
+    'sample_annotation',
+    'map',
+)
 PER_SCENE = ('instance', 'calibrated_sensor', 'ego_pose', 'log', 'scene', 'sample', 'sample_data',
              'sample_annotation', 'map')
 ATTRIBUTES = ('vehicle.moving', 'vehicle.stopped', 'vehicle.parked', 'cycle.with_rider',
               'cycle.without_rider', 'pedestrian.sitting_lying_down', 'pedestrian.standing',
               'pedestrian.moving')
 CATEGORIES = (
-    'human.pedestrian.adult', 'human.pedestrian.child', 'human.pedestrian.wheelchair',
-    'human.pedestrian.stroller', 'human.pedestrian.personal_mobility', 'human.pedestrian.police_officer',
-    'human.pedestrian.construction_worker', 'animal', 'vehicle.car', 'vehicle.motorcycle',
-    'vehicle.bicycle', 'vehicle.bus.bendy', 'vehicle.bus.rigid', 'vehicle.truck', 'vehicle.construction',
-    'vehicle.emergency.ambulance', 'vehicle.emergency.police', 'vehicle.trailer', 'movable_object.barrier',
-    'movable_object.trafficcone', 'movable_object.pushable_pullable', 'movable_object.debris',
-    'static_object.bicycle_rack')
+    'human.pedestrian.adult',
+    'human.pedestrian.child',
+    'human.pedestrian.wheelchair',
+    'human.pedestrian.stroller',
+    'human.pedestrian.personal_mobility',
+    'human.pedestrian.police_officer',
+    'human.pedestrian.construction_worker',
+    'animal',
+    'vehicle.car',
+    'vehicle.motorcycle',
+    'vehicle.bicycle',
+    'vehicle.bus.bendy',
+    'vehicle.bus.rigid',
+    'vehicle.truck',
+    'vehicle.construction',
+    'vehicle.emergency.ambulance',
+    'vehicle.emergency.police',
+    'vehicle.trailer',
+    'movable_object.barrier',
+    'movable_object.trafficcone',
+    'movable_object.pushable_pullable',
+    'movable_object.debris',
+    'static_object.bicycle_rack',
+)
 MAP_RESOLUTION_M = 0.1       # of map masks, the devkit's default
 
 
@@ -56,17 +86,27 @@ def attribute_of(agent, speed):
 
 def fixed_rows():
     """Tables that are the same in every dataset."""
-    visibility = [{'token': str(k + 1), 'level': f'v{level}', 'description': f'visibility {level} %'}
-                  for k, level in enumerate(('0-40', '40-60', '60-80', '80-100'))]
-    channels = [(nuscenes_channel(camera), 'camera') for camera in CAMERAS] + [('LIDAR_TOP', 'lidar')]
+    visibility = [
+        {'token': str(k + 1), 'level': f'v{level}', 'description': f'visibility {level} %'}
+        for k, level in enumerate(('0-40', '40-60', '60-80', '80-100'))
+    ]
+    channels = [(nuscenes_channel(camera), 'camera') for camera in CAMERAS] + [
+        ('LIDAR_TOP', 'lidar')
+    ]
     return {
-        'category': [{'token': token('category', name), 'name': name, 'description': '', 'index': k}
-                     for k, name in enumerate(CATEGORIES)],
-        'attribute': [{'token': token('attribute', name), 'name': name, 'description': ''}
-                      for name in ATTRIBUTES],
+        'category': [
+            {'token': token('category', name), 'name': name, 'description': '', 'index': k}
+            for k, name in enumerate(CATEGORIES)
+        ],
+        'attribute': [
+            {'token': token('attribute', name), 'name': name, 'description': ''}
+            for name in ATTRIBUTES
+        ],
         'visibility': visibility,
-        'sensor': [{'token': token('sensor', channel), 'channel': channel, 'modality': modality}
-                   for channel, modality in channels],
+        'sensor': [
+            {'token': token('sensor', channel), 'channel': channel, 'modality': modality}
+            for channel, modality in channels
+        ],
     }
 
 
@@ -96,8 +136,15 @@ class SceneTables:
         self.rows = {table: [] for table in PER_SCENE}
         self.annotation_counts = {}
         log, name = self.token('log'), scenario.name
-        self.rows['log'].append({'token': log, 'logfile': log_name(scenario), 'vehicle': 'synthetic',
-                                 'date_captured': '2020-09-13', 'location': 'synthetic-town'})
+        self.rows['log'].append(
+            {
+                'token': log,
+                'logfile': log_name(scenario),
+                'vehicle': 'synthetic',
+                'date_captured': '2020-09-13',
+                'location': 'synthetic-town',
+            }
+        )
         self.rows['map'].append({'token': self.token('map'), 'log_tokens': [log],
                                  'category': 'semantic_prior', 'filename': f'maps/{name}.png'})
         for camera, calibration in scenario.rig.cameras.items():
@@ -118,13 +165,26 @@ class SceneTables:
         """The scene and its keyframes."""
         tokens = [self.token('sample', k) for k in range(len(stamps_us))]
         for k, stamp in enumerate(stamps_us):
-            self.rows['sample'].append({
-                'token': tokens[k], 'timestamp': stamp, 'prev': tokens[k - 1] if k else '',
-                'next': tokens[k + 1] if k + 1 < len(tokens) else '', 'scene_token': self.token('scene')})
-        self.rows['scene'].append({
-            'token': self.token('scene'), 'log_token': self.token('log'), 'nbr_samples': len(tokens),
-            'first_sample_token': tokens[0], 'last_sample_token': tokens[-1],
-            'name': self.scenario.name, 'description': self.scenario.description})
+            self.rows['sample'].append(
+                {
+                    'token': tokens[k],
+                    'timestamp': stamp,
+                    'prev': tokens[k - 1] if k else '',
+                    'next': tokens[k + 1] if k + 1 < len(tokens) else '',
+                    'scene_token': self.token('scene'),
+                }
+            )
+        self.rows['scene'].append(
+            {
+                'token': self.token('scene'),
+                'log_token': self.token('log'),
+                'nbr_samples': len(tokens),
+                'first_sample_token': tokens[0],
+                'last_sample_token': tokens[-1],
+                'name': self.scenario.name,
+                'description': self.scenario.description,
+            }
+        )
 
     def add_shots(self, shots):
         """All files of one channel, in the order of their stamps, each with its ego pose."""
@@ -134,13 +194,22 @@ class SceneTables:
             pose = self.scenario.traffic.world_from_ego(time)
             self.rows['ego_pose'].append({'token': tokens[k], 'timestamp': shot.stamp_us,
                                           **pose_fields(pose)})
-            self.rows['sample_data'].append({
-                'token': tokens[k], 'sample_token': self.token('sample', shot.keyframe),
-                'ego_pose_token': tokens[k], 'calibrated_sensor_token': self.token('calibrated', shot.channel),
-                'timestamp': shot.stamp_us, 'fileformat': 'jpg' if shot.width else 'pcd',
-                'is_key_frame': shot.is_key_frame, 'height': shot.height, 'width': shot.width,
-                'filename': shot.filename, 'prev': tokens[k - 1] if k else '',
-                'next': tokens[k + 1] if k + 1 < len(tokens) else ''})
+            self.rows['sample_data'].append(
+                {
+                    'token': tokens[k],
+                    'sample_token': self.token('sample', shot.keyframe),
+                    'ego_pose_token': tokens[k],
+                    'calibrated_sensor_token': self.token('calibrated', shot.channel),
+                    'timestamp': shot.stamp_us,
+                    'fileformat': 'jpg' if shot.width else 'pcd',
+                    'is_key_frame': shot.is_key_frame,
+                    'height': shot.height,
+                    'width': shot.width,
+                    'filename': shot.filename,
+                    'prev': tokens[k - 1] if k else '',
+                    'next': tokens[k + 1] if k + 1 < len(tokens) else '',
+                }
+            )
 
     def annotation_token(self, instance, keyframe):
         """Token of one object's annotation in one keyframe."""
@@ -168,10 +237,15 @@ class SceneTables:
         for instance, (category, chain) in sorted(self.annotation_counts.items()):
             for a, b in zip(chain, chain[1:]):
                 a['next'], b['prev'] = b['token'], a['token']
-            self.rows['instance'].append({
-                'token': self.token('instance', instance), 'category_token': token('category', category),
-                'nbr_annotations': len(chain), 'first_annotation_token': chain[0]['token'],
-                'last_annotation_token': chain[-1]['token']})
+            self.rows['instance'].append(
+                {
+                    'token': self.token('instance', instance),
+                    'category_token': token('category', category),
+                    'nbr_annotations': len(chain),
+                    'first_annotation_token': chain[0]['token'],
+                    'last_annotation_token': chain[-1]['token'],
+                }
+            )
         return self.rows
 
 
@@ -205,8 +279,8 @@ def dump(value):
 
 
 def splits_of(names, prefix='synth'):
-    """Custom splits for the devkit (1.2 and later): every fifth scene, from the fifth on, is held out for
-    validation.  Of fewer than five scenes the last one is; a single scene is in both."""
+    """Custom splits for the devkit (1.2 and later): every fifth scene, from the fifth on, is held
+    out for validation.  Of fewer than five scenes the last one is; a single scene is in both."""
     held_out = names[4::5] or names[-1:]
     training = [name for name in names if name not in held_out] or list(names)
     return {f'{prefix}_train': training, f'{prefix}_val': held_out, f'{prefix}_all': list(names)}
@@ -226,7 +300,9 @@ def assemble(out, version, parts):
     captions.parent.mkdir(exist_ok=True)
     names = []
     with ExitStack() as stack:
-        files = {table: stack.enter_context(open(draft / f'{table}.json', 'wb')) for table in PER_SCENE}
+        files = {
+            table: stack.enter_context(open(draft / f'{table}.json', 'wb')) for table in PER_SCENE
+        }
         files['captions'] = stack.enter_context(open(captions.with_suffix('.part'), 'wb'))
         for part in parts:
             content = json.loads(part.read_bytes())

@@ -1,7 +1,7 @@
 """Who is in the street and where each of them is at any time.
 
-A scene's agents are fixed or move along a `Path`; `Traffic.states(t)` gives what the renderer and the
-tables need, `Traffic.world_from_ego(t)` the car the cameras ride on.
+A scene's agents are fixed or move along a `Path`; `Traffic.states(t)` gives what the renderer and
+the tables need, `Traffic.world_from_ego(t)` the car the cameras ride on.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,9 @@ class Motion(NamedTuple):
         return Motion(path, *drive, shift, chord)
 
     def along(self, time):
-        """Arc length [m], speed [m/s], acceleration [m/s^2] at times (...): cubic between the steps."""
+        """Arc length [m], speed [m/s], acceleration [m/s^2] at times (...): cubic between the
+        steps.
+        """
         step = self.times[1] - self.times[0]
         position = np.clip((np.asarray(time) - self.times[0]) / step, 0.0, len(self.times) - 1.001)
         k = position.astype(int)
@@ -57,7 +59,8 @@ class Agent(NamedTuple):
     pose: tuple           # x, y, yaw for what never moves, else None
     motion: Motion        # else None
     parked: bool          # of vehicles: at rest for good
-    role: str             # 'parked' | 'driving' | 'towed' | 'walking' | 'crossing' | 'standing' | 'works'
+    # 'parked' | 'driving' | 'towed' | 'walking' | 'crossing' | 'standing' | 'works'
+    role: str
     group: int            # those that belong together (truck and trailer) share it; -1 = none
 
     def footprints(self, times):
@@ -123,7 +126,9 @@ def hermite(u, s0, s1, v0, v1, step):
     m0, m1 = v0 * step, v1 * step
     s = (s0 * (1 + 2 * u) * (1 - u) ** 2 + m0 * u * (1 - u) ** 2
          + s1 * u ** 2 * (3 - 2 * u) + m1 * u ** 2 * (u - 1))
-    speed = (6 * u * (u - 1) * (s0 - s1) + m0 * (1 - 4 * u + 3 * u ** 2) + m1 * u * (3 * u - 2)) / step
+    speed = (
+        6 * u * (u - 1) * (s0 - s1) + m0 * (1 - 4 * u + 3 * u**2) + m1 * u * (3 * u - 2)
+    ) / step
     return s, speed
 
 
@@ -176,6 +181,18 @@ class Traffic:
 def _state(agent, instance, pose, velocity=(0.0, 0.0), steer=0.0, phase=0.0, braking=False):
     look, spec = agent.look, KINDS[agent.look.kind]
     x, y, yaw = (float(value) for value in pose)
-    return ObjectState(instance, spec.class_name, spec.category, look.style, look.colour_name, look.colour,
-                       look.size, rigid_from_yaw(yaw, (x, y, 0.0)), velocity, steer, phase, braking,
-                       look.has_rider)
+    return ObjectState(
+        instance,
+        spec.class_name,
+        spec.category,
+        look.style,
+        look.colour_name,
+        look.colour,
+        look.size,
+        rigid_from_yaw(yaw, (x, y, 0.0)),
+        velocity,
+        steer,
+        phase,
+        braking,
+        look.has_rider,
+    )

@@ -4,7 +4,7 @@ import numpy as np
 from shapely import contains_xy
 
 from mta_training.synth.catalogue import draw
-from mta_training.synth.paths import Path, normals, resample
+from mta_training.synth.paths import Path, resample
 from mta_training.synth.roads import light
 from mta_training.synth.traffic import Agent, Motion
 
@@ -26,15 +26,20 @@ class Kerbs:
         self.town, self.ego_points = town, ego_points
         self._rings = kerb_rings(town, 0.0)
         ends = np.concatenate([crossing.ends for crossing in town.crossings])
-        self._where = np.array([(k, i) for k, ring in enumerate(self._rings) for i in range(len(ring))])
+        self._where = np.array(
+            [(k, i) for k, ring in enumerate(self._rings) for i in range(len(ring))]
+        )
         points = np.concatenate(self._rings)
         self._to_crossing = _nearest(points, ends)
         self._to_ego = _nearest(points, ego_points)
 
     def spot(self, rng, reach, straight_m=3.0):
-        """(point on the kerb, unit vector along it, unit vector away from the road), within `reach` of
-        the ego's way and with `straight_m` metres of straight kerb on either side; None if there is none."""
-        candidates = np.flatnonzero((self._to_ego < reach) & (self._to_crossing > 2.0 + straight_m))
+        """(point on the kerb, unit vector along it, unit vector away from the road), within
+        `reach` of the ego's way and with `straight_m` metres of straight kerb on either side; None
+        if there is none."""
+        candidates = np.flatnonzero(
+            (self._to_ego < reach) & (self._to_crossing > 2.0 + straight_m)
+        )
         span = int(straight_m / 0.5)
         for choice in rng.permutation(candidates):
             k, i = self._where[choice]
@@ -88,7 +93,9 @@ def _stroller(town, rng, rings, ego_points, seconds):
 
 
 def _crosser(town, rng, crossing, rings, seconds):
-    """Agent motion over a crossing when the cross traffic has red, or None where that does not happen."""
+    """Agent motion over a crossing when the cross traffic has red, or None where that does not
+    happen.
+    """
     ends = crossing.ends if rng.random() < 0.5 else crossing.ends[::-1]
     over = (ends[1] - ends[0]) / np.hypot(*(ends[1] - ends[0]))
     aside = np.array([-over[1], over[0]]) * rng.uniform(-1.0, 1.0)
@@ -99,7 +106,9 @@ def _crosser(town, rng, crossing, rings, seconds):
     if not onsets:
         return None
     ring = rings[int(rng.integers(len(rings)))]
-    before, after = (np.hypot(*(ring - e).T).argmin() for e in (ends[0] - over * 2, ends[1] + over * 2))
+    before, after = (
+        np.hypot(*(ring - e).T).argmin() for e in (ends[0] - over * 2, ends[1] + over * 2)
+    )
     if np.hypot(*(ring[before] - ends[0])) > 4.0:
         return None
     other = min(rings, key=lambda r: np.hypot(*(r - ends[1] - over * 2).T).min())
@@ -109,9 +118,12 @@ def _crosser(town, rng, crossing, rings, seconds):
     lead = _stretch(ring, int(before), way, speed * (onset + 3.0) + 6.0)[::-1]
     tail = _stretch(other, after, 1 if rng.random() < 0.5 else -1, speed * seconds + 6.0)
     lead, tail = lead[:-4], tail[4:]
-    path = Path.through(np.concatenate([lead, [ends[0] - over * 0.6 + aside, ends[1] + over * 0.6 + aside],
-                                        tail]))
-    kerb = float(np.hypot(*np.diff(np.concatenate([lead, [ends[0] - over * 0.6 + aside]]), axis=0).T).sum())
+    path = Path.through(
+        np.concatenate([lead, [ends[0] - over * 0.6 + aside, ends[1] + over * 0.6 + aside], tail])
+    )
+    kerb = float(
+        np.hypot(*np.diff(np.concatenate([lead, [ends[0] - over * 0.6 + aside]]), axis=0).T).sum()
+    )
 
     def speeds(s, time, v):
         if time < onset and s > kerb - 0.3:

@@ -5,8 +5,12 @@ import pytest
 
 pytest.importorskip('pycocoevalcap')
 
-from mta_training.caption_metrics import (DescribedObjects, caption_scores,       # noqa: E402
-                                          evaluate_captions, match_captions)
+from mta_training.caption_metrics import (
+    DescribedObjects,
+    caption_scores,
+    evaluate_captions,
+    match_captions,
+)
 
 CAPTIONS = ['red car about 12 meters away in the front left of the ego car is moving quickly',
             'blue truck about 30 meters away in the back of the ego car is not moving',

@@ -2,7 +2,8 @@
 
 import math
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 from mta_training import captions
@@ -11,7 +12,9 @@ from mta_training.captions import Facts, Relation, Thing
 
 def _things():
     def of(noun):
-        colour = st.just('') if captions.NOUNS[noun][1] == 'none' else st.sampled_from(captions.COLOURS)
+        colour = (
+            st.just('') if captions.NOUNS[noun][1] == 'none' else st.sampled_from(captions.COLOURS)
+        )
         rider = st.booleans() if noun in ('motorcycle', 'bicycle') else st.none()
         return st.builds(Thing, st.just(noun), colour, rider)
     return st.sampled_from(list(captions.NOUNS)).flatmap(of)
@@ -60,19 +63,39 @@ def test_what_is_not_of_the_grammar_is_refused(sentence):
         captions.parse(sentence)
 
 
-@pytest.mark.parametrize('degrees, sector', [
-    (0, 'front'), (22, 'front'), (23, 'front left'), (90, 'left'), (135, 'back left'), (180, 'back'),
-    (-180, 'back'), (-157, 'back right'), (-90, 'right'), (-45, 'front right'), (-22, 'front')])
+@pytest.mark.parametrize(
+    'degrees, sector',
+    [
+        (0, 'front'),
+        (22, 'front'),
+        (23, 'front left'),
+        (90, 'left'),
+        (135, 'back left'),
+        (180, 'back'),
+        (-180, 'back'),
+        (-157, 'back right'),
+        (-90, 'right'),
+        (-45, 'front right'),
+        (-22, 'front'),
+    ],
+)
 def test_sectors(degrees, sector):
     angle = math.radians(degrees)
     assert captions.sector_of(10 * math.cos(angle), 10 * math.sin(angle)) == sector
 
 
-@pytest.mark.parametrize('speed, attribute, crosses, motion', [
-    (0.0, 'vehicle.parked', False, 'parked'), (0.1, 'vehicle.stopped', False, 'not moving'),
-    (0.0, 'pedestrian.standing', True, 'not moving'), (1.4, 'pedestrian.moving', True, 'crossing the road'),
-    (1.4, 'pedestrian.moving', False, 'moving slowly'), (5.0, 'vehicle.moving', False, 'moving'),
-    (8.5, 'vehicle.moving', False, 'moving quickly')])
+@pytest.mark.parametrize(
+    'speed, attribute, crosses, motion',
+    [
+        (0.0, 'vehicle.parked', False, 'parked'),
+        (0.1, 'vehicle.stopped', False, 'not moving'),
+        (0.0, 'pedestrian.standing', True, 'not moving'),
+        (1.4, 'pedestrian.moving', True, 'crossing the road'),
+        (1.4, 'pedestrian.moving', False, 'moving slowly'),
+        (5.0, 'vehicle.moving', False, 'moving'),
+        (8.5, 'vehicle.moving', False, 'moving quickly'),
+    ],
+)
 def test_motions(speed, attribute, crosses, motion):
     assert captions.motion_of(speed, attribute, crosses) == motion
 
@@ -93,13 +116,25 @@ def test_unknown_category_is_named():
 
 
 def test_tod3cap_entry_agrees_with_the_facts():
-    facts = Facts(Thing('traffic cone', '', None), 7, 'back left', 'not moving', 'on the walkway', None)
+    facts = Facts(
+        Thing('traffic cone', '', None), 7, 'back left', 'not moving', 'on the walkway', None
+    )
     entry = captions.tod3cap_entry(
-        facts, sample_token='s', scene_name='scene-0001', annotation_token='a', cam_file='samples/x.jpg',
-        rectangle=(1.0, 2.0, 3.0, 4.0), size_lwh=(0.4, 0.4, 1.0), xy=(-5.0, 5.0), velocity=(0.0, 0.0))
+        facts,
+        sample_token='s',
+        scene_name='scene-0001',
+        annotation_token='a',
+        cam_file='samples/x.jpg',
+        rectangle=(1.0, 2.0, 3.0, 4.0),
+        size_lwh=(0.4, 0.4, 1.0),
+        xy=(-5.0, 5.0),
+        velocity=(0.0, 0.0),
+    )
     assert entry['final_caption'] == captions.compose(facts)
     assert entry['relation_caption'] == 'none'
     assert entry['attribute_caption']['attribute_caption'] == 'traffic cone'
-    assert entry['localization_caption']['localization_caption'] == 'in the back left of the ego car'
+    assert (
+        entry['localization_caption']['localization_caption'] == 'in the back left of the ego car'
+    )
     assert entry['localization_caption']['localization_theta'] == 135.0
     assert round(entry['depth_caption']['depth']) == 7

@@ -7,12 +7,11 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from mta_perception.contract import CLASSES                                      # noqa: E402
-from mta_perception.model.bev_encoder import metres_to_cells                     # noqa: E402
-from mta_perception.model.config import BevConfig                                # noqa: E402
+from mta_perception.contract import CLASSES  # noqa: E402
+from mta_perception.model.bev_encoder import metres_to_cells  # noqa: E402
+from mta_perception.model.config import BevConfig  # noqa: E402
 from mta_perception.model.detection_decoder import DecoderOutputs, codes_from_boxes  # noqa: E402
-from mta_training.losses import (Targets, code_loss, dense_targets,               # noqa: E402
-                                 detection_loss, heat_loss, match)
+from mta_training.losses import Targets, code_loss, dense_targets, detection_loss, heat_loss, match  # noqa: E402
 
 BEV = BevConfig(cells=20, channels=8, heads=2)
 

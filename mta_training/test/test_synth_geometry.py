@@ -9,8 +9,8 @@ from mta_perception.frames import CameraCalibration
 from mta_perception.geometry import invert_rigid, project, rigid, rigid_from_yaw
 from mta_training.synth import observe
 from mta_training.synth.footprints import corners, overlap
-from mta_training.synth.lidar import AZIMUTHS, ELEVATIONS, Scan
 from mta_training.synth.layout import without_holes
+from mta_training.synth.lidar import AZIMUTHS, ELEVATIONS, Scan
 from mta_training.synth.paths import Path, offset, resample
 from mta_training.synth.rig import TRIGGER_US, build_rig
 from mta_training.synth.scene import Building, ObjectState
@@ -73,15 +73,27 @@ def test_rig_scales_with_the_image():
     full, half = (build_rig(np.random.default_rng(3), *size) for size in ((1600, 900), (800, 450)))
     points = np.array([[0.3, -0.2, 5.0], [-1.0, 0.5, 9.0]])
     for camera in CAMERAS:
-        assert np.allclose(full.cameras[camera].ego_from_camera, half.cameras[camera].ego_from_camera)
-        big, small = (project(np.c_[r.cameras[camera].intrinsics, np.zeros(3)], points)[0] for r in (full, half))
-        assert np.allclose(small + 0.5, (big + 0.5) / 2)       # pixel edges halve, not pixel centres
+        assert np.allclose(
+            full.cameras[camera].ego_from_camera, half.cameras[camera].ego_from_camera
+        )
+        big, small = (
+            project(np.c_[r.cameras[camera].intrinsics, np.zeros(3)], points)[0]
+            for r in (full, half)
+        )
+        # pixel edges halve, not pixel centres
+        assert np.allclose(small + 0.5, (big + 0.5) / 2)
 
 
 def test_rig_looks_all_around_and_fires_in_turn():
     rig = build_rig(np.random.default_rng(0))
-    for camera, yaw in {'cam_front': 0, 'cam_front_left': 56, 'cam_back_left': 108, 'cam_back': 180,
-                        'cam_back_right': -110, 'cam_front_right': -56}.items():
+    for camera, yaw in {
+        'cam_front': 0,
+        'cam_front_left': 56,
+        'cam_back_left': 108,
+        'cam_back': 180,
+        'cam_back_right': -110,
+        'cam_front_right': -56,
+    }.items():
         matrix = rig.cameras[camera].ego_from_camera
         forward, down = matrix[:3, 2], matrix[:3, 1]
         seen = np.degrees(np.arctan2(forward[1], forward[0]))
@@ -90,8 +102,14 @@ def test_rig_looks_all_around_and_fires_in_turn():
         assert np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3))
         assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1)
     order = sorted(TRIGGER_US, key=TRIGGER_US.get)
-    assert order == ['cam_front_left', 'cam_front', 'cam_front_right', 'cam_back_right', 'cam_back',
-                     'cam_back_left']
+    assert order == [
+        'cam_front_left',
+        'cam_front',
+        'cam_front_right',
+        'cam_back_right',
+        'cam_back',
+        'cam_back_left',
+    ]
     assert max(TRIGGER_US.values()) <= 0
 
 
@@ -101,11 +119,14 @@ CALIBRATION = CameraCalibration(np.array([[300.0, 0, 200], [0, 300, 110], [0, 0,
 
 def _cube(centre, size=2.0):
     steps = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)]) * size / 2
-    order = [0, 4, 6, 2, 1, 5, 7, 3]             # two faces, each around: the order box_corners has
+    # two faces, each around: the order box_corners has
+    order = [0, 4, 6, 2, 1, 5, 7, 3]
     return steps[order] + centre
 
 
-@pytest.mark.parametrize('centre', [(0, 0, 6), (3.5, 0.2, 5), (-1, 2, 4), (0.5, 0, 0.4), (2.0, 0, 0.9)])
+@pytest.mark.parametrize(
+    'centre', [(0, 0, 6), (3.5, 0.2, 5), (-1, 2, 4), (0.5, 0, 0.4), (2.0, 0, 0.9)]
+)
 def test_outline_is_the_hull_of_what_projects_into_the_image(centre):
     corners_camera = _cube(np.array(centre, dtype=float))
     rng = np.random.default_rng(1)
@@ -127,20 +148,38 @@ def test_outline_of_what_is_out_of_view_is_none(centre):
     assert observe.outline(_cube(np.array(centre, dtype=float)), CALIBRATION) is None
 
 
-@pytest.mark.parametrize('pixels, token', [(0, '1'), (39, '1'), (41, '2'), (59, '2'), (61, '3'), (81, '4'),
-                                           (200, '4')])
+@pytest.mark.parametrize(
+    'pixels, token', [(0, '1'), (39, '1'), (41, '2'), (59, '2'), (61, '3'), (81, '4'), (200, '4')]
+)
 def test_visibility_levels(pixels, token):
     assert observe.visibility(observe.Sight(pixels, 200.0, 'cam_front', ()), fill=0.5) == token
 
 
 def _object(instance, x, y, yaw, size):
-    return ObjectState(instance, 'car', 'vehicle.car', 0, 'red', (1, 0, 0), size, rigid_from_yaw(yaw, (x, y, 0)),
-                       (0.0, 0.0), 0.0, 0.0, False, False)
+    return ObjectState(
+        instance,
+        'car',
+        'vehicle.car',
+        0,
+        'red',
+        (1, 0, 0),
+        size,
+        rigid_from_yaw(yaw, (x, y, 0)),
+        (0.0, 0.0),
+        0.0,
+        0.0,
+        False,
+        False,
+    )
 
 
 def test_lidar_agrees_with_marching_along_each_ray():
-    states = [_object(1, 8.0, 2.0, 0.4, (4.5, 1.9, 1.6)), _object(2, 14.0, 3.5, 0.0, (7.0, 2.5, 3.0)),
-              _object(3, -5.0, -6.0, 2.0, (0.7, 0.7, 1.8)), _object(4, -9.0, 0.3, 3.0, (4.5, 1.9, 1.6))]
+    states = [
+        _object(1, 8.0, 2.0, 0.4, (4.5, 1.9, 1.6)),
+        _object(2, 14.0, 3.5, 0.0, (7.0, 2.5, 3.0)),
+        _object(3, -5.0, -6.0, 2.0, (0.7, 0.7, 1.8)),
+        _object(4, -9.0, 0.3, 3.0, (4.5, 1.9, 1.6)),
+    ]
     house = Building(np.array([[-20.0, 10], [20, 10], [20, 18], [-20, 18]]), 9.0, 0)
     origin = np.array([0.3, -0.2, 1.84])
     scan = Scan(origin, states, [house])
@@ -155,16 +194,29 @@ def test_lidar_agrees_with_marching_along_each_ray():
         first, owner = np.inf, 0
         for instance, inverse, size in inverses:
             local = ray @ inverse[:3, :3].T + inverse[:3, 3]
-            inside = (np.abs(local[:, :2]) <= size[:2] / 2).all(1) & (local[:, 2] >= 0) & (local[:, 2] <= size[2])
+            inside = (
+                (np.abs(local[:, :2]) <= size[:2] / 2).all(1)
+                & (local[:, 2] >= 0)
+                & (local[:, 2] <= size[2])
+            )
             if inside.any() and steps[inside.argmax()] < first:
                 first, owner = steps[inside.argmax()], instance
-        walls = (np.abs(ray[:, 0]) < 20) & (ray[:, 1] > 10) & (ray[:, 1] < 18) & (ray[:, 2] < 9) & (ray[:, 2] > 0)
+        walls = (
+            (np.abs(ray[:, 0]) < 20)
+            & (ray[:, 1] > 10)
+            & (ray[:, 1] < 18)
+            & (ray[:, 2] < 9)
+            & (ray[:, 2] > 0)
+        )
         for blocked in (walls, ray[:, 2] <= 0):
             if blocked.any() and steps[blocked.argmax()] < first:
                 first, owner = steps[blocked.argmax()], 0
         hits += owner > 0
         ok = scan.owners[row, column] == owner and (
-            scan.ranges[row, column] > 39 if np.isinf(first) else abs(scan.ranges[row, column] - first) < 0.03)
+            scan.ranges[row, column] > 39
+            if np.isinf(first)
+            else abs(scan.ranges[row, column] - first) < 0.03
+        )
         wrong += not ok
     assert hits > 15
     assert wrong <= 2            # rays that graze an edge

@@ -1,6 +1,9 @@
-"""The simulated world: roads that join, traffic that neither jumps nor collides, weather shares."""
+"""The simulated world: roads that join, traffic that neither jumps nor collides, weather
+shares.
+"""
 
-from functools import lru_cache
+from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,13 +12,14 @@ from shapely.ops import unary_union
 
 from mta_perception.geometry import yaw_from_rigid
 from mta_training.synth import roads
+from mta_training.synth.completing import classes_met
 from mta_training.synth.footprints import corners
 from mta_training.synth.scenario import MAX_SCENES, build_scenario, scene_name, weather_of
 
 SEED, SCENES, SECONDS = 11, (0, 1, 4), 10.0
 
 
-@lru_cache(maxsize=None)
+@cache
 def scenario(index):
     return build_scenario(SEED, index, SECONDS, 160, 90)
 
@@ -26,8 +30,13 @@ def test_turns_join_lanes_without_a_kink(seed):
     assert {turn.kind for turn in network.turns} == {'straight', 'left', 'right'}
     for turn in network.turns:
         source, target = network.lanes[turn.source], network.lanes[turn.target]
-        assert np.allclose(turn.points[0], source.points[-1]) and np.allclose(turn.points[-1], target.points[0])
-        for end, lane_end in ((turn.points[:2], source.points[-2:]), (turn.points[-2:], target.points[:2])):
+        assert np.allclose(turn.points[0], source.points[-1]) and np.allclose(
+            turn.points[-1], target.points[0]
+        )
+        for end, lane_end in (
+            (turn.points[:2], source.points[-2:]),
+            (turn.points[-2:], target.points[:2]),
+        ):
             a, b = np.diff(end, axis=0)[0], np.diff(lane_end, axis=0)[0]
             assert a @ b / np.hypot(*a) / np.hypot(*b) > 0.995
         cross = np.cross(np.diff(turn.points[:2], axis=0)[0], np.diff(turn.points[-2:], axis=0)[0])
@@ -43,7 +52,9 @@ def test_right_hand_traffic_until_mirrored(seed):
             points = moved.to_world(lane.points)
             centre = LineString(moved.to_world(moved.roads[lane.road].centre))
             middle, ahead = points[len(points) // 2], points[len(points) // 2 + 1]
-            to_centre = np.array(centre.interpolate(centre.project(Point(middle))).coords[0]) - middle
+            to_centre = (
+                np.array(centre.interpolate(centre.project(Point(middle))).coords[0]) - middle
+            )
             # the road's centre line lies on the left of a lane in right-hand traffic
             assert np.sign(np.cross(ahead - middle, to_centre)) == -side
 
@@ -59,7 +70,14 @@ def test_lights_never_let_crossing_streets_go_together():
 @pytest.mark.parametrize('index', SCENES)
 def test_static_polygons_are_simple_and_counter_clockwise(index):
     static = scenario(index).town.static
-    for layer in ('drivable_area', 'walkway', 'ped_crossing', 'carpark_area', 'stop_line', 'intersection'):
+    for layer in (
+        'drivable_area',
+        'walkway',
+        'ped_crossing',
+        'carpark_area',
+        'stop_line',
+        'intersection',
+    ):
         for points in getattr(static, layer):
             ring = Polygon(points)
             assert ring.is_valid and ring.exterior.is_ccw, layer
@@ -112,8 +130,12 @@ def test_motion_is_smooth_and_velocity_is_its_derivative(index):
             moved = (now[key].world_from_object - before[key].world_from_object)[:2, 3] / step
             mean = (np.array(now[key].velocity) + before[key].velocity) / 2
             assert np.hypot(*(moved - mean)) < 0.35, (time, now[key].category)
-            turned = yaw_from_rigid(now[key].world_from_object) - yaw_from_rigid(before[key].world_from_object)
-            assert abs((turned + np.pi) % (2 * np.pi) - np.pi) < (0.45 if now[key].class_name == 'pedestrian' else 0.12)
+            turned = yaw_from_rigid(now[key].world_from_object) - yaw_from_rigid(
+                before[key].world_from_object
+            )
+            assert abs((turned + np.pi) % (2 * np.pi) - np.pi) < (
+                0.45 if now[key].class_name == 'pedestrian' else 0.12
+            )
         before = now
 
 
@@ -145,31 +167,32 @@ def test_batched_states_equal_each_agents_own_motion():
                 assert np.cos(yaw_from_rigid(pose) - yaw) == pytest.approx(1)
 
 
-def test_drivers_stop_at_red():
-    """No vehicle's front passes a stop line while its light is red, unless it could not have stopped."""
+def _line_crossings(scene, motion, length):
+    """(time, junction index, axis) whenever a vehicle's front passes a stop line after time 0."""
+    for number, lane in enumerate(scene.town.network.lanes):
+        if lane.end is None:
+            continue
+        mouth = scene.town.lanes[number][-1]
+        distances = np.hypot(*(motion.path.points - mouth).T)
+        if distances.min() < 0.3:
+            line = int(distances.argmin()) * motion.path.step - roads.STOP_M
+            front = motion.s + length / 2
+            for tick in np.flatnonzero(
+                (front[:-1] < line) & (front[1:] >= line) & (motion.times[:-1] > 0)
+            ):
+                yield motion.times[tick], lane.end, lane.axis
+
+
+def test_nobody_passes_a_stop_line_at_red():
     passed = 0
     for index in SCENES:
         scene = scenario(index)
-        junctions = scene.town.network.junctions
-        drive, route = scene.traffic.ego_drive, None
-        assert drive.times[0] < 0
         for agent in scene.traffic.agents:
-            if agent.role != 'driving':
-                continue
-            path, motion = agent.motion.path, agent.motion
-            for lane_index, lane in enumerate(scene.town.network.lanes):
-                if lane.end is None:
-                    continue
-                mouth = scene.town.lanes[lane_index][-1]
-                k = int(np.hypot(*(path.points - mouth).T).argmin())
-                if np.hypot(*(path.points[k] - mouth)) > 0.3:
-                    continue
-                line = k * path.step - roads.STOP_M
-                front = motion.s + agent.look.size[0] / 2
-                crosses = np.flatnonzero((front[:-1] < line) & (front[1:] >= line))
-                for tick in crosses:
-                    time = motion.times[tick]
-                    assert roads.light(junctions[lane.end], lane.axis, time) != 'red', (index, time)
+            if agent.role == 'driving':
+                for time, junction, axis in _line_crossings(
+                    scene, agent.motion, agent.look.size[0]
+                ):
+                    assert roads.light(scene.town.network.junctions[junction], axis, time) != 'red'
                     passed += 1
     assert passed > 3
 
@@ -199,7 +222,31 @@ def test_scene_names_are_unique_and_have_can_data():
 
 
 def test_same_seed_same_world_other_seed_other_world():
-    again, other = build_scenario(SEED, 0, SECONDS, 160, 90), build_scenario(SEED + 1, 0, SECONDS, 160, 90)
-    poses = [np.stack([s.world_from_object for s in x.traffic.states(4.0)]) for x in (scenario(0), again)]
+    again, other = (
+        build_scenario(SEED, 0, SECONDS, 160, 90),
+        build_scenario(SEED + 1, 0, SECONDS, 160, 90),
+    )
+    poses = [
+        np.stack([s.world_from_object for s in x.traffic.states(4.0)])
+        for x in (scenario(0), again)
+    ]
     assert np.array_equal(*poses)
     assert not np.allclose(other.traffic.world_from_ego(0.0), again.traffic.world_from_ego(0.0))
+
+
+@pytest.mark.parametrize('index', SCENES)
+def test_a_drive_meets_nearly_every_class(index):
+    scene = scenario(index)
+    met = classes_met(scene.traffic, scene.town.static.buildings, np.arange(0.0, SECONDS, 0.5))
+    assert len(met) >= 9
+
+
+def test_class_frequencies_are_nuscenes_like():
+    counts = Counter(state.class_name for index in SCENES for time in np.arange(0.0, SECONDS, 1.0)
+                     for state in scenario(index).traffic.states(time, reach_m=60.0))
+    share = {name: count / sum(counts.values()) for name, count in counts.items()}
+    assert max(share, key=share.get) == 'car' and 0.2 < share['car'] < 0.65
+    assert 0.08 < share['pedestrian'] < 0.4
+    assert all(
+        share[name] < 0.1 for name in ('bus', 'construction_vehicle', 'bicycle', 'motorcycle')
+    )

@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from toy_scenes import toy_scene                                                 # noqa: E402
+from toy_scenes import toy_scene  # noqa: E402
 
-from mta_perception.geometry import invert_rigid                                 # noqa: E402
-from mta_perception.model.config import MtaConfig                                # noqa: E402
-from mta_perception.model.mta_model import MtaModel                              # noqa: E402
-from mta_training import train                                                   # noqa: E402
-from mta_training.samples import Place, SceneStream, make_batch                  # noqa: E402
-from mta_training.team import run_team                                           # noqa: E402
+from mta_perception.geometry import invert_rigid  # noqa: E402
+from mta_perception.model.config import MtaConfig  # noqa: E402
+from mta_perception.model.mta_model import MtaModel  # noqa: E402
+from mta_training import train  # noqa: E402
+from mta_training.samples import Place, SceneStream, make_batch  # noqa: E402
+from mta_training.team import run_team  # noqa: E402
 
 CONFIG = MtaConfig.toy()
 torch.set_num_threads(1)              # small tensors: threads only wait for each other
@@ -111,7 +111,8 @@ def test_resumed_run_ends_with_the_same_weights(scenes, tmp_path):
         train.run(scenes, [], tmp_path / 'killed', settings(), CONFIG)
     train.run(scenes, [], tmp_path / 'killed', settings(), CONFIG, resume=True,
               log_line=lambda line: None)
-    (whole, first), (killed, second) = weights_of(tmp_path / 'whole'), weights_of(tmp_path / 'killed')
+    whole, first = weights_of(tmp_path / 'whole')
+    killed, second = weights_of(tmp_path / 'killed')
     assert first['step'] == second['step'] == 8
     assert float((whole - killed).abs().max()) == 0.0
 

@@ -1,12 +1,18 @@
-"""Toy drives for the training tests: flat-shaded boxes on a plane, drawn straight at model size."""
+"""Toy drives for the training tests: flat-shaded boxes on a plane, drawn straight at model
+size."""
 
 import cv2
 import numpy as np
 
 from mta_perception.contract import CLASSES
-from mta_perception.geometry import (box_corners, invert_rigid, project, rigid_from_yaw,
-                                     transform_boxes)
-from mta_training.export import _surround_view
+from mta_perception.geometry import (
+    box_corners,
+    invert_rigid,
+    project,
+    rigid_from_yaw,
+    transform_boxes,
+)
+from mta_training.export import surround_view
 from mta_training.samples import SceneArrays
 
 KINDS = {'car': (4.6, 1.9, 1.6), 'truck': (8.0, 2.5, 3.2), 'pedestrian': (0.7, 0.7, 1.75),
@@ -32,7 +38,7 @@ def toy_scene(config, frames=4, objects=10, seed=0):
     world, names = _objects(rng, objects)
     colours = [rng.choice(list(COLOURS)) for _ in names]
     labels = np.array([CLASSES.index(name) for name in names], np.int64)
-    image_from_ego = _surround_view(config.image)
+    image_from_ego = surround_view(config.image)
     speed, turn = rng.uniform(0, 8), rng.uniform(-0.1, 0.1)
     images, poses, boxes, captions, kept = [], [], [], [], []
     for frame in range(frames):

@@ -1,0 +1,52 @@
+# What to type; each target sets up what it needs by itself.  `make` alone lists them.
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTHON ?= python3
+OUT ?= demo
+
+# A sourced ROS 2 would mix its own rclpy and libraries with those in .venv; the set-up says that it is left
+# aside (README.md tells how to build with colcon instead).
+ifdef ROS_DISTRO
+export MTA_ROS_IGNORED := $(ROS_DISTRO)
+unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help env train-env demo test test-all bench train-smoke lint clean
+
+help:  ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+
+env:  ## Set up the vehicle side: .venv with perception_node, mta, mta-train (no torch)
+	@$(PYTHON) tools/set_up.py
+
+train-env:  ## The same, and torch, training packages, tools for tests
+	@$(PYTHON) tools/set_up.py --train
+
+demo: env  ## A synthetic drive through player, node and recorder over DDS; look into demo/ (OUT=DIR)
+	@$(BIN)/mta demo --out $(OUT)
+
+test: train-env  ## All tests but the slow ones
+	@$(BIN)/python -m pytest -m 'not slow'
+
+test-all: train-env  ## All tests
+	@$(BIN)/python -m pytest
+
+bench: env  ## Measure this machine: renderer, converter, pipeline, captioner, transport, memory
+	@$(BIN)/mta bench
+
+train-smoke: train-env  ## Synthetic scenes, bags, a toy training and its export: does everything run?
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -e && \
+	$(BIN)/mta-train synth --out $$folder/synth --scenes 2 --seed 1 && \
+	$(BIN)/mta-train convert $$folder/synth --out $$folder/bags && \
+	$(BIN)/mta-train train --bags $$folder/bags --out $$folder/run --smoke && \
+	$(BIN)/mta-train export --run $$folder/run --out $$folder/model
+
+lint: train-env  ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/mypy
+
+clean:  ## Remove .venv, demo/ and what tests and builds leave (not the caches outside this folder)
+	@rm -rf .venv .venv.lock demo build install log ros2_ws/{build,install,log} *.egg-info */*.egg-info
+	@find . -path ./.git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) \
+	  -type d -prune -exec rm -rf {} +

@@ -1,0 +1,238 @@
+"""`perception_node`: six cameras in, boxes and captions out, as a ROS 2 lifecycle node.
+
+This file is the shell: lifecycle, services, /diagnostics, start and end of the process.  What comes in
+is in intake.py, what runs in perception.py, what goes out in outputs.py.
+"""
+
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import NamedTuple, Optional
+
+from diagnostic_msgs.msg import DiagnosticArray
+from mta_msgs.srv import Ask
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+
+from mta_perception.config import EgoMotionConfig
+from mta_perception.ego_motion import EgoMotion
+from mta_perception.ros import diagnostics, parameters
+from mta_perception.ros.conversions import header
+from mta_perception.ros.environment import prepare
+from mta_perception.ros.intake import Intake
+from mta_perception.ros.outputs import Outputs
+from mta_perception.ros.perception import Perception
+from mta_perception.ros.tally import Guard
+from mta_perception.runtime.captioner import OnnxCaptioner
+from mta_perception.runtime.manifest import Manifest
+from mta_perception.runtime.onnx import OnnxDetector
+from mta_perception.share import model_directory
+
+NODE_NAME = 'mta_perception'
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+
+class LoadedModel(NamedTuple):
+    """A model directory with its graphs open."""
+
+    manifest: Manifest
+    detector: OnnxDetector
+    captioner: Optional[OnnxCaptioner]
+
+
+def load_model(settings):
+    """LoadedModel for a parameters.Parameters.  Raises ValueError, OSError."""
+    manifest = Manifest.load(model_directory(settings.model))
+    captions = settings.max_captions > 0 and manifest.captioner is not None
+    return LoadedModel(manifest, OnnxDetector(manifest, settings.detector_threads),
+                       OnnxCaptioner(manifest, settings.caption_threads) if captions else None)
+
+
+class PerceptionNode(LifecycleNode):
+    """See the head of this file; `start` configures and activates it."""
+
+    def __init__(self):
+        super().__init__(NODE_NAME)
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(
+            lambda changes: parameters.check_changes(changes, self._settings is not None))
+        self._guard = Guard(self.get_logger().error)
+        self._settings = self._model = self._intake = self._perception = None
+        self._began_s = time.monotonic()
+        self._outputs = Outputs(self)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_timer(1.0, self._guard('diagnostics', self._publish_diagnostics),
+                          clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_service(Trigger, '~/reset_history', self._on_reset_history)
+        self.create_service(Ask, '~/ask', self._on_ask)
+
+    def start(self):
+        """Configure and activate; False where one of them fails, which the log then explains."""
+        return (self.trigger_configure() == SUCCESS
+                and self.trigger_activate() == SUCCESS)
+
+    def close(self):
+        """End workers and subscriptions; for the end of the process."""
+        self._stop_running()
+
+    # -- lifecycle
+
+    def on_configure(self, state):
+        """Read the parameters, load the model."""
+        try:
+            self._settings = parameters.read(self)
+            self._model = load_model(self._settings)
+        except (ValueError, OSError) as error:
+            return self._fail(f'cannot be configured: {error}')
+        except Exception:        # rclpy would turn it into a silent failure
+            return self._fail(f'cannot be configured:\n{traceback.format_exc()}')
+        return super().on_configure(state)
+
+    def on_activate(self, state):
+        """Start the workers, then listen."""
+        result = super().on_activate(state)
+        try:
+            self._start_running()
+        except ValueError as error:
+            return self._fail(f'cannot be activated: {error}')
+        except Exception:
+            return self._fail(f'cannot be activated:\n{traceback.format_exc()}')
+        manifest = self._model.manifest
+        self.get_logger().info(
+            f'active: model {manifest.name} from {manifest.directory}, '
+            f'{self._settings.transport} images, ego motion from '
+            f'{self._settings.ego_motion_source}')
+        return result
+
+    def on_deactivate(self, state):
+        """Stop listening, end the workers, clear the screen."""
+        self._stop_running()
+        self._outputs.clear_markers()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state):
+        """Forget the model and the parameters."""
+        self._settings = self._model = None
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state):
+        self._stop_running()
+        self._settings = self._model = None
+        return super().on_shutdown(state)
+
+    def _fail(self, words):
+        self._stop_running()
+        self._settings = self._model = None
+        self.get_logger().error(words)
+        return FAILURE
+
+    def _start_running(self):
+        settings = self._settings
+        ego_motion = EgoMotion(EgoMotionConfig(
+            max_extrapolation_s=settings.odometry_max_extrapolation_s))
+        self._perception = Perception(self._model, settings, ego_motion, self._outputs,
+                                      self._guard, self.get_logger().warning)
+        self._intake = Intake(self, settings, ego_motion, self._guard, self._perception.offer)
+        threshold = settings.score_threshold
+        self._outputs.publish_labels(self._model.manifest.score_threshold if threshold < 0
+                                     else threshold)
+
+    def _stop_running(self):
+        if self._intake is not None:
+            self._intake.close()
+        if self._perception is not None:
+            self._perception.close()
+        self._intake = self._perception = None
+
+    # -- services
+
+    def _on_reset_history(self, _, response):
+        response.success = self._perception is not None
+        if response.success:
+            self._perception.ask_for_reset('asked for by ~/reset_history')
+            response.message = 'the memory is dropped before the next frame'
+        else:
+            response.message = 'the node is not running; activate it first'
+        return response
+
+    def _on_ask(self, request, response):
+        response.success = False
+        if self._model is None:
+            response.message = 'no model is loaded; configure and activate the node first'
+        else:
+            response.message = (
+                f'this model has no task heads: {self._model.manifest.name} finds objects and '
+                f'describes them (~/detections, ~/captions), it cannot answer "{request.instruction}"')
+        return response
+
+    # -- diagnostics
+
+    def _publish_diagnostics(self):
+        statuses = [diagnostics.process_status(self._guard.errors, self._began_s)]
+        if self._intake is not None:
+            statuses = diagnostics.running_statuses(
+                self._intake, self._perception, self._wrong_transport()) + statuses
+        hardware_id = self._model.manifest.name if self._model else ''
+        stamp = self.get_clock().now().nanoseconds
+        self._diagnostics.publish(diagnostics.diagnostics_message(
+            header(stamp, ''), self.get_name(), hardware_id, statuses))
+
+    def _wrong_transport(self):
+        """camera -> words, for cameras whose images are published, but the other way."""
+        words = {}
+        for camera, ours, other in self._intake.image_topics():
+            if camera in self._intake.rig.frames_seen() or self.count_publishers(ours):
+                continue
+            if self.count_publishers(other):
+                wanted = 'raw' if self._settings.transport == 'compressed' else 'compressed'
+                words[camera] = (f'nobody publishes {ours}, but {other} is there: set the '
+                                 f'parameter transport to {wanted}')
+        if words:
+            self._intake.refused.count('wrong transport', next(iter(words.values())))
+        return words
+
+
+def main(args=None):
+    """Run the node until SIGINT or SIGTERM; returns the exit code."""
+    prepare()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    # Not rclpy's own handlers: they take the context away from under the workers.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return _run(stop)
+    finally:
+        rclpy.try_shutdown()
+
+
+def _run(stop):
+    try:
+        node = PerceptionNode()
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f'{NODE_NAME}: {error}', file=sys.stderr)
+        return WRONG_USAGE
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.get_parameter('autostart').value and not node.start():
+            return FAILED
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.2)
+        return DONE
+    finally:
+        node.close()
+        executor.shutdown()
+        node.destroy_node()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

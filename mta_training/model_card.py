@@ -1,0 +1,53 @@
+"""The model card: what a model was trained on and what was measured, nothing else."""
+
+_TEMPLATE = """# {name}
+
+Six cameras and a memory in, 3D boxes of ten nuScenes classes and one English sentence an object
+out. Architecture: a ResNet of width {width} (six {image_width}x{image_height} images),
+BEV {cells}x{cells} x {channels} with temporal and spatial deformable attention, {queries}
+queries, Q-Former, a Llama-architecture language model of {language_millions:.1f} M parameters
+with its own tokeniser. {millions:.1f} M parameters in all.
+
+## Training
+
+{training}
+
+## Measured on held-out scenes, through the exported files
+
+{metrics}
+
+mAP and NDS by the official nuScenes code. CIDEr (0 to 10), BLEU and ROUGE-L: every ground-truth
+object with a caption counts, one that was not found as an empty sentence; `found_*` are over the
+found ones alone.
+
+## Limits
+
+{limits}
+"""
+
+_NOT_MEASURED = 'Not measured: the model was exported without evaluation bags.'
+
+
+def model_card(config, parameters, language_parameters, training, metrics, limits):
+    """Markdown text; `training` and `metrics` are flat dicts, `limits` a paragraph."""
+    return _TEMPLATE.format(
+        name=config.name, width=config.backbone.width, image_width=config.image.width,
+        image_height=config.image.height, cells=config.bev.cells, channels=config.bev.channels,
+        queries=config.decoder.queries, language_millions=language_parameters / 1e6,
+        millions=parameters / 1e6, training=_table(training),
+        metrics=_table(metrics) if metrics else _NOT_MEASURED, limits=limits)
+
+
+def _table(values):
+    rows = ['| | |', '|---|---|']
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ', '.join(f'{key} {_number(entry)}' for key, entry in value.items())
+        rows.append(f'| {name} | {_number(value)} |')
+    return '\n'.join(rows)
+
+
+def _number(value):
+    if isinstance(value, float):
+        return f'{value:.0f}' if value > 1 and value == int(value) else f'{value:.3f}'
+    return str(value)

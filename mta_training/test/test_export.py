@@ -1,0 +1,108 @@
+"""Torch against ONNX, with a moving ego, a non-zero history and a dead camera."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+torch = pytest.importorskip('torch')
+pytest.importorskip('onnxscript')
+
+from toy_scenes import toy_scene  # noqa: E402
+import yaml  # noqa: E402
+
+from mta_perception.model.config import MtaConfig  # noqa: E402
+from mta_perception.model.mta_model import MtaModel  # noqa: E402
+from mta_training import export, language_training  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    """(model, directory, Parity) of an untrained toy network none of whose layers is zero."""
+    directory = tmp_path_factory.mktemp('models') / 'toy'
+    scene = toy_scene(MtaConfig.toy(), frames=1, objects=6)
+    tokenizer = language_training.train_tokenizer(scene.captions[0])
+    config = MtaConfig.toy()
+    config = replace(config, language=replace(config.language,
+                                              vocab_size=tokenizer.get_vocab_size()))
+    torch.manual_seed(0)
+    model = MtaModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.abs().sum() or '.heat.' in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model, directory, export.write_model(model, tokenizer, directory, {'data': 'none'}, {})
+
+
+def test_onnx_equals_torch(exported):
+    _, _, parity = exported
+    print('largest differences:', parity)
+    assert parity.boxes < 1e-3
+    assert max(parity) < 1e-3
+
+
+def test_manifest_names_what_lies_there(exported):
+    model, directory, _ = exported
+    manifest = yaml.safe_load((directory / 'manifest.yaml').read_text())
+    assert set(manifest['files']) == {'detector.onnx', 'qformer.onnx', 'language.onnx',
+                                      'tokenizer.json'}
+    for name, digest in manifest['files'].items():
+        assert export.sha256(directory / name) == digest
+    assert manifest['captioner']['vocabulary'] == model.config.language.vocab_size
+    assert (manifest['captioner']['bos'], manifest['captioner']['eos']) == (1, 2)
+
+
+def test_graphs_have_the_contracts_inputs_and_outputs(exported):
+    _, directory, _ = exported
+    expected = {
+        'detector.onnx': (['images', 'image_from_ego', 'camera_mask', 'history_bev',
+                           'history_valid', 'ego_prev_from_ego_now'],
+                          ['class_logits', 'boxes', 'object_features', 'bev']),
+        'qformer.onnx': (['object_features', 'boxes', 'class_logits', 'bev'], ['prefix']),
+        'language.onnx': (['prefix', 'token_ids', 'past_keys', 'past_values'],
+                          ['logits', 'keys', 'values'])}
+    for name, (inputs, outputs) in expected.items():
+        session = onnxruntime.InferenceSession(directory / name)
+        assert [entry.name for entry in session.get_inputs()] == inputs
+        assert [entry.name for entry in session.get_outputs()] == outputs
+        if name == 'detector.onnx':
+            assert session.get_inputs()[0].type == 'tensor(uint8)'
+
+
+def test_history_and_mask_are_in_the_graph(exported):
+    model, directory, _ = exported
+    session = onnxruntime.InferenceSession(directory / 'detector.onnx')
+    inputs = export.example_inputs(model.config)
+    bev = session.run(['bev'], inputs)[0]
+    moved = {**inputs, 'ego_prev_from_ego_now': np.eye(4, dtype=np.float32)[None]}
+    assert np.abs(session.run(['bev'], moved)[0] - bev).max() > 1e-3
+    inputs['history_valid'] = np.zeros(1, np.float32)
+    fresh = session.run(['bev'], inputs)[0]
+    assert np.abs(fresh - bev).max() > 1e-3
+    inputs['history_bev'] = inputs['history_bev'] * 100
+    inputs['images'] = inputs['images'].copy()
+    inputs['images'][:, 4] = 255                                           # the dead camera
+    np.testing.assert_array_equal(session.run(['bev'], inputs)[0], fresh)
+
+
+def test_parity_sees_other_weights(exported):
+    model, directory, _ = exported
+    other = MtaModel(model.config).eval()
+    assert export.parity(other, directory).boxes > 1e-3
+
+
+def test_interrupted_export_leaves_no_manifest(exported, tmp_path, monkeypatch):
+    model, directory, _ = exported
+    (tmp_path / 'manifest.yaml').write_text('old')
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.onnx, 'export', stop)
+    tokenizer = language_training.train_tokenizer(['a car'])
+    with pytest.raises(KeyboardInterrupt):
+        export.write_model(model, tokenizer, tmp_path, {}, {})
+    assert not (tmp_path / 'manifest.yaml').exists()

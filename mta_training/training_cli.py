@@ -1,0 +1,69 @@
+"""`mta-train train` and `mta-train export`: the commands that need torch, which loads only when
+they run."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+BagsOption = Annotated[Path, typer.Option('--bags', help='Directory of bags made by `convert`.')]
+
+
+def train_command(
+        bags: BagsOption,
+        out: Annotated[Path, typer.Option('--out', help='Run directory: checkpoints and log.')],
+        minutes: Annotated[float, typer.Option(help='Length; 0 = --steps decide.')] = 0.0,
+        steps: Annotated[int, typer.Option(help='Optimiser steps; 0 = --minutes decide.')] = 0,
+        val_scenes: Annotated[Optional[list[str]], typer.Option(
+            help='Bag to judge on, never trained on; may be repeated. Default: the bags whose '
+                 'split is val.')] = None,
+        cache: Annotated[Optional[Path], typer.Option(
+            help='Where decoded images are kept, 2 MB a frame. Default: <out>/cache.')] = None,
+        processes: Annotated[int, typer.Option(help='Data-parallel processes.', min=1)] = 1,
+        threads: Annotated[int, typer.Option(help='Threads of each process.', min=1)] = 1,
+        batch: Annotated[int, typer.Option(help='Frames a step and process.', min=1)] = 4,
+        learning_rate: Annotated[float, typer.Option(help='Peak learning rate.')] = 8e-4,
+        checkpoint_minutes: Annotated[float, typer.Option(help='Between checkpoints.')] = 5.0,
+        evaluate_minutes: Annotated[float, typer.Option(
+            help='Between evaluations; 0 = only at the end.')] = 15.0,
+        seed: Annotated[int, typer.Option(help='Random seed.')] = 0,
+        resume: Annotated[bool, typer.Option(
+            '--resume', help='Go on from the last checkpoint.')] = False,
+        smoke: Annotated[bool, typer.Option(
+            '--smoke', help='A toy network and a few steps: does everything run?')] = False):
+    """Train detector and captioner on bags; Ctrl-C loses at most the time since a checkpoint."""
+    from mta_perception.model.config import MtaConfig
+    from mta_training import bag_training, train
+    if smoke:
+        minutes, steps = 0.0, steps or 20
+    if (minutes > 0) == (steps > 0):
+        raise typer.BadParameter('give one of --minutes and --steps')
+    config = train.TrainConfig(
+        minutes=minutes, steps=steps, batch=batch, learning_rate=learning_rate, threads=threads,
+        processes=processes, checkpoint_minutes=checkpoint_minutes,
+        evaluate_minutes=evaluate_minutes, seed=seed, language_steps=30 if smoke else 300)
+    training, held_out = bag_training.split_bags(bags, val_scenes)
+    bag_training.train_on_bags(
+        training, held_out, out, config, cache=cache or out / 'cache', resume=resume,
+        model_config=MtaConfig.toy() if smoke else MtaConfig.nano())
+
+
+def export_command(
+        run: Annotated[Path, typer.Option('--run', help='Run directory of `train`.')],
+        out: Annotated[Path, typer.Option('--out', help='Model directory, e.g. models/nano.')],
+        checkpoint: Annotated[str, typer.Option(help='last or best.')] = 'last',
+        eval_bags: Annotated[Optional[Path], typer.Option(
+            help='Bags nobody trained on: measures the exported files on them.')] = None,
+        eval_frames: Annotated[int, typer.Option(help='Frames of each of them.', min=1)] = 20):
+    """Write ONNX graphs, tokeniser, manifest and model card."""
+    from mta_training import export
+    measured = export.export(run, out, checkpoint=checkpoint, eval_bags=eval_bags,
+                             eval_frames=eval_frames)
+    for name, value in measured.items():
+        typer.echo(f'{name}: {value}')
+
+
+def register(app):
+    """Add the commands to the `mta-train` application."""
+    app.command('train')(train_command)
+    app.command('export')(export_command)

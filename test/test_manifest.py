@@ -1,0 +1,89 @@
+"""Manifests that do not fit are refused in words that help."""
+
+import pytest
+
+from mta_perception import contract
+from mta_perception.runtime.manifest import BevSpec, ImageSpec, Manifest, ManifestError
+
+pytest.importorskip('onnx', reason='onnx comes with the training environment')
+from tiny_model import write_manifest, write_tiny_model   # noqa: E402
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return write_tiny_model(tmp_path / 'tiny')
+
+
+def test_a_whole_model_loads(directory):
+    manifest = Manifest.load(directory)
+    assert (manifest.name, manifest.history_step_s, manifest.max_detections) == ('tiny', 0.5, 100)
+    assert manifest.image == ImageSpec(64, 48, 0.04)
+    assert manifest.bev == BevSpec(51.2, 4, 2)
+    assert manifest.captioner.eos == 2
+    assert manifest.path('detector.onnx') == directory / 'detector.onnx'
+    assert Manifest.load(directory / 'manifest.yaml') == manifest
+
+
+def test_a_model_without_captioner_loads(directory):
+    write_manifest(directory, captioner=None)
+    assert Manifest.load(directory).captioner is None
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'contract_version': 2}, 'contract_version is 2, expected 1'),
+    ({'cameras': list(contract.CAMERAS[::-1])}, 'cameras is .*in this order'),
+    ({'classes': list(contract.CLASSES[:9])}, 'classes is'),
+    ({'box_code': ['x', 'y', 'z', 'width', 'length', 'height', 'sin', 'cos', 'vx', 'vy']},
+     'box_code is'),
+    ({'image': {'width': 64, 'height': -48, 'scale': 0.04}}, 'image.height is -48'),
+    ({'image': {'width': 64, 'scale': 0.04}}, 'image.height is .nothing.'),
+    ({'image': None}, 'image.width is .nothing.'),
+    ({'bev': {'half_extent_m': float('nan'), 'cells': 4, 'channels': 2}}, 'half_extent_m is nan'),
+    ({'history': {'step_s': 0}}, 'history.step_s is 0'),
+    ({'history': 0.5}, 'history.step_s is'),
+    ({'decode': {'score_threshold': 0.2, 'max_detections': 1.5}}, 'max_detections is 1.5'),
+    ({'files': {'qformer.onnx': '00'}}, 'files has no detector.onnx'),
+    ({'captioner': {'prefix_tokens': 2}}, 'captioner.width is'),
+])
+def test_a_wrong_value_is_named(directory, changes, message):
+    write_manifest(directory, **changes)
+    with pytest.raises(ManifestError, match=message) as caught:
+        Manifest.load(directory)
+    assert 'manifest.yaml' in str(caught.value)
+
+
+def test_a_damaged_file_is_named(directory):
+    damaged = bytearray((directory / 'language.onnx').read_bytes())
+    damaged[100] ^= 1
+    (directory / 'language.onnx').write_bytes(damaged)
+    with pytest.raises(ManifestError, match='language.onnx has sha256 .* expects'):
+        Manifest.load(directory)
+
+
+def test_a_missing_file_is_named(directory):
+    (directory / 'tokenizer.json').unlink()
+    with pytest.raises(ManifestError, match='tokenizer.json is missing'):
+        Manifest.load(directory)
+
+
+def test_files_outside_the_directory_are_refused(directory):
+    text = (directory / 'manifest.yaml').read_text()
+    (directory / 'manifest.yaml').write_text(
+        text.replace('training:', '  ../elsewhere.onnx: abc\ntraining:'))
+    with pytest.raises(ManifestError, match='names of files beside the manifest'):
+        Manifest.load(directory)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('', 'holds NoneType'), ('- a list', 'holds list'), ('a: [', 'cannot be read'),
+    ('\x00', 'cannot be read')])
+def test_something_else_than_a_manifest(directory, text, message):
+    (directory / 'manifest.yaml').write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        Manifest.load(directory)
+
+
+def test_an_empty_or_missing_directory(tmp_path):
+    for directory in (tmp_path, tmp_path / 'nowhere'):
+        with pytest.raises(ManifestError, match='holds no manifest.yaml'):
+            Manifest.load(directory)
