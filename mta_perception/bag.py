@@ -15,11 +15,16 @@ import numpy as np
 from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import TypesysError
 
 from mta_perception.contract import BASE_FRAME, CAMERAS, CLASSES, BoxCode, optical_frame
 from mta_perception.frames import CameraCalibration, CameraImage
 from mta_perception.geometry import rigid_from_quaternion
 from mta_perception.typestore import time_ns, typestore
+
+_RECORD_KEYS = {'sample_token', 'stamp_ns', 'scene', 'description', 'split', 'image_stamps_ns',
+                'world_from_ego', 'annotations'}
 
 
 class BagError(ValueError):
@@ -75,16 +80,22 @@ class SceneBag:
 
     @contextmanager
     def _reader(self):
+        with self._damage_named(), Reader(self.path) as reader:
+            yield reader
+
+    @contextmanager
+    def _damage_named(self):
+        """Whatever rosbags makes of a damaged file becomes a BagError."""
         try:
-            with Reader(self.path) as reader:
-                yield reader
+            yield
         except BagError:
             raise
-        # rosbags lets what a damaged file makes of its parsing through as it is.
-        except (ReaderError, OSError, ValueError, KeyError, TypeError, AssertionError, struct.error,
-                AttributeError) as error:
-            raise BagError(f'{self.path} cannot be read as a bag: {error or type(error).__name__}. '
-                           'Record or convert it again.') from error
+        # Besides its own errors rosbags lets those of parsing nonsense through as they come.
+        except (ReaderError, SerdeError, TypesysError, OSError, ValueError, LookupError, TypeError,
+                AttributeError, AssertionError, MemoryError, OverflowError, struct.error) as error:
+            words = ' '.join(str(error).split()) or type(error).__name__
+            raise BagError(f'{self.path} cannot be read as a bag: {words}. Record or convert it '
+                           'again.') from error
 
     def require(self, *topics):
         """Raise BagError unless the bag has all these topics."""
@@ -109,7 +120,9 @@ class SceneBag:
         """Iterate (topic, stamp_ns, message object) in time order."""
         store = typestore()
         for topic, name, stamp_ns, data in self.raw(topics, start_ns, stop_ns):
-            yield topic, stamp_ns, store.deserialize_cdr(data, name)
+            with self._damage_named():
+                content = store.deserialize_cdr(data, name)
+            yield topic, stamp_ns, content
 
     def offered_qos(self, topic):
         """QoS profiles the bag offers for a topic (rosbags.interfaces.Qos)."""
@@ -179,11 +192,20 @@ class SceneBag:
     @cached_property
     def _sample_records(self):
         self.require('/nuscenes/sample')
+        texts = [text.data for _, _, text in self.messages(['/nuscenes/sample'])]
         try:
-            return [json.loads(text.data) for _, _, text in self.messages(['/nuscenes/sample'])]
+            records = [json.loads(text) for text in texts]
         except ValueError as error:
-            raise BagError(f'{self.path}: /nuscenes/sample is no JSON ({error}). Convert the '
-                           'scene again.') from error
+            raise self._no_sample(error) from error
+        for record in records:
+            missing = _RECORD_KEYS - record.keys() if isinstance(record, dict) else _RECORD_KEYS
+            if missing:
+                raise self._no_sample(f'no {", ".join(sorted(missing))}')
+        return records
+
+    def _no_sample(self, what):
+        return BagError(f'{self.path}: /nuscenes/sample is not as this version writes it: {what}. '
+                        'Convert the scene again.')
 
     @cached_property
     def name(self):
@@ -205,9 +227,8 @@ class SceneBag:
         """Keyframes in time order."""
         try:
             return [_sample(record) for record in self._sample_records]
-        except KeyError as error:
-            raise BagError(f'{self.path}: /nuscenes/sample lacks {error}; it was made by another '
-                           'version. Convert the scene again.') from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._no_sample(repr(error)) from error
 
 
 def _rigid(transform):

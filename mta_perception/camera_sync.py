@@ -168,9 +168,8 @@ class CameraSync:
         camera.stamps.append(image.stamp_ns)
         camera.arrivals.append(arrival_ns)
         camera.missed = 0
-        if self._pattern is not None and image.camera in self._pattern.offsets_ns \
-                and self._last_set and self._round(image) <= self._last_round() + self._tolerance():
-            self._drop(image.camera, 'late' if self._pattern.sets_pace(image.camera) else 'surplus')
+        if self._is_past(image.camera, image):
+            self._drop(image.camera, 'late' if self._sets_pace(image.camera) else 'surplus')
             return
         camera.pending.append((image, arrival_ns))
         if len(camera.pending) > _MOST_PENDING:
@@ -187,6 +186,10 @@ class CameraSync:
     def _round(self, image):
         return self._pattern.round_ns(image.camera, image.stamp_ns)
 
+    def _sets_pace(self, name):
+        return self._pattern is None or name not in self._pattern.offsets_ns \
+            or self._pattern.sets_pace(name)
+
     def _tolerance(self):
         return self._pattern.tolerance_ns
 
@@ -195,12 +198,13 @@ class CameraSync:
                  if name in self._pattern.offsets_ns]
         return float(np.median(known)) if known else -np.inf
 
-    def _learn(self, now_ns):
-        """Bring the pattern up to date with the cameras that deliver."""
+    def _learn(self, now_ns, hurry=False):
+        """Bring the pattern up to date with the cameras that deliver; in a `hurry` from what there is."""
         living = {name: list(camera.stamps) for name, camera in self._cameras.items()
                   if camera.stamps and self._expected(camera, now_ns)}
-        counts = [len(stamps) for stamps in living.values()]
-        if not counts or (min(counts) < 2 and max(counts) < 4):
+        counts = sorted(len(stamps) for stamps in living.values())
+        # Two pauses a camera, because rounds may be of two lengths; one more where not all show them.
+        if not counts or not (hurry or counts[0] >= 3 or counts[(len(counts) - 1) // 2] >= 4):
             return
         first = self._pattern is None
         learnt = learn_pattern(living, self._pattern)
@@ -242,6 +246,9 @@ class CameraSync:
         waiting = [pair for camera in self._cameras.values() for pair in camera.pending]
         if not waiting or now_ns - max(pair[1] for pair in waiting) < self._max_wait_ns():
             return []
+        self._learn(now_ns, hurry=True)
+        if self._pattern is not None:
+            return self._emit(now_ns)
         start = min(pair[0].stamp_ns for pair in waiting)
         matched = {}
         for name, camera in self._cameras.items():
@@ -280,10 +287,11 @@ class CameraSync:
         camera, pattern = self._cameras[name], self._pattern
         at = float(np.median([self._round(pair[0]) for pair in matched.values()]))
         tolerance = self._tolerance()
-        if not self._expected(camera, now_ns):
+        if not self._expected(camera, now_ns) or (camera.suspects and not camera.pending):
             missing[name] = self._why_missing(name, now_ns)
         elif name not in pattern.offsets_ns:
-            missing[name] = 'new: when it fires is not known yet'
+            missing[name] = 'new: when it fires is not known yet' if camera.pending else \
+                self._why_missing(name, now_ns)
         elif any(self._round(pair[0]) > at + tolerance for pair in camera.pending):
             # A camera's images come in order, and it is past this round.
             missing[name] = 'skipped this round'
@@ -298,8 +306,8 @@ class CameraSync:
     def _round_of_next(self, name):
         """Round time of the image expected next, at the earliest."""
         pattern = self._pattern
-        expected = self._cameras[name].stamps[-1] + 0.75 * pattern.periods_ns[name]
-        return pattern.round_ns(name, expected)
+        expected = self._cameras[name].stamps[-1] + pattern.periods_ns[name]
+        return pattern.round_ns(name, expected) - pattern.tolerance_ns
 
     def _nearer_may_come(self, name, matched, now_ns):
         """Whether a fast camera's next image will fit the round better than the one it has."""
@@ -339,8 +347,10 @@ class CameraSync:
         """Whether an image belongs to the set that went out last, or to one before it."""
         if image.stamp_ns <= self._last_set.get(name, -1):
             return True
-        if self._pattern is None or name not in self._pattern.offsets_ns:
+        if self._pattern is None or not self._last_set or name not in self._pattern.offsets_ns:
             return False
+        if name in self._last_set and self._pattern.sets_pace(name):
+            return False         # its next image, be it early, is of the next round
         return self._round(image) <= self._last_round() + self._tolerance()
 
     # -- living and dead
@@ -365,7 +375,7 @@ class CameraSync:
     def _why_missing(self, name, now_ns):
         camera = self._cameras[name]
         if camera.suspects:
-            return f'its clock is {camera.off_by_s:+.2f} s off the other cameras'
+            return f'its clock is {camera.off_by_s:+.1f} s off the other cameras'
         if camera.last_arrival_ns is None:
             return 'no image has come yet'
         return f'no image for {(now_ns - camera.last_arrival_ns) / 1e9:.1f} s'

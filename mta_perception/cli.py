@@ -22,7 +22,7 @@ Rate = Annotated[float, typer.Option(min=0.05, max=10.0, help='Replay speed; 1 =
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help='For summary.json, demo.mp4, frame_*.png, output_bag/.')],
+    out: Annotated[Path, typer.Option(help='Directory for summary.json, demo.mp4 and the rest.')],
     scene: Annotated[Optional[Path], typer.Option(
         exists=True, file_okay=False, help='A bag to play instead of a synthetic drive.')] = None,
     seed: Annotated[int, typer.Option(min=0, help='Seed of the synthetic drive.')] = 7,
@@ -86,7 +86,8 @@ def bench(
     model: Model = 'nano',
     only: Annotated[Optional[list[str]], typer.Option(
         help='Only this benchmark; give it repeatedly.')] = None,
-    out: Annotated[Optional[Path], typer.Option(help='Also write the numbers there, JSON.')] = None,
+    out: Annotated[Optional[Path], typer.Option(
+        help='Write the numbers there, too (JSON).')] = None,
 ):
     """Measure this machine: renderer, converter, pipeline, captioner, transport, memory."""
     from mta_perception.benchmarks import run_benchmarks

@@ -4,6 +4,7 @@ The only file of the vehicle side that knows `mta_training`: it draws the synthe
 official nuScenes evaluation judges the recorded topics.
 """
 
+from contextlib import contextmanager
 import hashlib
 import json
 import os
@@ -15,15 +16,27 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from mta_perception.bag import SceneBag
+from mta_perception.contract import CLASSES
 from mta_perception.film import film
 from mta_perception.processes import Child, free_domain, ros_environment
 from mta_perception.recording import read_recording
-from mta_perception.summary import summarise
+from mta_perception.ros.environment import prepare
+from mta_perception.share import model_directory
+from mta_perception.summary import (
+    boxes_moved_to,
+    nearest_detections,
+    pose_lookup,
+    summarise,
+    with_track_velocities,
+)
 
 NODE_START_S = 90.0        # loading the graphs on a busy machine
 SETTLE_S = 3.0             # the last captions and one more /diagnostics after the last image
+# What decides how a synthetic drive looks, below mta_training/.
+DRIVE_SOURCES = ('synth/**/*.py', 'bags.py', 'bag_messages.py', 'nuscenes*.py', 'jpeg.py')
 console = Console()
 
 
@@ -34,18 +47,19 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
     synthetic drive.  Raises RuntimeError, OSError, ValueError.
     """
     out = Path(out).resolve()
+    model = model_directory(model)
+    played = SceneBag(scene) if scene is not None else None     # refuse before anything is removed
     _clear(out)
     began = time.monotonic()
-    bag = Path(scene) if scene is not None else synthetic_bag(seed)
-    _check_bag(bag)
-    with _phase('playing, perceiving, recording'):
-        run = replay(bag, out, model, rate, seconds)
-    with _phase('evaluating the recorded topics'):
-        recording = read_recording(out / 'output_bag')
-        summary = summarise(SceneBag(bag), recording)
-        summary.update(_accuracy(bag, recording), **run, scene=bag.name, model=str(model),
-                       rate=rate)
-    _draw(bag, out)
+    if played is None:
+        played = SceneBag(synthetic_bag(seed, seconds))
+    node = replay(played, out, model, rate)
+    recording = read_recording(out / 'output_bag')
+    summary = {**summarise(played, recording), **_accuracy(played, recording), 'node': node,
+               'scene': played.name, 'description': played.description, 'model': model.name,
+               'rate': rate}
+    with _progress('drawing') as advance:
+        film(played.path, out, recorded=out / 'output_bag', on_progress=advance)
     summary['demo_s'] = round(time.monotonic() - began, 1)
     partial = out / 'summary.json.partial'
     partial.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
@@ -70,23 +84,22 @@ def cache_directory():
     return Path(os.environ.get('MTA_CACHE') or Path.home() / '.cache' / 'mta_perception')
 
 
-def synthetic_bag(seed):
-    """The bag of a synthetic drive, drawn once per seed and version of the code that draws it."""
-    key = f'seed{seed}-{_code_hash()[:12]}'
-    folder = cache_directory() / 'demo' / key
-    bags = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
-    if bags:
-        console.print(f'synthetic drive from the cache: {folder}')
-        return bags[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    _mta_train('synth', '--out', folder / 'dataset', '--scenes', 1, '--seed', seed)
-    _mta_train('convert', folder / 'dataset', '--out', folder / 'bags')
-    bags = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
-    if not bags:
-        raise RuntimeError(f'`mta-train convert` left no bag in {folder / "bags"}; remove {folder} '
-                           'and run the demo again.')
-    shutil.rmtree(folder / 'dataset')     # the bag has all of it, image bytes included
-    return bags[0]
+def synthetic_bag(seed, seconds):
+    """The bag of a synthetic drive, drawn once per seed, length and version of the code."""
+    folder = cache_directory() / 'demo' / f'seed{seed}-{seconds:g}s-{_code_hash()[:12]}'
+    found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
+    if not found:
+        folder.mkdir(parents=True, exist_ok=True)
+        _mta_train('synth', '--out', folder / 'dataset', '--scenes', 1, '--seed', seed,
+                   '--seconds', seconds)
+        _mta_train('convert', folder / 'dataset', '--out', folder / 'bags')
+        shutil.rmtree(folder / 'dataset')     # the bag has all of it, image bytes included
+        found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
+    if not found:
+        raise RuntimeError(f'`mta-train convert` left no bag in {folder / "bags"}; remove '
+                           f'{folder} and run the demo again.')
+    console.print(f'synthetic drive: {found[0]}')
+    return found[0]
 
 
 def _code_hash():
@@ -94,8 +107,7 @@ def _code_hash():
     import mta_training
     root = Path(mta_training.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*root.glob('synth/**/*.py'), *root.glob('convert*.py'),
-                        *root.glob('bag*.py'), *root.glob('nuscenes*.py')]):
+    for path in sorted(path for pattern in DRIVE_SOURCES for path in root.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -107,17 +119,12 @@ def _mta_train(command, *arguments):
         raise RuntimeError(f'`mta-train {" ".join(words[3:])}` failed, see above.')
 
 
-def _check_bag(bag):
-    if not (bag / 'metadata.yaml').is_file():
-        raise ValueError(f'{bag} is no bag: metadata.yaml is missing. Expected a rosbag2 directory '
-                         'as `mta-train convert` writes it.')
-
-
-def replay(bag, out, model, rate, seconds):
+def replay(scene, out, model, rate):
     """Recorder, node and player as processes in a DDS domain of their own; `out`/output_bag.
 
-    Returns what can only be seen from outside: domain, peak memory and CPU time of the node.
+    Returns what can only be seen from outside: peak memory, CPU time and exit code of the node.
     """
+    prepare()
     environment = ros_environment(free_domain())
     logs = out / 'logs'
     logs.mkdir(exist_ok=True)
@@ -125,34 +132,58 @@ def replay(bag, out, model, rate, seconds):
     record = [*python, 'mta_perception.ros.recorder', '--out', str(out / 'output_bag')]
     perceive = [*python, 'mta_perception.ros.node', '--ros-args', '-p', 'use_sim_time:=true',
                 '-p', f'model:={model}']
-    play = [*python, 'mta_perception.cli', 'play', str(bag), '--rate', str(rate)]
+    play = [*python, 'mta_perception.cli', 'play', str(scene.path), '--rate', str(rate)]
+    seconds = (scene.end_ns - scene.start_ns) / 1e9 / rate
     with Child('recorder', record, logs / 'recorder.log', environment) as recorder:
-        recorder.wait_for('recording', 30.0)
+        recorder.wait_for('ready, recording', 30.0)
         with Child('node', perceive, logs / 'node.log', environment) as node:
             node.wait_for('active', NODE_START_S)
             with Child('player', play, logs / 'player.log', environment) as player:
-                _wait_for_end(player, (recorder, node), seconds / rate + NODE_START_S)
+                _wait_for_end(player, (recorder, node), seconds)
             time.sleep(SETTLE_S)
             node.check()
             usage = process_usage(node.pid)
-            node.stop()
+            usage['exit_code'] = node.stop()
         recorder.stop()
         recorder.check()
-    return {'node': usage}
+    return usage
 
 
-def _wait_for_end(player, others, timeout_s):
-    deadline = time.monotonic() + timeout_s
-    while player.running() and time.monotonic() < deadline:
-        for child in others:
-            child.check()
-            if not child.running():
-                raise RuntimeError(f'the {child.name} process ended before the player did; '
-                                   f'see {child.log}.')
-        time.sleep(0.1)
+def _accuracy(scene, recording):
+    """Official nuScenes numbers of the recorded messages against the bag's ground truth."""
+    from mta_training.evaluate import Predictions, evaluate_detections
+    world_from_ego_at = pose_lookup(*scene.ego_poses)
+    messages = with_track_velocities(recording.detections, world_from_ego_at)
+    predictions = {}
+    for sample in scene.samples:
+        message = nearest_detections(messages, sample.stamp_ns)
+        if message is not None:
+            boxes = boxes_moved_to(message.boxes, message.stamp_ns, sample.stamp_ns,
+                                   world_from_ego_at)
+            labels = [CLASSES.index(name) for name in message.class_names]
+            predictions[sample.token] = Predictions(boxes, labels, message.scores)
+    judged = evaluate_detections(scene.samples, predictions)
+    return {'keyframes': len(scene.samples), 'keyframes_with_detections': len(predictions),
+            **judged}
+
+
+def _wait_for_end(player, others, seconds):
+    """Until the player has ended; raises where anything fails or it takes far too long."""
+    began = time.monotonic()
+    with _progress('playing, perceiving, recording') as advance:
+        while player.running():
+            passed = time.monotonic() - began
+            advance(min(passed, seconds), seconds)
+            for child in others:
+                child.check()
+                if not child.running():
+                    raise RuntimeError(f'the {child.name} process ended before the player did; '
+                                       f'see {child.log}.')
+            if passed > 1.5 * seconds + NODE_START_S:
+                raise RuntimeError(f'the player did not end within {passed:.0f} s; '
+                                   f'see {player.log}.')
+            time.sleep(0.1)
     player.check()
-    if player.running():
-        raise RuntimeError(f'the player did not end within {timeout_s:.0f} s; see {player.log}.')
 
 
 def process_usage(pid):
@@ -164,3 +195,34 @@ def process_usage(pid):
     ticks = int(fields[11]) + int(fields[12])
     return {'peak_memory_mb': round(peak_kb / 1024, 1),
             'cpu_s': round(ticks / os.sysconf('SC_CLK_TCK'), 1)}
+
+
+@contextmanager
+def _progress(title):
+    """A bar on the terminal; gives a function (done, total)."""
+    with Progress(TextColumn('{task.description}'), BarColumn(), TimeElapsedColumn(),
+                  console=console) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_summary(summary, out):
+    table = Table(show_header=False, title=f'{summary["scene"]}: {summary["description"]}',
+                  title_justify='left')
+    dropped = ', '.join(f'{count} {reason}' for reason, count in summary['dropped'].items())
+    latency = summary['latency_ms']
+    for name, value in (
+            ('frames', f'{summary["frames_in"]} in, {summary["frames_processed"]} processed, '
+                       f'dropped: {dropped or "none"}, unexplained: {summary["unexplained"]}'),
+            ('detections', f'{summary["detections"]} at {summary["rate_hz"]} Hz'),
+            ('captions', f'{summary["captions"]}, {summary["captions_per_s"]} a second'),
+            ('latency', f'p50 {latency["p50"]} ms, p90 {latency["p90"]} ms, '
+                        f'max {latency["max"]} ms'),
+            ('accuracy', f'mAP {summary["mAP"]:.3f} ({summary["mAP_present"]:.3f} over the '
+                         f'classes present), NDS {summary["NDS"]:.3f}'),
+            ('node', f'{summary["node"]["peak_memory_mb"]:.0f} MB at most, '
+                     f'{summary["node"]["cpu_s"]:.0f} CPU seconds'),
+            ('time', f'{summary["demo_s"]:.0f} s')):
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f'{out / "demo.mp4"}\n{out / "summary.json"}')

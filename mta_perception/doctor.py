@@ -106,9 +106,12 @@ def _shared_memory():
 
 
 def _profile():
-    from mta_perception.ros.transport import default_profile
+    from mta_perception.ros.environment import transport_profile_path
     chosen = os.environ.get('FASTDDS_DEFAULT_PROFILES_FILE')
-    path = Path(chosen) if chosen else default_profile()
+    try:
+        path = Path(chosen) if chosen else transport_profile_path()
+    except FileNotFoundError as error:
+        return Finding('DDS profile', False, str(error), 'Install the package again.')
     origin = 'FASTDDS_DEFAULT_PROFILES_FILE' if chosen else 'shipped, set by the node'
     return Finding('DDS profile', path.is_file(), f'{path} ({origin})',
                    'The file is missing: without it six raw cameras come through at 4 Hz. Unset '
@@ -119,8 +122,9 @@ def _model(model):
     if find_spec('onnxruntime') is None:
         return Finding('model', False, 'onnxruntime is missing', 'Run `make env`.')
     from mta_perception.runtime.manifest import Manifest
+    from mta_perception.share import model_directory
     try:
-        manifest = Manifest.load(model)
+        manifest = Manifest.load(model_directory(model))
     except (OSError, ValueError) as error:
         return Finding('model', False, str(error), 'Check out the models again, or export one.')
     return Finding('model', True, f'{manifest.name}, contract {manifest.contract_version}, '

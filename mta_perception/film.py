@@ -24,7 +24,7 @@ from mta_perception.geometry import (
 )
 from mta_perception.recording import read_recording
 from mta_perception.render import DrawnObject, draw_overlay
-from mta_perception.summary import pose_lookup
+from mta_perception.summary import pose_lookup, with_track_velocities
 
 TRAIL_S = 4.0
 CAPTION_MAX_AGE_S = 3.0
@@ -152,7 +152,7 @@ def _true_moments(truth, fps):
 
 def _recorded_moments(truth, recording, fps):
     """What was known at each step of the grid; neighbours may be the same Moment."""
-    messages = sorted(recording.detections, key=lambda message: message.stamp_ns)
+    messages = with_track_velocities(recording.detections, truth.world_from_ego_at)
     if not messages:
         return []
     stamps = np.array([message.stamp_ns for message in messages])

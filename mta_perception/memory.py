@@ -94,7 +94,7 @@ class BevMemory:
         newest = self._frames[-1]
         seconds = (stamp_ns - newest.stamp_ns) / 1e9
         if seconds <= 0:
-            return f'clock jumped back by {-seconds:.2f} s'
+            return f'clock jumped back by {abs(seconds):.2f} s'
         if seconds > self.config.max_gap_s:
             return f'gap of {seconds:.2f} s, more than history_max_gap_s={self.config.max_gap_s:g}'
         metres = float(np.linalg.norm(world_from_ego[:3, 3] - newest.world_from_ego[:3, 3]))

@@ -77,7 +77,7 @@ class Child:
             time.sleep(0.05)
 
     def stop(self, grace_s=15.0):
-        """SIGINT, then SIGTERM, then SIGKILL, each to this process alone; returns the exit code."""
+        """SIGINT, then SIGTERM, then SIGKILL, to this process alone; returns the exit code."""
         for number, patience_s in ((signal.SIGINT, grace_s), (signal.SIGTERM, 5.0),
                                    (signal.SIGKILL, 5.0)):
             if not self.running():

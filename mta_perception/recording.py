@@ -19,7 +19,7 @@ class RecordedDetections(NamedTuple):
 
     stamp_ns: int          # reference stamp, bag time
     arrival_ns: int        # wall clock of the recorder
-    boxes: np.ndarray      # (K, 10) contract.BoxCode, base_link at stamp_ns; velocity is NaN, since
+    boxes: np.ndarray      # (K, 10) contract.BoxCode, base_link at stamp_ns; velocity is NaN:
     #                        Detection3D has no place for it (see summary.with_track_velocities)
     class_names: list      # K strings
     scores: np.ndarray     # (K,)
@@ -78,7 +78,8 @@ def _take(recording, topic, arrival_ns, message, node):
         recording.image_arrivals.setdefault(time_ns(message.header.stamp), arrival_ns)
     else:
         prefix = f'{node}: '
-        values = {status.name.removeprefix(prefix): {pair.key: pair.value for pair in status.values}
+        values = {status.name.removeprefix(prefix):
+                  {pair.key: pair.value for pair in status.values}
                   for status in message.status if status.name.startswith(prefix)}
         if values:
             recording.diagnostics.append((arrival_ns, values))

@@ -7,6 +7,7 @@ import platform
 
 import numpy as np
 
+from mta_perception.bag import image_topic
 from mta_perception.contract import BoxCode
 from mta_perception.geometry import (
     interpolate_rigid,
@@ -63,7 +64,7 @@ def _image_accounts(scene, diagnostics):
     accounts = {}
     for camera in scene.cameras:
         values = diagnostics.get(f'camera {camera}', {})
-        accounts[camera] = {'played': scene.image_count(camera),
+        accounts[camera] = {'played': scene.topics[image_topic(camera)].msgcount,
                             'received': int(values.get('images', 0)),
                             'dropped': _counts(values, 'dropped/'),
                             'masked': _counts(values, 'masked/')}
@@ -119,8 +120,8 @@ def nearest_detections(messages, stamp_ns):
 def with_track_velocities(messages, world_from_ego_at):
     """The messages with velocities: a straight line through each track's last second in the world.
 
-    A Detection3D carries no velocity; this is what a listener can know at that moment.  Tracks with
-    one message so far keep NaN.  world_from_ego_at: stamp [ns] -> (4, 4).
+    A Detection3D carries no velocity; this is what a listener can know at that moment.  Tracks
+    with one message so far keep NaN.  world_from_ego_at: stamp [ns] -> (4, 4).
     """
     past = defaultdict(list)      # track id -> [(seconds, world xyz)]
     done = []
@@ -158,7 +159,7 @@ def pose_lookup(stamps_ns, world_from_ego):
 
 
 def boxes_moved_to(boxes, stamp_ns, to_stamp_ns, world_from_ego_at):
-    """(K, 10) boxes of the ego frame at `stamp_ns`, as predicted for the ego frame at `to_stamp_ns`.
+    """(K, 10) boxes of the ego frame at `stamp_ns`, predicted for the ego frame at `to_stamp_ns`.
 
     Each box goes on at its own velocity, then the ego motion is taken out.
     world_from_ego_at: stamp [ns] -> (4, 4).

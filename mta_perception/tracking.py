@@ -34,6 +34,8 @@ _KIND_OF_LABEL = np.array([next(i for i, kind in enumerate(_KINDS) if name in ki
 _GATES_M = np.array([kind.gate_m for kind in _KINDS])
 _GROWTHS_M_S = np.array([kind.gate_growth_m_s for kind in _KINDS])
 _OTHER_CLASS_M = 0.5         # a pair of unlike classes of one kind counts as this much further apart
+_VELOCITY_WEIGHT_S = 0.2     # so does a pair of unlike velocities: people cross without swapping ids
+_MOST_FOR_VELOCITY_M = 0.5
 _IMPOSSIBLE = 1e6
 
 
@@ -100,7 +102,10 @@ class Tracker:
         gate = _GATES_M[kinds] + _GROWTHS_M_S[kinds] * seconds
         possible = ((distance <= gate[:, None])
                     & (kinds[:, None] == _KIND_OF_LABEL[labels][None]))
-        cost = distance + _OTHER_CLASS_M * (track_labels[:, None] != labels[None])
+        velocities = np.stack([track.velocity for track in self._tracks])
+        turned = np.linalg.norm(velocities[:, None] - np.nan_to_num(boxes[None, :, BoxCode.VELOCITY]), axis=-1)
+        cost = (distance + np.minimum(_VELOCITY_WEIGHT_S * turned, _MOST_FOR_VELOCITY_M)
+                + _OTHER_CLASS_M * (track_labels[:, None] != labels[None]))
         rows, columns = linear_sum_assignment(np.where(possible, cost, _IMPOSSIBLE))
         return {int(column): self._tracks[row] for row, column in zip(rows, columns)
                 if possible[row, column]}

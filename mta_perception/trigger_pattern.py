@@ -12,6 +12,7 @@ import numpy as np
 
 _RATE_RATIO = 1.5            # a camera this much slower or faster than the others sets no pace
 _HYSTERESIS = 0.8            # another leader must make rounds this much shorter
+_TOLERANCE = 0.4             # of the shorter pauses between rounds; jitter beyond it tears rounds apart
 
 
 class TriggerPattern(NamedTuple):
@@ -39,23 +40,20 @@ class TriggerPattern(NamedTuple):
 def learn_pattern(stamps_ns, previous=None):
     """TriggerPattern from {camera: ascending stamps}, or None where they do not show one yet.
 
-    Cameras with fewer than two stamps are left out.  `previous` is kept as far as it still fits.
+    Cameras without two stamps, and what the stamps do not show, are as in `previous`.
     """
     stamps = {camera: np.array(values) for camera, values in stamps_ns.items() if len(values) > 1}
     if not stamps:
-        return None
+        return previous
     periods = {camera: float(np.median(np.diff(values))) for camera, values in stamps.items()}
     # The upper median: three cameras at 30 Hz and three at 10 Hz make whole sets at 10 Hz.
     pace = sorted(periods.values())[len(periods) // 2]
     core = [camera for camera in stamps
             if pace / _RATE_RATIO <= periods[camera] <= pace * _RATE_RATIO]
-    # Cameras that fire together come in either order: this much before the leader is still its round.
-    early = pace / 8
     best = None
     for leader in core:
-        offsets = {camera: _offset(values, stamps[leader], early)
-                   for camera, values in stamps.items()}
-        among_core = [offsets[camera] for camera in core]
+        offsets = _offsets(stamps, leader, pace, previous)
+        among_core = [offsets.get(camera) for camera in core]
         if None in among_core:
             continue
         length = max(among_core) - min(among_core)
@@ -64,23 +62,34 @@ def learn_pattern(stamps_ns, previous=None):
         if best is None or length < best[0]:
             best = length, leader, offsets
     if best is None:
-        return None
+        return previous
     _, leader, offsets = best
     middle = float(np.median([offsets[camera] for camera in core]))
     for camera, period in periods.items():
-        if offsets[camera] is None or period * _RATE_RATIO < pace:
+        if camera not in offsets or period * _RATE_RATIO < pace:
             offsets[camera] = middle
+    if previous is not None:
+        periods = {**previous.periods_ns, **periods}
     gaps = np.concatenate([np.diff(stamps[camera]) for camera in core])
     # Below the median, because rounds may be of two lengths; not the least, which is jitter.
-    return TriggerPattern(leader, offsets, periods, pace, 0.5 * float(np.percentile(gaps, 25)))
+    return TriggerPattern(leader, offsets, {camera: periods[camera] for camera in offsets}, pace,
+                          _TOLERANCE * float(np.percentile(gaps, 25)))
 
 
-def _offset(stamps, leader_stamps, early):
-    """Median time from the leader's image to this camera's in the same round; None: never together."""
-    rounds = np.searchsorted(leader_stamps, stamps + early, side='right') - 1
-    known, closed = rounds >= 0, (rounds >= 0) & (rounds < len(leader_stamps) - 1)
-    if not known.any():
-        return None
-    if not closed.any():     # in the round that is still open, only the first image surely belongs to it
-        closed = np.arange(len(stamps)) == np.flatnonzero(known)[0]
-    return float(np.median(stamps[closed] - leader_stamps[rounds[closed]]))
+def _offsets(stamps, leader, pace, previous):
+    """camera -> median time from the leader's image to this camera's in the same round."""
+    offsets = {}
+    if previous is not None and leader in previous.offsets_ns:
+        offsets = {camera: offset - previous.offsets_ns[leader]
+                   for camera, offset in previous.offsets_ns.items()}
+    for camera, values in stamps.items():
+        # Cameras that fire together come in either order: a little before the leader is its round.
+        rounds = np.searchsorted(stamps[leader], values + pace / 8, side='right') - 1
+        # In the round that is still open the leader's next image may be the one it belongs to.
+        closed = (rounds >= 0) & (rounds < len(stamps[leader]) - 1)
+        if not closed.any() and camera not in offsets:
+            closed = np.arange(len(values)) == np.argmax(rounds >= 0)
+            closed &= rounds >= 0
+        if closed.any():
+            offsets[camera] = float(np.median(values[closed] - stamps[leader][rounds[closed]]))
+    return offsets

@@ -234,27 +234,21 @@ class Car:
     def detection_stamps(self):
         return [stamp_ns(message.header.stamp) for message in list(self.detections)]
 
-    def status(self, component):
-        """The next status of `component`, as (level, message, {key: value})."""
-        return self.status_where(component, lambda *_: True)
+    def statuses(self):
+        """The next diagnostics: component -> (level, message, {key: value})."""
+        seen = len(self.diagnostics)
+        wait_until(lambda: len(self.diagnostics) > seen, 8.0, 'no diagnostics')
+        return _statuses(self.diagnostics[-1])
 
     def status_where(self, component, condition, timeout_s=8.0):
         """The first status from now on that condition(level, message, values) accepts."""
-        seen = len(self.diagnostics)
-        found = []
-
-        def arrived():
-            for message in list(self.diagnostics)[seen:]:
-                for status in message.status:
-                    if status.name.endswith(f': {component}'):
-                        values = {pair.key: pair.value for pair in status.values}
-                        found.append((status.level[0], status.message, values))
-                        if condition(*found[-1]):
-                            return True
-            return False
-        wait_until(arrived, timeout_s, lambda: f'no such status of {component}; last: '
-                   f'{found[-1:] or "none"}')
-        return found[-1]
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = self.statuses().get(component)
+            if status is not None and condition(*status):
+                return status
+            if time.monotonic() > deadline:
+                pytest.fail(f'no such status of {component}; last: {status}')
 
     def change_state(self, *transitions, node='mta_perception'):
         """Lifecycle transitions by name, one after the other; True where all succeed."""
@@ -276,6 +270,12 @@ class Car:
         wait_until(future.done, timeout_s, f'{name} did not answer')
         self.node.destroy_client(client)
         return future.result()
+
+
+def _statuses(message):
+    return {status.name.partition(': ')[2]: (
+                status.level[0], status.message, {pair.key: pair.value for pair in status.values})
+            for status in message.status}
 
 
 def wait_until(condition, timeout_s, complaint):

@@ -6,12 +6,15 @@ import pytest
 from mta_perception.geometry import box_corners, invert_rigid, rigid_from_yaw, transform
 from mta_perception.recording import RecordedDetections, Recording
 from mta_perception.summary import (
+    _frame_accounts,
     boxes_moved_to,
     latencies_ms,
     machine,
     nearest_detections,
     percentiles,
+    pose_lookup,
     rate_hz,
+    with_track_velocities,
 )
 
 SECOND = 1_000_000_000
@@ -24,7 +27,7 @@ def message(stamp_ns, arrival_ns=0, boxes=()):
 
 
 def recording(detections, image_arrivals=None):
-    return Recording(detections, [], image_arrivals or {}, {}, [])
+    return Recording(detections, [], image_arrivals or {}, [])
 
 
 def world_from_ego_at(stamp_ns):
@@ -52,11 +55,11 @@ def test_rate_counts_intervals_not_messages():
 
 
 def test_nearest_message_only_within_its_quarter_second():
-    run = recording([message(0), message(SECOND)])
-    assert nearest_detections(run, int(0.2 * SECOND)).stamp_ns == 0
-    assert nearest_detections(run, int(0.8 * SECOND)).stamp_ns == SECOND
-    assert nearest_detections(run, int(0.5 * SECOND)) is None
-    assert nearest_detections(recording([]), 0) is None
+    messages = [message(0), message(SECOND)]
+    assert nearest_detections(messages, int(0.2 * SECOND)).stamp_ns == 0
+    assert nearest_detections(messages, int(0.8 * SECOND)).stamp_ns == SECOND
+    assert nearest_detections(messages, int(0.5 * SECOND)) is None
+    assert nearest_detections([], 0) is None
 
 
 @pytest.mark.parametrize('dt', [-0.25, 0.0, 0.13])
@@ -97,3 +100,46 @@ def test_machine_names_its_parts():
     found = machine()
     assert found['cores'] >= 1 and found['memory_gb'] > 0.1 and found['cpu']
     assert found['packages']['numpy'] == np.__version__
+
+
+def test_track_velocities_are_those_of_the_world_not_of_the_car():
+    """A car at constant velocity, seen from a turning one at 5 Hz, without noise."""
+    velocity, start = np.array([4.0, -1.0, 0.0]), np.array([20.0, 5.0, 1.0])
+    messages = []
+    for step in range(10):
+        stamp = step * SECOND // 5
+        place = transform(invert_rigid(world_from_ego_at(stamp)), start + velocity * step / 5)
+        box = np.concatenate([place, [4, 2, 1.5, 0, 1, np.nan, np.nan]])
+        messages.append(message(stamp, boxes=[box]))
+    filled = with_track_velocities(messages[::-1], world_from_ego_at)
+    assert [one.stamp_ns for one in filled] == [one.stamp_ns for one in messages]
+    assert np.isnan(filled[0].boxes[0, 8:]).all()
+    for one in filled[1:]:
+        turned = world_from_ego_at(one.stamp_ns)[:2, :2] @ one.boxes[0, 8:]
+        np.testing.assert_allclose(turned, velocity[:2], atol=1e-6)
+    assert np.isnan(messages[-1].boxes[0, 8:]).all()        # the recording itself is left alone
+
+
+def test_frames_in_are_all_accounted_for():
+    books = {'frames': {'frames_in': '240', 'processed': '150', 'rate_hz': '7.500',
+                        'dropped': '88', 'dropped/overtaken by a newer frame': '80',
+                        'dropped/no pose': '8', 'sync/sets': '240', 'sync/incomplete sets': '0'}}
+    accounts = _frame_accounts(books)
+    assert accounts == {'frames_in': 240, 'frames_processed': 150,
+                        'dropped': {'overtaken by a newer frame': 80, 'no pose': 8},
+                        'unexplained': 2, 'synchroniser': {'sets': 240}}
+
+
+def test_pose_lookup_meets_the_poses_and_stays_rigid_between_them():
+    stamps = np.arange(0, 5) * SECOND // 10
+    poses = np.stack([world_from_ego_at(stamp) for stamp in stamps])
+    look_up = pose_lookup(stamps, poses)
+    for stamp, pose in zip(stamps, poses):
+        np.testing.assert_allclose(look_up(stamp), pose, atol=1e-12)
+    middle = look_up(int(stamps[1] + stamps[2]) // 2)
+    np.testing.assert_allclose(middle[:3, :3] @ middle[:3, :3].T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(middle, world_from_ego_at((stamps[1] + stamps[2]) // 2), atol=5e-3)
+    np.testing.assert_allclose(look_up(-SECOND), poses[0])
+    np.testing.assert_allclose(look_up(9 * SECOND), poses[-1])
+    with pytest.raises(ValueError, match='odom'):
+        pose_lookup(np.zeros(0, int), np.zeros((0, 4, 4)))

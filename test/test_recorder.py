@@ -1,4 +1,4 @@
-"""The recorder as a process over DDS: what was published is in the bag, byte for byte."""
+"""The recorder as a process over DDS: what was published is in the bag."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ import pytest
 
 from mta_perception.processes import Child, free_domain, ros_environment
 from mta_perception.recording import read_recording
+from mta_perception.ros.recorder import READY
 
 rclpy = pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs', reason='interface packages are not built here')
@@ -67,22 +68,22 @@ def wait_for_subscribers(*publishers):
 
 def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
     from mta_msgs.msg import ObjectCaption, ObjectCaptionArray
+    from rclpy.serialization import deserialize_message
     from rosbags.highlevel import AnyReader
     from sensor_msgs.msg import CameraInfo
     from vision_msgs.msg import Detection3DArray
-    from rclpy.serialization import serialize_message
     bag = tmp_path / 'bag'
     detections = node.create_publisher(Detection3DArray, '/mta_perception/detections', 10)
     captions = node.create_publisher(ObjectCaptionArray, '/mta_perception/captions', 10)
     infos = node.create_publisher(CameraInfo, '/cam_front/camera_info', 10)
     sent, stamps = [], [1_600_000_000_000_000_000 + 100_000_000 * k for k in range(STEPS)]
     with record_child(bag, domain) as recorder:
-        recorder.wait_for('recording', 30)
+        recorder.wait_for(READY, 30)
         wait_for_subscribers(detections, captions, infos)
         before = time.time_ns()
         for step, stamp in enumerate(stamps):
             message = detections_message(stamp, step % 4)
-            sent.append(serialize_message(message))
+            sent.append(message)
             info = CameraInfo(width=1600, height=900)
             info.header.stamp = message.header.stamp
             infos.publish(info)
@@ -97,7 +98,7 @@ def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
         assert recorder.stop() == 0
     after = time.time_ns()
     with AnyReader([bag]) as reader:
-        stored = [bytes(raw) for connection, _, raw in reader.messages()
+        stored = [deserialize_message(bytes(raw), Detection3DArray) for connection, _, raw in reader.messages()
                   if connection.topic == '/mta_perception/detections']
     assert stored == sent
     run = read_recording(bag)
@@ -120,7 +121,7 @@ def test_recording_never_overwrites(tmp_path, domain):
     bag.mkdir()
     with record_child(bag, domain) as recorder:
         with pytest.raises(RuntimeError, match='exists already'):
-            recorder.wait_for('recording', 30)
+            recorder.wait_for(READY, 30)
     assert list(bag.iterdir()) == []
 
 
@@ -128,7 +129,7 @@ def test_a_killed_recorder_leaves_nothing_that_looks_whole(tmp_path, domain):
     import signal
     bag = tmp_path / 'bag'
     with record_child(bag, domain) as recorder:
-        recorder.wait_for('recording', 30)
+        recorder.wait_for(READY, 30)
         os.kill(recorder.pid, signal.SIGKILL)
         while recorder.running():
             time.sleep(0.05)

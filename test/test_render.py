@@ -144,7 +144,7 @@ def test_missing_camera_is_named_and_its_sector_shaded():
     assert (back != 90).any(axis=2).mean() > 0.9
     panel = (whole != partial).any(axis=2)[bar + 2 * tile_h:]
     rows, _ = np.nonzero(panel)
-    assert panel.sum() > 1000 and np.median(rows) > panel.shape[0] / 2     # behind the car is below
+    assert panel.sum() > 1000 and np.median(rows) > panel.shape[0] / 2     # behind us is below
 
 
 def test_bird_eye_view_has_forward_up_and_left_left():

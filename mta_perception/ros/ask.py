@@ -1,14 +1,15 @@
 """One call of the node's ~/ask service."""
 
 import os
-import sys
+
+from mta_perception.ros.environment import prepare
 
 
 def ask_node(instruction, node_name='/mta_perception', timeout_s=10.0):
     """The Ask response of the running node.  Raises RuntimeError where none answers in time."""
     from mta_msgs.srv import Ask
     import rclpy
-    os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
+    prepare()
     rclpy.init()
     node = rclpy.create_node('mta_ask')
     try:

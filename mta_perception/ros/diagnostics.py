@@ -14,6 +14,7 @@ from mta_perception.contract import CAMERAS
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT_S = 10.0          # a fault this young still colours the status
+STOPPED_S = 3.0          # nothing for this long: it has stopped
 
 
 def diagnostics_message(header, node_name, hardware_id, statuses):
@@ -105,10 +106,11 @@ def _frames(intake, perception):
               **{f'dropped/{reason}': count for reason, count in dropped.items()},
               **{f'sync/{reason}': count for reason, count in intake.sync.counts.items()}}
     recent = perception.dropped.latest(RECENT_S)
-    if perception.processed.age_s() is None:
-        if recent:
-            return 'frames', ERROR, f'every frame is dropped: {recent[1]}', values
-        return 'frames', WARN, 'no frame is processed: no complete set of images', values
+    age_s = perception.processed.age_s()
+    if age_s is None or age_s > STOPPED_S:
+        since = 'so far' if age_s is None else f'for {age_s:.0f} s'
+        reason = recent[1] if recent else 'no images come together'
+        return 'frames', ERROR, f'no frame processed {since}: {reason}', values
     if recent and not recent[0].startswith('overtaken'):
         return 'frames', WARN, f'frames were dropped: {recent[1]}', values
     return 'frames', OK, f'{perception.processed.hz():.1f} Hz', values
@@ -136,6 +138,8 @@ def _odometry(intake):
         values['last_reset_reason'] = ego_motion.last_reset[1]
     if age_s is None:
         return 'odometry', ERROR, _no_odometry(intake), values
+    if age_s > STOPPED_S:
+        return 'odometry', ERROR, f'no valid pose for {age_s:.1f} s', values
     recent = intake.refused.latest(RECENT_S)
     if recent and 'refused' in recent[0]:
         return 'odometry', WARN, recent[0], values

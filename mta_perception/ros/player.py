@@ -5,13 +5,12 @@ message goes out when it is due, and /clock in bag time a hundred times a second
 """
 
 from collections import deque
-import os
 import signal
-import sys
 import time
 from typing import NamedTuple
 
 from mta_perception.bag import BagError, SceneBag
+from mta_perception.ros import environment
 from mta_perception.ros.recorder import message_class
 
 CLOCK_PERIOD_NS = 10_000_000         # bag time
@@ -53,7 +52,7 @@ def play_bag(bag, *, rate=1.0, loop=False, start_s=0.0, topics=None, wait_s=30.0
     classes = {topic: message_class(scene.topics[topic].msgtype) for topic in chosen}
     import rclpy
     from rclpy.signals import SignalHandlerOptions
-    os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
+    environment.prepare()
     stop = _StopOnSignal()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('mta_player')

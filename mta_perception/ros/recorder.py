@@ -1,8 +1,8 @@
 """Record topics as they arrive: `python -m mta_perception.ros.recorder --out BAG`.
 
 The bag is a rosbag2 (mcap) of the serialised bytes that came over DDS, stamped with the wall clock
-of their arrival.  It is written beside its place and moved there when the recorder stops (SIGINT or
-SIGTERM), so that no half-written bag looks whole.
+of their arrival.  It is written beside its place and moved there when the recorder stops (SIGINT
+or SIGTERM), so that no half-written bag looks whole.
 """
 
 import argparse
@@ -16,9 +16,11 @@ import time
 from typing import NamedTuple
 
 from mta_perception.contract import CAMERAS
+from mta_perception.ros.environment import prepare
 from mta_perception.typestore import typestore
 
 QUEUE_DEPTH = 200
+READY = 'ready, recording'      # printed once all subscriptions are there
 
 
 class RecordedTopic(NamedTuple):
@@ -31,8 +33,8 @@ class RecordedTopic(NamedTuple):
 
 
 def node_topics(node='/mta_perception'):
-    """What the perception node says, the clock, and camera_info: it comes with each image and tells
-    when that came, at a thousandth of the bytes."""
+    """What the perception node says, the clock, and camera_info: it comes with each image and
+    tells when that came, at a thousandth of the bytes."""
     outputs = [
         RecordedTopic(f'{node}/detections', 'vision_msgs/msg/Detection3DArray', True, False),
         RecordedTopic(f'{node}/captions', 'mta_msgs/msg/ObjectCaptionArray', True, False),
@@ -98,7 +100,8 @@ def _subscription_qos(topic):
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
     return QoSProfile(
         depth=QUEUE_DEPTH,
-        reliability=ReliabilityPolicy.RELIABLE if topic.reliable else ReliabilityPolicy.BEST_EFFORT,
+        reliability=(ReliabilityPolicy.RELIABLE if topic.reliable
+                     else ReliabilityPolicy.BEST_EFFORT),
         durability=(DurabilityPolicy.TRANSIENT_LOCAL if topic.latched
                     else DurabilityPolicy.VOLATILE))
 
@@ -124,7 +127,7 @@ def record(out, topics):
     """Record until SIGINT or SIGTERM; returns the number of messages per topic."""
     import rclpy
     from rclpy.signals import SignalHandlerOptions
-    os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
+    prepare()
     stop = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.append(True))
@@ -132,7 +135,7 @@ def record(out, topics):
     node = rclpy.create_node('mta_recorder')
     try:
         recorder = Recorder(node, topics, out)
-        print(f'recording {len(topics)} topics', flush=True)
+        print(f'{READY} {len(topics)} topics', flush=True)
         while not stop:
             rclpy.spin_once(node, timeout_sec=0.1)
         recorder.close()
@@ -144,7 +147,7 @@ def record(out, topics):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', required=True, help='bag to write, a directory that does not exist')
+    parser.add_argument('--out', required=True, help='bag to write; must not exist')
     parser.add_argument('--node', default='/mta_perception', help='full name of its node')
     arguments = parser.parse_args(argv)
     try:

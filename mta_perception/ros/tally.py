@@ -99,12 +99,13 @@ class Rate:
     def __init__(self, window_s=5.0, clock=time.monotonic):
         self._window_s, self._clock = window_s, clock
         self._lock, self._times = threading.Lock(), deque(maxlen=2000)
-        self._began = clock()
+        self._began, self._last = clock(), None
         self.total = 0
 
     def tick(self):
         with self._lock:
-            self._times.append(self._clock())
+            self._last = self._clock()
+            self._times.append(self._last)
             self.total += 1
 
     def hz(self):
@@ -116,6 +117,6 @@ class Rate:
             return len(self._times) / min(self._window_s, max(now - self._began, 1e-3))
 
     def age_s(self):
-        """Seconds since the newest event; None where none came within the window."""
+        """Seconds since the newest event; None where none ever came."""
         with self._lock:
-            return self._clock() - self._times[-1] if self._times else None
+            return None if self._last is None else self._clock() - self._last

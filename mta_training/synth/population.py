@@ -327,7 +327,7 @@ def drive_everyone(crowd, rng, ego, moving, walkers, seconds):
             junctions,
             -WARM_UP_S,
             seconds + 1.0,
-            lambda time: walking.people_on_road(crossing, time),
+            lambda time, crossing=crossing: walking.people_on_road(crossing, time),
         )
         agents, owner = list(standing) + list(walkers), [None] * (len(standing) + len(walkers))
         for k, (driver, looks) in enumerate(moving):

@@ -196,9 +196,21 @@ class Renderer:
         return image
 
 
+def _camera_from_pixel(intrinsics):
+    """Inverse (3, 3) of pinhole intrinsics in closed form (LAPACK costs a millisecond)."""
+    (fx, skew, cx), (_, fy, cy), _ = intrinsics.tolist()
+    return np.array(
+        [
+            [1 / fx, -skew / (fx * fy), (skew * cy - cx * fy) / (fx * fy)],
+            [0.0, 1 / fy, -cy / fy],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+
+
 def _rays(world_from_camera, intrinsics):
     """The `backdrop.Rays` of a camera."""
-    world_from_pixel = world_from_camera[:3, :3] @ np.linalg.inv(intrinsics)
+    world_from_pixel = world_from_camera[:3, :3] @ _camera_from_pixel(intrinsics)
     along_u, along_v, first = (np.ascontiguousarray(world_from_pixel[:, k]) for k in range(3))
     return backdrop.Rays(
         world_from_camera[:3, 3].copy(), first, along_u, along_v, 1.0 / intrinsics[0, 0]
@@ -207,7 +219,7 @@ def _rays(world_from_camera, intrinsics):
 
 def _frustum(intrinsics, width, height):
     """(4, 3) inward normals of the side planes in the camera frame."""
-    corners = np.linalg.inv(intrinsics) @ np.array(
+    corners = _camera_from_pixel(intrinsics) @ np.array(
         [
             [-0.5, width - 0.5, width - 0.5, -0.5],
             [-0.5, -0.5, height - 0.5, height - 0.5],

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mta_training.synth.facades import FACADES, facade_textures, leaf_texture
-from mta_training.synth.solids import SolidBuilder
+from mta_training.synth.solids import SolidBuilder, newell_normal
 
 STOREY_M, BAY_M = 3.1, 3.0
 (STEEL, WOOD, LAMP_HEAD, BLACK, RED, AMBER, GREEN, BLUE, SIGN_WHITE, SIGN_YELLOW, ROOF) = range(11)
@@ -115,7 +115,8 @@ class _Collector:
 def _add_building(out, building):
     start = out.mark
     base = np.asarray(building.footprint, dtype=np.float64)[:, :2]
-    if (np.cross(base[1] - base[0], base[2] - base[1])) < 0:
+    (ax, ay), (bx, by) = base[1] - base[0], base[2] - base[1]
+    if ax * by - ay * bx < 0:
         base = base[::-1]
     height, style = building.height, building.style % FACADES
     storeys = max(1.0, round(height / STOREY_M))
@@ -163,9 +164,7 @@ def _add_roof(out, base, height, style):
         )
         for face in faces:
             points = np.array(face)
-            normal = np.cross(points[1] - points[0], points[2] - points[0])
-            normal /= np.linalg.norm(normal)
-            light = out.lit(colour, normal, 1.0)
+            light = out.lit(colour, newell_normal(points), 1.0)
             out.polygon(points, [light] * len(points))
         return
     low, high = height - 0.1, height + 0.7
@@ -187,9 +186,7 @@ def _add_solid(out, builder, world_from_item, emission=None):
     share = out.sun_share_at(foot[0], foot[1])
     for points, material, _, _ in builder.polygons:
         placed = points @ world_from_item[:3, :3].T + world_from_item[:3, 3]
-        normal = np.cross(placed[1] - placed[0], placed[2] - placed[0])
-        normal /= max(np.linalg.norm(normal), 1e-9)
-        light = out.lit(_ALBEDO[material], normal, share)
+        light = out.lit(_ALBEDO[material], newell_normal(placed), share)
         if emission is not None and material in emission:
             light = light + np.asarray(emission[material])
         out.polygon(placed, [light] * len(placed))

@@ -158,7 +158,7 @@ def people(crowd, rng, kerbs, seconds):
         if stroll is not None:
             path, speed = stroll
             kind = 'adult' if rng.random() < 0.93 else 'child'
-            motion = _walk(path, 2.0, lambda s, time, v: speed, seconds)
+            motion = _walk(path, 2.0, lambda s, time, v, speed=speed: speed, seconds)
             walkers.append(Agent(draw(rng, kind), None, motion, False, 'walking', -1))
     near = [c for c in town.crossings if crowd.near(c.ends.mean(axis=0), 30.0)]
     for crossing in near:

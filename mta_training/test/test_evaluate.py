@@ -29,9 +29,13 @@ def samples(bags):
 
 
 def truth_as_predictions(samples):
-    return {sample.token: Predictions(sample.boxes, sample.labels,
-                                      np.linspace(0.9, 0.5, len(sample.labels)))
-            for sample in samples}
+    """Ground truth that counts; a prediction where no sensor has a point is a false alarm."""
+    result = {}
+    for sample in samples:
+        seen = sample.num_lidar_pts + sample.num_radar_pts > 0
+        result[sample.token] = Predictions(sample.boxes[seen], sample.labels[seen],
+                                           np.linspace(0.9, 0.5, seen.sum()))
+    return result
 
 
 def disturbed(samples, seed=0):

@@ -277,7 +277,8 @@ def test_a_folder_made_otherwise_is_refused(tmp_path, change, words):
 
 @pytest.mark.parametrize('arguments, words', [
     ({'scenes': 0}, '0 scenes'), ({'scenes': 1, 'seed': -1}, 'negative'),
-    ({'scenes': 1, 'image_size': (800, 600)}, '800x600'), ({'scenes': 1, 'seconds': 0.4}, 'too short'),
+    ({'scenes': 1, 'image_size': (800, 600)}, '800x600'),
+    ({'scenes': 1, 'seconds': 0.4}, 'too short'),
     ({'scenes': 1, 'version': 'a/b'}, 'folder name')])
 def test_impossible_wishes_are_named(tmp_path, arguments, words):
     with pytest.raises(SynthesisError, match=words):

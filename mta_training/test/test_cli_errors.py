@@ -1,0 +1,143 @@
+"""`mta-train`: exit codes and one-line errors, in process because each start costs a second."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny_dataset import VERSION
+
+from mta_perception.bag import SceneBag
+from mta_training import cli
+from mta_training.evaluate import Predictions, write_results
+
+
+@pytest.fixture
+def mta_train(monkeypatch, capsys):
+    """Run the command line; returns (exit code, standard output, standard error)."""
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['mta-train', *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+    return run
+
+
+def one_line(error, *words):
+    lines = error.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith('mta-train: '), error
+    for word in words:
+        assert str(word) in lines[0]
+
+
+def test_commands_are_the_agreed_ones_and_have_help(mta_train):
+    code, text, _ = mta_train('--help')
+    assert code == 0
+    for name in ('synth', 'convert', 'inspect', 'train', 'eval', 'export'):
+        assert f' {name} ' in text
+        code, help_text, _ = mta_train(name, '--help')
+        assert code == 0 and '--' in help_text
+
+
+@pytest.mark.parametrize('arguments', [
+    ('fly',), ('convert',), ('convert', '/no/such/folder', '--out', 'x'),
+    ('synth', '--out', 'x'), ('synth', '--out', 'x', '--scenes', '0'),
+    ('synth', '--out', 'x', '--scenes', '1', '--minutes', '1'),
+    ('synth', '--out', 'x', '--scenes', '1', '--width', '100'), ('inspect',),
+    ('inspect', '/no/such/bag'), ('eval',), ('train',), ('export',)])
+def test_wrong_usage_is_exit_code_2(mta_train, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    code, out, error = mta_train(*arguments)
+    assert code == 2
+    assert 'Traceback' not in out + error
+    assert not list(tmp_path.iterdir())
+
+
+def test_convert_inspect_and_eval(mta_train, dataset, tmp_path):
+    code, out, _ = mta_train('convert', dataset, '--out', tmp_path / 'bags', '--workers', 1,
+                             '--scene', 'scene-0002')
+    assert code == 0 and '1 bags' in out
+    code, out, _ = mta_train('inspect', tmp_path / 'bags' / 'scene-0002')
+    assert code == 0
+    for words in ('Night, scene-0002, turn left', '/ground_truth/detections', 'transient_local',
+                  'tiny_val', 'red ', 'bicycle_rack', 'vision_msgs/msg/Detection3DArray',
+                  'keyframes   4'):
+        assert words in out
+    scene = SceneBag(tmp_path / 'bags' / 'scene-0002')
+    predictions = {sample.token: Predictions(sample.boxes, sample.labels,
+                                             np.ones(len(sample.labels)))
+                   for sample in scene.samples}
+    write_results(tmp_path / 'results.json', scene.samples, predictions)
+    code, out, _ = mta_train('eval', tmp_path / 'results.json', '--dataset', dataset,
+                             '--split', 'tiny_val')
+    assert code == 0 and json.loads(out)['mAP'] > 0.85
+
+
+def test_no_dataset(mta_train, tmp_path):
+    code, _, error = mta_train('convert', tmp_path, '--out', tmp_path / 'bags')
+    assert code == 1
+    one_line(error, tmp_path, 'no nuScenes dataset')
+    assert not (tmp_path / 'bags').exists()
+
+
+def test_wrong_version_lists_those_that_are_there(mta_train, dataset, tmp_path):
+    code, _, error = mta_train('convert', dataset, '--out', tmp_path / 'b', '--version', 'v1.0-x')
+    assert code == 1
+    one_line(error, 'v1.0-x', VERSION)
+
+
+def test_out_that_cannot_be_written(mta_train, dataset, tmp_path):
+    (tmp_path / 'file').write_text('')
+    code, _, error = mta_train('convert', dataset, '--out', tmp_path / 'file' / 'bags')
+    assert code == 1
+    one_line(error, tmp_path / 'file')
+
+
+@pytest.mark.parametrize('content', ['', 'no: bag', '{'])
+def test_inspect_what_is_no_bag(mta_train, tmp_path, content):
+    if content:
+        (tmp_path / 'metadata.yaml').write_text(content)
+    code, _, error = mta_train('inspect', tmp_path)
+    assert code == 1
+    one_line(error, tmp_path)
+
+
+def test_eval_with_a_split_that_is_not_there(mta_train, dataset, tmp_path):
+    (tmp_path / 'results.json').write_text(json.dumps({'meta': {}, 'results': {}}))
+    code, _, error = mta_train('eval', tmp_path / 'results.json', '--dataset', dataset,
+                               '--split', 'nowhere')
+    assert code == 1
+    one_line(error, 'nowhere', 'splits.json')
+
+
+@pytest.mark.parametrize('arguments', [
+    ('train', '--bags', 'bags', '--out', 'run', '--steps', '1'),
+    ('export', '--run', 'run', '--out', 'model')])
+def test_without_torch_the_remedy_is_named(mta_train, monkeypatch, arguments):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    for name in [name for name in sys.modules if name.startswith((
+            'mta_training.', 'mta_perception.model')) and name != 'mta_training.cli']:
+        monkeypatch.delitem(sys.modules, name)
+    code, _, error = mta_train(*arguments)
+    assert code == 2
+    one_line(error, 'torch', 'make train-env')
+
+
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torch', 'rclpy', 'transformers', 'onnx'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def test_convert_and_eval_need_no_torch(dataset, tmp_path):
+    code = BLOCKER + ('import mta_training.evaluate, mta_training.inspection, mta_training.cli\n'
+                      'from mta_training.bags import convert\n'
+                      f'convert({str(dataset)!r}, {str(tmp_path)!r}, workers=1, progress=False)')
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+    assert len(list(tmp_path.glob('*/metadata.yaml'))) == 2

@@ -1,0 +1,188 @@
+"""Poses at any stamp, and nothing where none is known."""
+
+import threading
+
+from hypothesis import given, settings, strategies as st
+import numpy as np
+import pytest
+
+from mta_perception.config import EgoMotionConfig
+from mta_perception.ego_motion import EgoMotion, EgoMotionError
+from mta_perception.geometry import quaternion_from_rigid, rigid_from_yaw
+
+SECOND = 1_000_000_000
+START = 1_532_402_927 * SECOND
+
+
+def _on_a_circle(seconds, speed=10.0, radius=20.0):
+    """world_from_ego of a car turning left at constant speed."""
+    angle = speed * seconds / radius
+    return rigid_from_yaw(angle, (radius * np.sin(angle), radius * (1 - np.cos(angle)), 0.0))
+
+
+def _driven(rate_hz=50, seconds=3.0, **config):
+    ego = EgoMotion(EgoMotionConfig(**config))
+    for index in range(int(rate_hz * seconds) + 1):
+        at = index / rate_hz
+        assert ego.add(START + round(at * SECOND), _on_a_circle(at)) is None
+    return ego
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.floats(0.0, 3.1))
+def test_any_stamp_of_a_turning_drive(seconds):
+    ego = _driven()
+    np.testing.assert_allclose(ego.world_from_ego(START + round(seconds * SECOND)),
+                               _on_a_circle(seconds), atol=0.06)
+
+
+def test_known_stamps_are_exact_and_not_shared():
+    ego = _driven()
+    pose = ego.world_from_ego(START + SECOND)
+    np.testing.assert_array_equal(pose, _on_a_circle(1.0))
+    pose[:] = 0
+    np.testing.assert_array_equal(ego.world_from_ego(START + SECOND), _on_a_circle(1.0))
+
+
+@pytest.mark.parametrize('stamp_ns, reason', [
+    (START + 3 * SECOND + 110_000_000, 'odometry too old'),
+    (START - 110_000_000, 'stamp before odometry')])
+def test_far_outside_is_refused(stamp_ns, reason):
+    with pytest.raises(EgoMotionError, match='0.110 s away') as caught:
+        _driven().world_from_ego(stamp_ns)
+    assert caught.value.reason == reason
+
+
+def test_shortly_before_the_first_pose_the_car_came_from_behind():
+    pose = _driven().world_from_ego(START - 50_000_000)
+    np.testing.assert_allclose(pose, _on_a_circle(-0.05), atol=0.06)
+
+
+def test_no_odometry():
+    with pytest.raises(EgoMotionError) as caught:
+        EgoMotion().world_from_ego(START)
+    assert caught.value.reason == 'no odometry'
+
+
+def test_a_single_pose_holds_for_a_moment():
+    ego = EgoMotion()
+    ego.add(START, _on_a_circle(1.0))
+    np.testing.assert_array_equal(ego.world_from_ego(START + 50_000_000), _on_a_circle(1.0))
+    with pytest.raises(EgoMotionError):
+        ego.world_from_ego(START + 150_000_000)
+
+
+def test_no_interpolation_over_a_gap():
+    ego = EgoMotion()
+    ego.add(START, _on_a_circle(0.0))
+    ego.add(START + 2 * SECOND, _on_a_circle(2.0))
+    with pytest.raises(EgoMotionError) as caught:
+        ego.world_from_ego(START + SECOND)
+    assert caught.value.reason == 'gap in odometry'
+
+
+@pytest.mark.parametrize('pose, reason', [
+    (np.full((4, 4), np.nan), 'not finite'), (np.eye(3), 'not finite'),
+    (np.diag([2.0, 1, 1, 1]), 'not a rotation'), (np.diag([-1.0, 1, 1, 1]), 'not a rotation')])
+def test_impossible_poses_are_refused_and_counted(pose, reason):
+    ego = _driven()
+    came = ego.add(START + 4 * SECOND, pose)
+    assert reason in came and ego.counts[came] == 1
+    assert ego.newest_stamp_ns == START + 3 * SECOND
+
+
+@pytest.mark.parametrize('translation, quaternion, reason', [
+    ((0, 0, 0), (0, 0, 0, 0), 'quaternion is not of length 1'),
+    ((0, 0, 0), (0, 0, 0.5, 0.5), 'quaternion is not of length 1'),
+    ((0, np.nan, 0), (0, 0, 0, 1), 'pose is not finite'),
+    ((0, 0, 0), (0, 0, np.inf, 1), 'pose is not finite')])
+def test_impossible_messages_are_refused(translation, quaternion, reason):
+    ego = EgoMotion()
+    assert ego.add_quaternion(START, translation, quaternion) == reason
+    assert ego.counts == {reason: 1} and ego.newest_stamp_ns is None
+
+
+def test_a_message_gives_the_same_pose():
+    ego, pose = EgoMotion(), _on_a_circle(1.2)
+    assert ego.add_quaternion(START, pose[:3, 3], quaternion_from_rigid(pose)) is None
+    np.testing.assert_allclose(ego.world_from_ego(START), pose, atol=1e-12)
+
+
+def test_duplicates_and_swapped_messages_change_nothing():
+    ego = _driven()
+    assert ego.add(START + 3 * SECOND, _on_a_circle(9.0)) == 'duplicate stamp'
+    assert ego.add(START + 3 * SECOND - 30_000_000, _on_a_circle(9.0)) == 'stamp out of order'
+    assert ego.resets == 0
+    np.testing.assert_array_equal(ego.world_from_ego(START + 3 * SECOND), _on_a_circle(3.0))
+
+
+def test_a_bag_loop_starts_anew():
+    ego = _driven()
+    assert ego.add(START, _on_a_circle(0.0)) is None
+    assert ego.resets == 1 and 'jumped back by 3.00 s' in ego.last_reset[1]
+    with pytest.raises(EgoMotionError):
+        ego.world_from_ego(START + 2 * SECOND)
+    np.testing.assert_array_equal(ego.world_from_ego(START), _on_a_circle(0.0))
+
+
+def test_a_loop_shorter_than_a_swap_is_found_too():
+    ego = EgoMotion()
+    for _ in range(3):
+        for index in range(10):
+            ego.add(START + index * 15_000_000, _on_a_circle(index * 0.015))
+    assert ego.resets == 2
+
+
+def test_a_pose_jump_starts_anew():
+    ego = _driven()
+    jumped = _on_a_circle(3.02)
+    jumped[0, 3] += 5.0
+    assert ego.add(START + 3 * SECOND + 20_000_000, jumped) is None
+    assert ego.resets == 1 and 'pose jumped by 5' in ego.last_reset[1]
+    with pytest.raises(EgoMotionError):
+        ego.world_from_ego(START + 2 * SECOND)
+
+
+def test_a_small_correction_is_no_jump():
+    ego = _driven()
+    corrected = _on_a_circle(3.02)
+    corrected[1, 3] += 0.2
+    ego.add(START + 3 * SECOND + 20_000_000, corrected)
+    assert ego.resets == 0
+
+
+def test_memory_is_bounded():
+    ego = EgoMotion(EgoMotionConfig(keep_s=1.0))
+    for index in range(5000):
+        ego.add(START + index * 5_000_000, np.eye(4))
+    assert len(ego._stamps) == len(ego._poses) < 300
+    ego.world_from_ego(START + 4999 * 5_000_000 - 990_000_000)
+
+
+def test_waiting_ends_when_the_pose_comes():
+    ego = EgoMotion()
+    assert not ego.wait_for(START, 0.01)
+    timer = threading.Timer(0.05, ego.add, (START, np.eye(4)))
+    timer.start()
+    assert ego.wait_for(START + 90_000_000, 5.0)
+    timer.join()
+    assert not ego.wait_for(START + 110_000_000, 0.01)
+
+
+def test_reading_while_writing():
+    ego, failures = _driven(), []
+
+    def read():
+        for _ in range(300):
+            try:
+                ego.world_from_ego(START + 2 * SECOND)
+            except Exception as error:
+                failures.append(error)
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for index in range(1, 200):
+        ego.add(START + 3 * SECOND + index * 10_000_000, _on_a_circle(3 + index / 100))
+    for reader in readers:
+        reader.join()
+    assert not failures

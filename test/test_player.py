@@ -1,0 +1,223 @@
+"""The player over DDS with real processes: bytes, order, pace, clock, start, loop, Ctrl-C."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from tiny_dataset import write_dataset
+
+from mta_perception.bag import BagError, SceneBag, image_topic
+from mta_perception.contract import CAMERAS
+from mta_perception.processes import free_domain, ros_environment
+from mta_training.bags import convert
+
+rclpy = pytest.importorskip('rclpy')
+pytest.importorskip('mta_msgs', reason='interface packages are not built here')
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    root = write_dataset(tmp_path_factory.mktemp('dataset'), scenes=1)
+    return convert(root, tmp_path_factory.mktemp('bags'), workers=1, progress=False)[0]
+
+
+@pytest.fixture(scope='module')
+def domain():
+    """A DDS domain of this module's own, also for its children."""
+    from mta_perception.ros import environment
+    patch = pytest.MonkeyPatch()
+    number = free_domain()
+    for name, value in ros_environment(number).items():
+        patch.setenv(name, value)
+    environment.prepare()
+    yield number
+    patch.undo()
+
+
+class Listener:
+    """Subscriptions on a node of its own; keeps what comes as (topic, arrival [s], message)."""
+
+    def __init__(self, domain):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node('listener', context=self.context)
+        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.heard = []
+
+    def listen(self, cls, *topics, latched=False, reliable=True):
+        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+        profile = QoSProfile(
+            depth=500, reliability=ReliabilityPolicy.RELIABLE if reliable
+            else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
+        for topic in topics:
+            self.node.create_subscription(
+                cls, topic, lambda message, topic=topic: self.heard.append(
+                    (topic, time.monotonic(), message)), profile)
+
+    def spin_while(self, condition, timeout_s=60.0):
+        deadline = time.monotonic() + timeout_s
+        while condition():
+            assert time.monotonic() < deadline, 'nothing more came'
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def drain(self):
+        """What is still under way."""
+        quiet = time.monotonic() + 0.3
+        while time.monotonic() < quiet:
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def of(self, *topics):
+        return [entry for entry in self.heard if entry[0] in topics]
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def listener(domain):
+    made = Listener(domain)
+    yield made
+    made.close()
+
+
+def player(bag, *arguments):
+    return subprocess.Popen(
+        [sys.executable, '-m', 'mta_perception.cli', 'play', str(bag), *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, 'PYTHONUNBUFFERED': '1'})
+
+
+def stamp_ns(message):
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def test_everything_arrives_as_it_stands_in_the_bag(bag, listener):
+    from mta_msgs.msg import ObjectCaptionArray
+    from rosgraph_msgs.msg import Clock
+    from sensor_msgs.msg import CameraInfo, CompressedImage
+    from tf2_msgs.msg import TFMessage
+    from vision_msgs.msg import Detection3DArray
+    images = [image_topic(camera) for camera in CAMERAS]
+    infos = [f'/{camera}/camera_info' for camera in CAMERAS]
+    listener.listen(CompressedImage, *images)
+    listener.listen(CameraInfo, *infos)
+    listener.listen(Detection3DArray, '/ground_truth/detections')
+    listener.listen(ObjectCaptionArray, '/ground_truth/captions')
+    listener.listen(TFMessage, '/tf_static', latched=True)
+    listener.listen(Clock, '/clock', reliable=False)
+    process = player(bag)
+    listener.spin_while(lambda: process.poll() is None)
+    listener.drain()
+    output = process.stdout.read()
+    assert process.returncode == 0, output
+    assert '6 of 6 image topics have subscribers' in output
+
+    scene = SceneBag(bag)
+    wanted = {(image.camera, image.stamp_ns): bytes(image.data) for image in scene.images()}
+    got = {(topic.split('/')[1], stamp_ns(message)): bytes(message.data)
+           for topic, _, message in listener.of(*images)}
+    assert got == wanted
+    assert len(listener.of(*infos)) == len(wanted)
+    sizes = [len(message.detections)
+             for _, _, message in listener.of('/ground_truth/detections')]
+    assert sizes == [len(sample.labels) for sample in scene.samples]
+    told = [message.captions[0].caption
+            for _, _, message in listener.of('/ground_truth/captions')]
+    assert told == [sample.captions[0] for sample in scene.samples]
+
+    # Latched before anything else, the clock forward and a hundred times a second, real time.
+    assert listener.heard[0][0] == '/tf_static' and len(listener.of('/tf_static')) == 1
+    clock = np.array([message.clock.sec * 10**9 + message.clock.nanosec
+                      for _, _, message in listener.of('/clock')])
+    assert (np.diff(clock) > 0).all() and clock[0] >= scene.start_ns
+    seconds = (scene.end_ns - scene.start_ns) / 1e9
+    assert 80 < len(clock) / seconds <= 102
+    arrivals = [arrival for _, arrival, _ in listener.of(*images)]
+    stamps = [stamp_ns(message) / 1e9 for _, _, message in listener.of(*images)]
+    drift = np.array(arrivals) - np.array(stamps)
+    assert np.median(np.abs(drift - np.median(drift))) < 0.05
+
+
+def test_late_subscribers_get_the_static_tree(bag, listener):
+    from tf2_msgs.msg import TFMessage
+    process = player(bag, '--wait', 0, '--loop')
+    try:
+        time.sleep(3.0)                           # long after it was sent
+        listener.listen(TFMessage, '/tf_static', latched=True)
+        listener.spin_while(lambda: not listener.of('/tf_static'), 20.0)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    frames = {entry.child_frame_id for entry in listener.heard[0][2].transforms}
+    assert 'cam_front_optical' in frames
+
+
+def test_start_topics_and_rate(bag, listener):
+    from nav_msgs.msg import Odometry
+    from tf2_msgs.msg import TFMessage
+    listener.listen(Odometry, '/odom')
+    listener.listen(TFMessage, '/tf')
+    listener.listen(TFMessage, '/tf_static', latched=True)
+    process = player(bag, '--start', 0.9, '--topics', '/odom', '--topics', '/tf_static',
+                     '--rate', 0.5)
+    listener.spin_while(lambda: process.poll() is None)
+    listener.drain()
+    assert process.returncode == 0, process.stdout.read()
+    scene = SceneBag(bag)
+    stamps, _ = scene.ego_poses
+    got = [stamp_ns(message) for _, _, message in listener.of('/odom')]
+    assert got == [stamp for stamp in stamps.tolist()
+                   if stamp >= scene.start_ns + 900_000_000]
+    assert not listener.of('/tf') and len(listener.of('/tf_static')) == 1
+    arrivals = [arrival for _, arrival, _ in listener.of('/odom')]
+    assert arrivals[-1] - arrivals[0] == pytest.approx(2 * (got[-1] - got[0]) / 1e9, abs=0.3)
+
+
+def test_loop_goes_round_until_interrupted(bag, listener):
+    from rosgraph_msgs.msg import Clock
+    from sensor_msgs.msg import CompressedImage
+    listener.listen(CompressedImage, image_topic('cam_front'))
+    listener.listen(Clock, '/clock', reliable=False)
+    process = player(bag, '--loop', '--rate', 4)
+    expected = len(SceneBag(bag).image_stamps('cam_front'))
+    listener.spin_while(lambda: len(listener.of(image_topic('cam_front'))) < 2.5 * expected)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output and re.search(r'stopped after \d+ messages', output)
+    stamps = [stamp_ns(message) for _, _, message in listener.of(image_topic('cam_front'))]
+    assert stamps[:expected] == stamps[expected:2 * expected]
+    clock = [message.clock.sec * 10**9 + message.clock.nanosec
+             for _, _, message in listener.of('/clock')]
+    assert (np.diff(clock) < 0).sum() == 2
+
+
+def test_nobody_listens(bag, domain):
+    process = player(bag, '--wait', 0.7, '--rate', 10)
+    output, _ = process.communicate(timeout=40)
+    assert process.returncode == 0
+    assert 'nobody listens' in output and 'played' in output
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (('--topics', '/no/such'), 'has no topic /no/such'),
+    (('--start', 99), 'beyond its end')])
+def test_what_does_not_fit_the_bag_is_one_line(bag, domain, arguments, words):
+    output, _ = (process := player(bag, *arguments)).communicate(timeout=40)
+    assert process.returncode == 1
+    assert words in output and len(output.strip().splitlines()) == 1
+
+
+def test_damaged_bag_raises_before_ros_starts(tmp_path):
+    from mta_perception.ros.player import play_bag
+    with pytest.raises(BagError):
+        play_bag(tmp_path)
