@@ -19,11 +19,11 @@ from report import Row, report
 
 from mta_perception.contract import CAMERAS
 from mta_perception.processes import Child, free_domain, ros_environment
+from mta_perception.ros.environment import transport_profile_path
 
 RATE_HZ = 12.0
 RAW_BYTES = 1600 * 900 * 3
 JPEG_BYTES = 180_000          # a typical nuScenes JPEG
-PROFILE = Path(__file__).parents[1] / 'params' / 'fastdds_shm.xml'
 
 
 def message_of(kind):
@@ -123,7 +123,8 @@ def main():
     else:
         latency_rows, rate_rows = [], []
         for kind in ('raw', 'jpeg'):
-            for name, profile in (('default profile', None), ('shared-memory profile', PROFILE)):
+            for name, profile in (('default profile', None),
+                                  ('shared-memory profile', transport_profile_path())):
                 latencies, rate = run_cell(kind, profile, arguments.seconds)
                 latency_rows.append(Row(f'{kind}, {name}', latencies))
                 rate_rows.append(Row(f'{kind}, {name}', [rate]))

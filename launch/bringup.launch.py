@@ -1,6 +1,5 @@
 """Start the perception node; with it, where asked for, RViz and the replay of a bag."""
 
-from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -17,6 +16,8 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 PACKAGE = 'mta_perception'
 START_S = '5'      # the node has loaded its model by then and misses nothing of a bag [s]
@@ -54,7 +55,7 @@ def declared_arguments():
 
 
 def transport_profile():
-    """Six raw cameras need larger shared memory than Fast DDS' default; a choice of the user stays."""
+    """Six raw cameras need more shared memory than Fast DDS' default; the user's choice stays."""
     return SetEnvironmentVariable(
         'FASTDDS_DEFAULT_PROFILES_FILE',
         EnvironmentVariable('FASTDDS_DEFAULT_PROFILES_FILE',

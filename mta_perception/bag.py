@@ -1,4 +1,4 @@
-"""One scene's bag (docs/architecture.md), read back as arrays; no ROS needed.
+"""One scene's bag (docs/bags.md), read back as arrays; no ROS needed.
 
 The exact numbers of the ground truth (velocity, attributes, visibility, points) travel in the JSON
 of /nuscenes/sample; /ground_truth/* carry the same for people and for ROS tools.
@@ -32,7 +32,7 @@ class BagError(ValueError):
 
 
 class Sample(NamedTuple):
-    """Ground truth of one keyframe; the K objects of the ten detection classes, base_link frame."""
+    """Ground truth of one keyframe: the K objects of the ten classes, in base_link."""
 
     stamp_ns: int
     token: str               # nuScenes sample token

@@ -1,12 +1,13 @@
 """Images of several cameras put together to frame sets.
 
-Made for cameras that fire one after the other (nuScenes: within 43 of 83 ms), and as good for cameras that fire
-together: the trigger pattern is learnt from the stamps (trigger_pattern.py), so that a set is one round of the
-rig and not whatever six images came last.  A set goes out as soon as every camera that can still deliver has;
-it never waits longer than `max_wait_s`, and not at all for a camera known to be dead.
+Made for cameras that fire one after the other (nuScenes: within 43 of 83 ms), and as good for
+cameras that fire together: the trigger pattern is learnt from the stamps (trigger_pattern.py), so
+that a set is one round of the rig and not whatever six images came last.  A set goes out as soon
+as every camera that can still deliver has; it never waits longer than `max_wait_s`, and not at all
+for a camera known to be dead.
 
-Pure: no thread, no clock, no ROS.  Stamps are image time, `now_ns` is receive time, and the two are never
-compared: a bag of 2018 may be played today at any rate.
+Pure: no thread, no clock, no ROS.  Stamps are image time, `now_ns` is receive time, and the two
+are never compared: a bag of 2018 may be played today at any rate.
 """
 
 from collections import Counter, deque
@@ -86,7 +87,8 @@ class CameraSync:
         return self._emit(now_ns)
 
     def reset(self, reason, now_ns):
-        """Drop all that is pending.  The trigger pattern is kept: it is the rig's, not the drive's."""
+        """Drop all that is pending.  The trigger pattern is kept: it is the rig's, not the
+        drive's."""
         for name, camera in self._cameras.items():
             self._drop(name, 'reset', len(camera.pending) + len(camera.suspects))
             camera.clear()
@@ -199,12 +201,15 @@ class CameraSync:
         return float(np.median(known)) if known else -np.inf
 
     def _learn(self, now_ns, hurry=False):
-        """Bring the pattern up to date with the cameras that deliver; in a `hurry` from what there is."""
+        """Bring the pattern up to date with the cameras that deliver; in a `hurry` from what there
+        is."""
         living = {name: list(camera.stamps) for name, camera in self._cameras.items()
                   if camera.stamps and self._expected(camera, now_ns)}
         counts = sorted(len(stamps) for stamps in living.values())
-        # Two pauses a camera, because rounds may be of two lengths; one more where not all show them.
-        if not counts or not (hurry or counts[0] >= 3 or counts[(len(counts) - 1) // 2] >= 4):
+        # Two pauses a camera, because rounds may be of two lengths; one more where not all show
+        # them.
+        if not counts or not (counts[0] >= (2 if hurry else 3)
+                              or counts[(len(counts) - 1) // 2] >= 4):
             return
         first = self._pattern is None
         learnt = learn_pattern(living, self._pattern)
@@ -266,7 +271,8 @@ class CameraSync:
         return self.config.max_wait_s * 1e9
 
     def _oldest_round(self):
-        """camera -> (image, arrival) of the oldest round that has images; empty when there is none."""
+        """camera -> (image, arrival) of the oldest round that has images; empty when there is
+        none."""
         known = {name: [(self._round(pair[0]), pair) for pair in camera.pending]
                  for name, camera in self._cameras.items()
                  if camera.pending and name in self._pattern.offsets_ns}
@@ -358,7 +364,8 @@ class CameraSync:
     def _expected(self, camera, now_ns):
         """Whether to wait for images of this camera.
 
-        Counted in rounds missed and not in seconds alone: when all cameras pause, none of them is dead.
+        Counted in rounds missed and not in seconds alone: when all cameras pause, none of them is
+        dead.
         """
         since = camera.arrivals[-1] if camera.arrivals else self._started_ns
         return camera.missed < self.config.dead_after_periods \
@@ -382,7 +389,8 @@ class CameraSync:
 
 
 def _within(matched, spread_ns):
-    """The largest part of a round whose stamps lie within `spread_ns`; the newest of equal ones."""
+    """The largest part of a round whose stamps lie within `spread_ns`; the newest of equal
+    ones."""
     best = {}
     for end in sorted(pair[0].stamp_ns for pair in matched.values()):
         part = {name: pair for name, pair in matched.items()
@@ -393,7 +401,8 @@ def _within(matched, spread_ns):
 
 
 def _increasing(held):
-    """(image, arrival) pairs without those whose stamp is not newer than the camera's one before."""
+    """(image, arrival) pairs without those whose stamp is not newer than the camera's one
+    before."""
     newest, result = {}, []
     for image, arrival_ns in held:
         if image.stamp_ns > newest.get(image.camera, -1):

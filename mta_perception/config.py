@@ -21,10 +21,10 @@ class SyncConfig:
     """How images of several cameras are put together to one frame set."""
 
     max_spread_s: float = 0.08   # oldest to newest stamp within a set [s]
-    max_wait_s: float = 0.15     # receive time since the last image of a set that others are waited for [s]
+    max_wait_s: float = 0.15     # receive time without an image that a set waits for more [s]
     dead_after_s: float = 0.5    # receive time without an image until a camera counts as dead [s]
     dead_after_periods: int = 4  # ... and at least this many periods of that camera
-    jump_s: float = 1.0          # stamps further than this from the others' are another timeline [s]
+    jump_s: float = 1.0          # stamps this far from the others' are another timeline [s]
 
     def __post_init__(self):
         _positive(max_spread_s=self.max_spread_s, max_wait_s=self.max_wait_s,
@@ -47,8 +47,8 @@ class EgoMotionConfig:
     def __post_init__(self):
         _positive(keep_s=self.keep_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s)
         _require(0 <= self.max_extrapolation_s <= 0.5,
-                 f'max_extrapolation_s={self.max_extrapolation_s} is not in [0, 0.5] s: a constant '
-                 'twist is no guess at a car beyond that.')
+                 f'max_extrapolation_s={self.max_extrapolation_s} is not in [0, 0.5] s: a '
+                 'constant twist is no guess at a car beyond that.')
 
 
 @dataclass(frozen=True)

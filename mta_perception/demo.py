@@ -24,6 +24,7 @@ from mta_perception.film import film
 from mta_perception.processes import Child, free_domain, ros_environment
 from mta_perception.recording import read_recording
 from mta_perception.ros.environment import prepare
+from mta_perception.runtime.manifest import Manifest
 from mta_perception.share import model_directory
 from mta_perception.summary import (
     boxes_moved_to,
@@ -47,8 +48,9 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
     synthetic drive.  Raises RuntimeError, OSError, ValueError.
     """
     out = Path(out).resolve()
-    model = model_directory(model)
-    played = SceneBag(scene) if scene is not None else None     # refuse before anything is removed
+    # What is wrong with scene or model is said before anything is removed or drawn.
+    played = SceneBag(scene) if scene is not None else None
+    model = Manifest.load(model_directory(model)).directory.resolve()
     _clear(out)
     began = time.monotonic()
     if played is None:

@@ -9,7 +9,7 @@ class DetectorOutputs(NamedTuple):
     """Raw outputs of the detector graph, batch 1 squeezed away."""
 
     class_logits: np.ndarray     # (Q, K) float32, K = len(contract.CLASSES)
-    boxes: np.ndarray            # (Q, 10) float32, contract.BoxCode, ego frame at the reference stamp
+    boxes: np.ndarray            # (Q, 10) float32, contract.BoxCode, ego frame at reference stamp
     object_features: np.ndarray  # (Q, F) float32, what the captioner reads
     bev: np.ndarray              # (C, Y, X) float32, cell [iy, ix]: ix grows with +x, iy with +y
 

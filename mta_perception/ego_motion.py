@@ -1,8 +1,8 @@
 """Where the car was at any stamp, from odometry that comes in its own rhythm.
 
-A pose is world_from_ego, (4, 4); `world` is whatever frame the odometry keeps for one drive.  Between two
-poses it is interpolated, shortly outside them extrapolated, and beyond that refused: an image placed by a
-guess would be remembered by the network as a fact.
+A pose is world_from_ego, (4, 4); `world` is whatever frame the odometry keeps for one drive.
+Between two poses it is interpolated, shortly outside them extrapolated, and beyond that refused:
+an image placed by a guess would be remembered by the network as a fact.
 """
 
 from bisect import bisect_right
@@ -23,8 +23,8 @@ _MOST_POSES = 10_000
 
 
 class EgoMotionError(ValueError):
-    """No pose for a stamp; `reason` is 'no odometry', 'odometry too old', 'stamp before odometry' or
-    'gap in odometry'."""
+    """No pose for a stamp; `reason` is 'no odometry', 'odometry too old', 'stamp before odometry'
+    or 'gap in odometry'."""
 
     def __init__(self, reason, detail):
         super().__init__(f'{reason}: {detail}')
@@ -34,8 +34,8 @@ class EgoMotionError(ValueError):
 class EgoMotion:
     """Poses in, pose at a stamp out.  Thread-safe; memory is bounded.
 
-    `counts` has one entry a reason; `resets` grows whenever the past stopped being comparable with the
-    present (clock jump, pose jump), and `last_reset` is then (stamp_ns, reason).
+    `counts` has one entry a reason; `resets` grows whenever the past stopped being comparable with
+    the present (clock jump, pose jump), and `last_reset` is then (stamp_ns, reason).
     """
 
     def __init__(self, config=None):
@@ -49,7 +49,8 @@ class EgoMotion:
         self._swaps = 0
 
     def add_quaternion(self, stamp_ns, translation, quaternion_xyzw):
-        """As `add`, from a message's translation [m] and quaternion; refuses one not of length 1."""
+        """As `add`, from a message's translation [m] and quaternion; refuses one not of length
+        1."""
         quaternion = np.asarray(quaternion_xyzw, dtype=np.float64)
         length = np.linalg.norm(quaternion)
         if np.isfinite(quaternion).all() and abs(length - 1.0) > 0.01:
@@ -107,8 +108,8 @@ class EgoMotion:
     def wait_for(self, stamp_ns, timeout_s):
         """Block until the stamp is not ahead of what can be answered; False when it still is.
 
-        Images and odometry race each other: without a short wait, odometry published just after the
-        images would always be one message late.
+        Images and odometry race each other: without a short wait, odometry published just after
+        the images would always be one message late.
         """
         reach_ns = int(self.config.max_extrapolation_s * 1e9)
         deadline = time.monotonic() + timeout_s
@@ -144,7 +145,8 @@ class EgoMotion:
         self.last_reset = stamp_ns, reason
 
     def _out_of_order(self, stamp_ns):
-        """Reason to refuse a stamp that is not newer than the newest; a jump back clears instead."""
+        """Reason to refuse a stamp that is not newer than the newest; a jump back clears
+        instead."""
         if not self._stamps or stamp_ns > self._stamps[-1]:
             self._swaps = 0
             return None

@@ -1,7 +1,7 @@
 """Rigid transforms, pinhole projection and box corners: numpy, float64, no state.
 
-A transform is a (4, 4) matrix named `target_from_source`; a quaternion is ROS order x, y, z, w (nuScenes
-order w, x, y, z is turned around where it enters, in `mta_training.nuscenes`).
+A transform is a (4, 4) matrix named `target_from_source`; a quaternion is ROS order x, y, z, w
+(nuScenes order w, x, y, z is turned around where it enters, in `mta_training.nuscenes`).
 """
 
 import numpy as np

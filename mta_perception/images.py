@@ -1,6 +1,7 @@
 """Camera images as they come (JPEG, PNG, raw) into RGB, and into the model's image size.
 
-Pixels: (H, W, 3) uint8, the centre of pixel i at i (OpenCV).  A resize by s maps x to (x + 0.5) s - 0.5.
+Pixels: (H, W, 3) uint8, the centre of pixel i at i (OpenCV).  A resize by s maps x to (x + 0.5) s
+- 0.5.
 """
 
 from typing import NamedTuple
@@ -8,8 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# Encoding -> channels of a raw image, and OpenCV's conversion to BGR.  OpenCV names a Bayer pattern by its
-# second row and column, ROS by its first: bayer_rggb8 is BayerBG.
+# Encoding -> channels of a raw image, and OpenCV's conversion to BGR.  OpenCV names a Bayer
+# pattern by its second row and column, ROS by its first: bayer_rggb8 is BayerBG.
 _RAW = {
     'bgr8': (3, None), 'rgb8': (3, cv2.COLOR_RGB2BGR),
     'bgra8': (4, cv2.COLOR_BGRA2BGR), 'rgba8': (4, cv2.COLOR_RGBA2BGR),
@@ -35,7 +36,8 @@ class ImageError(ValueError):
 
 
 class ModelImagePlan(NamedTuple):
-    """How a camera's full-size image becomes the model's: resized, then padded bottom/right with zeros."""
+    """How a camera's full-size image becomes the model's: resized, then padded bottom/right with
+    zeros."""
 
     source: tuple                 # (width, height) the camera delivers [px]
     scaled: tuple                 # (width, height) after the resize
@@ -46,8 +48,8 @@ class ModelImagePlan(NamedTuple):
 def plan_for(spec, width, height):
     """ModelImagePlan for a width x height camera; spec has width and height of the model's image.
 
-    The image is scaled as large as fits; cameras of the training resolution get exactly the scale of the
-    training.
+    The image is scaled as large as fits; cameras of the training resolution get exactly the scale
+    of the training.
     """
     scale = min(spec.width / width, spec.height / height)
     scaled = (min(spec.width, max(1, round(width * scale))),
@@ -80,15 +82,17 @@ def decode(image):
 def compressed_encoding(data, declared=''):
     """'jpeg' or 'png', by the first bytes of a CompressedImage.
 
-    declared is the message's format string, for the error text alone: drivers write all sorts of things there.
+    declared is the message's format string, for the error text alone: drivers write all sorts of
+    things there.
     """
     start = bytes(memoryview(data)[:8])
     if start.startswith(_JPEG_START):
         return 'jpeg'
     if start == _PNG_START:
         return 'png'
-    raise ImageError(f'compressed image of format {declared!r} starts with {start.hex() or "nothing"}'
-                     ', expected JPEG or PNG')
+    came = start.hex() or 'nothing'
+    raise ImageError(f'compressed image of format {declared!r} starts with {came}, expected JPEG '
+                     'or PNG')
 
 
 def raw_pixels(data, width, height, step, encoding):
@@ -118,9 +122,9 @@ def raw_pixels(data, width, height, step, encoding):
 def _resize(bgr, size):
     """bgr resized to (width, height).
 
-    Halved first, as often as that goes: halving is what a JPEG decoder does for nothing, and what is left is
-    little enough for plain interpolation (together a fifth of the time of INTER_AREA, as close to it as
-    INTER_AREA on the halved image).
+    Halved first, as often as that goes: halving is what a JPEG decoder does for nothing, and what
+    is left is little enough for plain interpolation (together a fifth of the time of INTER_AREA,
+    as close to it as INTER_AREA on the halved image).
     """
     height, width = bgr.shape[:2]
     while width % 2 == 0 and height % 2 == 0 and 2 * size[0] <= width and 2 * size[1] <= height:
@@ -147,7 +151,8 @@ def _rows(encoding, width, height):
 
 
 def _decode_bgr(image, expected=None, halved=False):
-    """CameraImage -> (H, W, 3) BGR; `expected` (width, height) is checked, `halved` only for JPEG."""
+    """CameraImage -> (H, W, 3) BGR; `expected` (width, height) is checked, `halved` only for
+    JPEG."""
     if image.encoding in ('jpeg', 'png'):
         return _decode_compressed(image, expected, halved)
     return _decode_raw(image, expected)
@@ -209,8 +214,8 @@ def _png_size(data):
 def _jpeg_size(data):
     """(width, height); raises ImageError where the file is not whole.
 
-    libjpeg paints what is missing grey and reports nothing that OpenCV would pass on, so the structure is
-    checked here: header, marker codes within the pixel data, end.
+    libjpeg paints what is missing grey and reports nothing that OpenCV would pass on, so the
+    structure is checked here: header, marker codes within the pixel data, end.
     """
     if bytes(data[:2]) != _JPEG_START:
         raise ImageError('corrupt jpeg: no header')
@@ -243,7 +248,8 @@ def _check_jpeg_scan(data, start):
     codes = data[places + 1]
     ends = places[codes == 0xd9]
     codes = codes[places < ends[-1]]
-    # 00 stuffed byte, D0-D7 restart, FF fill; C4, DA to DE, E0-EF, FE between the scans of a progressive file.
+    # 00 stuffed byte, D0-D7 restart, FF fill; C4, DA to DE, E0-EF, FE between the scans of a
+    # progressive file.
     known = ((codes == 0) | ((codes >= 0xd0) & (codes <= 0xd7)) | (codes >= 0xda)
              | (codes == 0xc4))
     if not known.all():

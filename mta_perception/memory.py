@@ -1,7 +1,8 @@
 """The BEV the network saw half a second ago, and where the car was then.
 
-The network was trained with frames `step_s` apart, the node runs faster: every frame's BEV is remembered for
-a while, and each frame gets the one whose age is nearest to `step_s`.  The memory starts absent, never random.
+The network was trained with frames `step_s` apart, the node runs faster: every frame's BEV is
+remembered for a while, and each frame gets the one whose age is nearest to `step_s`.  The memory
+starts absent, never random.
 """
 
 from typing import NamedTuple, Optional
@@ -60,7 +61,8 @@ class BevMemory:
     def recall(self, stamp_ns, world_from_ego):
         """History for the frame at `stamp_ns` [ns] and pose (4, 4).
 
-        Drops the memory first where the past does not belong to this frame: clock jump, gap, pose jump.
+        Drops the memory first where the past does not belong to this frame: clock jump, gap, pose
+        jump.
         """
         reason = self._not_ours(stamp_ns, world_from_ego)
         if reason:
@@ -104,8 +106,8 @@ class BevMemory:
 
     def _nearest(self, stamp_ns, world_from_ego):
         step_ns = self.config.step_s * 1e9
-        # A frame a few milliseconds old shows no motion, and the network would take it for standstill
-        # over a whole step: absent, which it was trained with, is better.
+        # A frame a few milliseconds old shows no motion, and the network would take it for
+        # standstill over a whole step: absent, which it was trained with, is better.
         old_enough = [frame for frame in self._frames
                       if stamp_ns - frame.stamp_ns >= self.config.min_age_s * 1e9]
         if not old_enough:

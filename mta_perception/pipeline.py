@@ -1,7 +1,8 @@
-"""One step from a frame set to tracked detections: the whole of the vehicle side but ROS and captions.
+"""One step from a frame set to tracked detections: the whole of the vehicle side but ROS and
+captions.
 
-A camera that cannot be used is masked and named in `StepResult.blind`; a frame that cannot be used raises
-DroppedFrame; both are counted in `PerceptionPipeline.counts`.
+A camera that cannot be used is masked and named in `StepResult.blind`; a frame that cannot be used
+raises DroppedFrame; both are counted in `PerceptionPipeline.counts`.
 """
 
 from collections import Counter
@@ -13,7 +14,7 @@ import numpy as np
 
 from mta_perception.config import MemoryConfig, PipelineConfig
 from mta_perception.contract import CAMERAS
-from mta_perception.detections import caption_inputs, CaptionInputs, decode, Detections
+from mta_perception.detections import CaptionInputs, Detections, caption_inputs, decode
 from mta_perception.ego_motion import EgoMotionError
 from mta_perception.geometry import invert_rigid
 from mta_perception.images import ImageError, model_image
@@ -64,7 +65,8 @@ class PerceptionPipeline:
     def __init__(self, manifest, detector, config=None):
         """detector is called as runtime.onnx.OnnxDetector is."""
         self.manifest, self.config = manifest, config or PipelineConfig()
-        self.counts = Counter()      # 'frames', drop reasons, 'camera masked', 'calibration changed'
+        # 'frames', 'camera masked', 'calibration changed', reasons of dropped frames
+        self.counts = Counter()
         step_s = manifest.history_step_s
         self.memory = BevMemory(MemoryConfig(step_s=step_s, min_age_s=step_s / 2,
                                              max_gap_s=self.config.history_max_gap_s))
@@ -136,7 +138,8 @@ class PerceptionPipeline:
         self._ego_resets = ego_motion.resets
 
     def _project(self, frames, calibrations, ego_motion, world_from_ego, blind):
-        """image_from_ego (6, 3, 4) float32 at the reference stamp; unusable cameras go into `blind`."""
+        """image_from_ego (6, 3, 4) float32 at the reference stamp; unusable cameras go into
+        `blind`."""
         result = np.zeros((len(CAMERAS), 3, 4), np.float32)
         for index, camera in enumerate(CAMERAS):
             if camera not in frames.images:

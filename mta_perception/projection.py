@@ -1,4 +1,5 @@
-"""Where the ego frame lies in the model's images: calibration, resize and the car's own motion in one matrix."""
+"""Where the ego frame lies in the model's images: calibration, resize and the car's own motion in
+one matrix."""
 
 from typing import NamedTuple, Optional
 
@@ -19,7 +20,8 @@ class CameraGeometry(NamedTuple):
 
 
 def camera_geometry(calibration, image_spec):
-    """CameraGeometry for a manifest's ImageSpec; a calibration that cannot be true becomes a fault."""
+    """CameraGeometry for a manifest's ImageSpec; a calibration that cannot be true becomes a
+    fault."""
     fault = calibration_fault(calibration)
     if fault:
         return CameraGeometry(calibration, None, None, fault)

@@ -1,4 +1,4 @@
-"""Where launch, params, rviz and models lie: in a checkout, or in the installed share directory."""
+"""Where launch, params, rviz and models lie: in a checkout, or in the share directory."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ PACKAGE = 'mta_perception'
 
 def share_directories():
     """Directories that may hold params/, models/ and so on, best first; all of them exist."""
-    prefixes = [Path(prefix) for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-                if prefix]
+    named = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    prefixes = [Path(prefix) for prefix in named if prefix]
     candidates = [Path(__file__).resolve().parents[1],
                   *(prefix / 'share' / PACKAGE for prefix in [*prefixes, Path(sys.prefix)])]
     return [path for path in candidates if (path / 'params').is_dir()]
@@ -33,7 +33,7 @@ def model_directory(model):
     Raises FileNotFoundError with the names there are.
     """
     given = Path(model).expanduser()
-    if given.is_dir():
+    if (given / 'manifest.yaml').is_file():
         return given
     names = set()
     for directory in share_directories():
@@ -42,6 +42,6 @@ def model_directory(model):
             return candidate
         names.update(path.parent.name for path in (directory / 'models').glob('*/manifest.yaml'))
     raise FileNotFoundError(
-        f'no model "{model}": it is neither a directory nor one of the models that came with this '
-        f'program ({", ".join(sorted(names)) or "there are none"}). Name one of those, or export '
-        'one with `mta-train export`.')
+        f'no model "{model}": neither a directory with a manifest.yaml nor one of the models '
+        f'that came with this program ({", ".join(sorted(names)) or "there are none"}). Name one '
+        'of those, or export one with `mta-train export`.')

@@ -40,13 +40,20 @@ def summarise(scene, recording):
         'images': _image_accounts(scene, recording.diagnostics[-1][1]),
         'detections': int(sum(len(message.boxes) for message in recording.detections)),
         'captions': len(recording.captions),
-        'captions_per_s': round(len(recording.captions) / seconds, 3),
+        'captions_per_s': _per_second(len(recording.captions), recording),
         'latency_ms': percentiles(latencies),
         'latency_samples': len(latencies),
         'rate_hz': rate_hz([message.arrival_ns for message in recording.detections]),
         'stages_ms': _stages(recording.diagnostics[-1][1]),
         'machine': machine(),
     }
+
+
+def _per_second(count, recording):
+    """A count over the wall time in which images came; None without images."""
+    arrivals = recording.image_arrivals.values()
+    span_s = (max(arrivals) - min(arrivals)) / 1e9 if arrivals else 0.0
+    return round(count / span_s, 3) if span_s > 0 else None
 
 
 def _frame_accounts(diagnostics):

@@ -1,7 +1,7 @@
 """Detections of one frame matched to those of the frames before: ids that stay with an object.
 
-Each track is moved on by its own velocity in the world frame; detections and tracks that may be one object are
-then paired at the least total distance (Hungarian method).
+Each track is moved on by its own velocity in the world frame; detections and tracks that may be
+one object are then paired at the least total distance (Hungarian method).
 """
 
 from collections import deque
@@ -33,8 +33,9 @@ _KIND_OF_LABEL = np.array([next(i for i, kind in enumerate(_KINDS) if name in ki
                            for name in CLASSES])
 _GATES_M = np.array([kind.gate_m for kind in _KINDS])
 _GROWTHS_M_S = np.array([kind.gate_growth_m_s for kind in _KINDS])
-_OTHER_CLASS_M = 0.5         # a pair of unlike classes of one kind counts as this much further apart
-_VELOCITY_WEIGHT_S = 0.2     # so does a pair of unlike velocities: people cross without swapping ids
+# Pairs of unlike classes or velocities count as further apart: people cross without swapping ids.
+_OTHER_CLASS_M = 0.5
+_VELOCITY_WEIGHT_S = 0.2
 _MOST_FOR_VELOCITY_M = 0.5
 _IMPOSSIBLE = 1e6
 
@@ -64,8 +65,8 @@ class Tracker:
     def update(self, stamp_ns, world_from_ego, detections):
         """Match detections.Detections at `stamp_ns`, pose (4, 4) -> K ids (str), row for row.
 
-        Ids are unique for the life of this object.  A stamp that is not newer than the last one, or one
-        long after it, ends every track.
+        Ids are unique for the life of this object.  A stamp that is not newer than the last one,
+        or one long after it, ends every track.
         """
         if self._stamp_ns is not None and not (
                 0 < stamp_ns - self._stamp_ns <= self.config.max_gap_s * 1e9):
@@ -103,7 +104,8 @@ class Tracker:
         possible = ((distance <= gate[:, None])
                     & (kinds[:, None] == _KIND_OF_LABEL[labels][None]))
         velocities = np.stack([track.velocity for track in self._tracks])
-        turned = np.linalg.norm(velocities[:, None] - np.nan_to_num(boxes[None, :, BoxCode.VELOCITY]), axis=-1)
+        seen = np.nan_to_num(boxes[:, BoxCode.VELOCITY])
+        turned = np.linalg.norm(velocities[:, None] - seen[None], axis=-1)
         cost = (distance + np.minimum(_VELOCITY_WEIGHT_S * turned, _MOST_FOR_VELOCITY_M)
                 + _OTHER_CLASS_M * (track_labels[:, None] != labels[None]))
         rows, columns = linear_sum_assignment(np.where(possible, cost, _IMPOSSIBLE))

@@ -1,7 +1,7 @@
 """ROS message types for reading and writing bags without ROS: rosbags' Kilted store plus ours.
 
-The definitions of vision_msgs and mta_msgs come from the ament share directories (apt or the virtual
-environment), or from this source tree where the interface packages are not installed.
+The definitions of vision_msgs and mta_msgs come from the ament share directories (apt or the
+virtual environment), or from this source tree where the interface packages are not installed.
 """
 
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""nuScenes-format dataset -> one rosbag2 (mcap) directory a scene, topics as in docs/architecture.md.
+"""nuScenes-format dataset -> one rosbag2 (mcap) directory a scene, as docs/bags.md describes.
 
 Scenes are written in parallel processes, each streaming its images from disk, into a hidden
 directory that is renamed once it is whole: a killed conversion leaves nothing that looks like a
@@ -92,7 +92,7 @@ def convert(dataroot, out, *, version=None, scenes=None, workers=None, progress=
 
 def _chosen(rows, names, folder):
     if not rows:
-        raise DatasetError(f'{folder / "scene.json"} lists no scenes; there is nothing to convert.')
+        raise DatasetError(f'{folder / "scene.json"} lists no scenes: nothing to convert.')
     there = [row['name'] for row in rows]
     unknown = sorted(set(names or ()) - set(there))
     if unknown:

@@ -16,7 +16,8 @@ from mta_training import training_cli
 
 SCENE_S = 20.0                       # length of a synthetic scene, that of nuScenes'
 # What only `make train-env` installs.
-_TRAINING_PACKAGES = ('torch', 'torchvision', 'transformers', 'onnx', 'onnxscript', 'pycocoevalcap')
+_TRAINING_PACKAGES = ('torch', 'torchvision', 'transformers', 'onnx', 'onnxscript',
+                      'pycocoevalcap')
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help='Synthetic world, bags, training, evaluation and export.')
@@ -42,7 +43,8 @@ def synth(
     sweeps: Annotated[bool, typer.Option(
         help='Images at 12 Hz; without, keyframes (2 Hz) only.')] = True,
     lidar: Annotated[bool, typer.Option(help='Write the points of the keyframes.')] = True,
-    version: Annotated[str, typer.Option(help='Name of the folder with the tables.')] = 'v1.0-mini',
+    version: Annotated[str, typer.Option(
+        help='Name of the folder with the tables.')] = 'v1.0-mini',
     workers: Workers = None,
 ):
     """Draw drives through a synthetic town as a nuScenes v1.0 dataset; run again, it goes on."""

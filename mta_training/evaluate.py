@@ -1,7 +1,7 @@
-"""Official nuScenes detection metrics of boxes in the ego frame, against bags or against a dataset.
+"""Official nuScenes detection metrics of boxes in the ego frame, against bags or a dataset.
 
-The numbers are the devkit's own (`accumulate`, `calc_ap`, `calc_tp`, `DetectionMetrics`); this file
-moves boxes into the global frame, filters them as `DetectionEval` does with its database, and
+The numbers are the devkit's own (`accumulate`, `calc_ap`, `calc_tp`, `DetectionMetrics`); this
+file moves boxes into the global frame, filters them as `DetectionEval` does with its database, and
 writes result files that `DetectionEval` reads.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import tempfile
 from typing import NamedTuple
 
+import numpy as np
 from nuscenes import NuScenes
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
@@ -23,7 +24,6 @@ from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.utils.data_classes import Box
 from nuscenes.utils.geometry_utils import points_in_box
 from nuscenes.utils.splits import get_scenes_of_split, is_predefined_split
-import numpy as np
 from pyquaternion import Quaternion
 
 from mta_perception.contract import CLASSES, BoxCode
@@ -68,10 +68,12 @@ def guessed_attribute(class_name, speed):
 def result_rows(sample, predictions):
     """Predictions about a sample as rows of the official result file, in the global frame.
 
-    Boxes beyond the range of their class are left out, and all but the 500 best.
+    Boxes beyond the range of their class are left out, and all but the 500 best.  Raises
+    EvaluationError for boxes that are none: not finite, or with a side of zero or less.
     """
     config = config_factory('detection_cvpr_2019')
     world_from_ego, rows = sample.world_from_ego, []
+    _check_boxes(sample, np.asarray(predictions.boxes, dtype=np.float64))
     for index in np.argsort(-np.asarray(predictions.scores), kind='stable'):
         box = np.asarray(predictions.boxes[index], dtype=np.float64)
         class_name = CLASSES[int(predictions.labels[index])]
@@ -89,6 +91,14 @@ def result_rows(sample, predictions):
             'detection_score': float(predictions.scores[index]),
             'attribute_name': guessed_attribute(class_name, float(np.hypot(*velocity[:2])))})
     return rows[:config.max_boxes_per_sample]
+
+
+def _check_boxes(sample, boxes):
+    bad = ~np.isfinite(boxes[:, :8]).all(axis=1) | ~(boxes[:, BoxCode.SIZE] > 0).all(axis=1)
+    if bad.any():
+        raise EvaluationError(f'sample {sample.token}: {bad.sum()} of {len(bad)} predicted boxes '
+                              f'are none, e.g. {boxes[bad][0].round(3).tolist()}; expected finite '
+                              'numbers and positive sizes.')
 
 
 def results_json(samples, predictions):
@@ -183,9 +193,9 @@ def _kept(sample, boxes, config):
 def summary(metrics, counts):
     """The devkit's serialised metrics in short; counts: class -> ground-truth boxes.
 
-    Returns the numbers mAP, NDS, mATE [m], mASE, mAOE [rad], mAVE [m/s], mAAE and `mAP_present`, the
-    mean over the classes that occur (the official mAP counts one without ground truth as 0), and
-    `classes`: class -> AP, its errors (None where the benchmark has none) and `ground_truth`.
+    Returns the numbers mAP, NDS, mATE [m], mASE, mAOE [rad], mAVE [m/s], mAAE and `mAP_present`,
+    the mean over the classes that occur (the official mAP counts one without ground truth as 0),
+    and `classes`: class -> AP, its errors (None where the benchmark has none), `ground_truth`.
     """
     classes = {}
     for name in CLASSES:
@@ -215,14 +225,15 @@ def evaluate_dataset(dataroot, version, results, split, out=None):
         raise EvaluationError(f'{results} does not exist; expected a nuScenes result file.'
                               ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(f'{results} is no nuScenes result file ({error}); expected JSON with '
-                              '"meta" and "results".') from error
+        raise EvaluationError(f'{results} is no nuScenes result file ({error}); expected JSON '
+                              'with "meta" and "results".') from error
     nusc = _load(dataroot, version)
     expected = _split_tokens(nusc, split)
     if is_predefined_split(split) and tokens != expected or not tokens >= expected:
         raise EvaluationError(
-            f'{results} has {len(tokens)} samples, {len(tokens & expected)} of the {len(expected)} '
-            f'of split {split}; expected just those. Give the --split it was made for.')
+            f'{results} has {len(tokens)} samples, {len(tokens & expected)} of the '
+            f'{len(expected)} of split {split}; expected just those. Give the --split '
+            'it was made for.')
     # The devkit prints progress bars that nobody asked for.
     with (tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()),
           contextlib.redirect_stdout(io.StringIO())):
@@ -242,8 +253,8 @@ def _load(dataroot, version):
     try:
         return NuScenes(version, str(dataroot), verbose=False)
     except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise EvaluationError(f'{dataroot}/{version}: the official devkit cannot load it: {error!r}'
-                              '. Unpack metadata and map masks again.') from error
+        raise EvaluationError(f'{dataroot}/{version}: the official devkit cannot load it '
+                              f'({error!r}). Unpack metadata and map masks again.') from error
 
 
 def _split_tokens(nusc, split):

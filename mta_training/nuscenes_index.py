@@ -148,7 +148,8 @@ def check_tables(dataroot, version):
     missing = [name for name in TABLES if not (folder / f'{name}.json').is_file()]
     if missing:
         raise DatasetError(f'{folder} lacks {", ".join(f"{name}.json" for name in missing)}; a '
-                           f'nuScenes dataset has {len(TABLES)} tables. Unpack its metadata again.')
+                           f'nuScenes dataset has {len(TABLES)} tables. Unpack its metadata '
+                           'again.')
     return folder
 
 
@@ -197,7 +198,8 @@ def _checked_rows(path, fields, parent):
         for field in fields:
             if field not in row:
                 raise DatasetError(f'{path}: row {number} (token {row["token"]}) has no field '
-                                   f'{field!r}, which nuScenes v1.0 has. Unpack the metadata again.')
+                                   f'{field!r}, which nuScenes v1.0 has. Unpack the metadata '
+                                   'again.')
         yield row['token'], row[parent] if parent else None, text
 
 

@@ -35,7 +35,8 @@ def model_directory():
 def start_node(folder, domain, parameters=None, arguments=(), wait_for='active:', name='node'):
     """The node as a process; parameters: {name: value} over what the tests need anyway."""
     values = {'model': model_directory(), 'score_threshold': 0.0, 'max_captions': 2,
-              'caption_rate': 4.0, 'overlay_width': 480, **(parameters or {})}
+              'caption_rate': 4.0, 'overlay_width': 480, 'diagnostics_rate': 5.0,
+              **(parameters or {})}
     command = [sys.executable, '-m', 'mta_perception.ros.node', '--ros-args']
     for key, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,14 +1,16 @@
-"""Geometry and decoding by property: there and back, lengths kept, order kept, behind is masked."""
+"""Geometry and decoding by property: there and back, lengths kept, order kept, behind is
+masked."""
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation, Slerp
 
 from mta_perception import geometry
-from mta_perception.contract import BoxCode, CLASSES
-from mta_perception.detections import caption_inputs, decode, DetectorOutputs
+from mta_perception.contract import CLASSES, BoxCode
+from mta_perception.detections import DetectorOutputs, caption_inputs, decode
 
 settings.register_profile('small', max_examples=60, deadline=None, derandomize=True)
 settings.load_profile('small')

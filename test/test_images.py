@@ -1,4 +1,5 @@
-"""Decoding of every encoding, refusal of damaged images, and where pixels land in the model's image."""
+"""Decoding of every encoding, refusal of damaged images, and where pixels land in the model's
+image."""
 
 import cv2
 import numpy as np
@@ -6,7 +7,13 @@ import pytest
 
 from mta_perception.frames import CameraImage
 from mta_perception.images import (
-    compressed_encoding, decode, ImageError, model_image, plan_for, raw_pixels)
+    ImageError,
+    compressed_encoding,
+    decode,
+    model_image,
+    plan_for,
+    raw_pixels,
+)
 from mta_perception.runtime.manifest import ImageSpec
 
 SPEC = ImageSpec(448, 256, 0.28)
@@ -140,7 +147,8 @@ def test_damaged_bytes_never_raise_anything_else():
     (np.zeros((0, 64, 3), np.uint8), 'rgb8', 'expected uint8'),
     (np.zeros((47, 64), np.uint8), 'nv12', 'multiple of 3'),
     (np.zeros((48, 63, 2), np.uint8), 'yuv422', 'no size of yuv422'),
-    (b'', 'jpeg', 'no header'), (b'\xff\xd8', 'jpeg', 'truncated'), (b'GIF89a', 'png', 'no header')])
+    (b'', 'jpeg', 'no header'), (b'\xff\xd8', 'jpeg', 'truncated'),
+    (b'GIF89a', 'png', 'no header')])
 def test_impossible_images_are_refused(pixels, encoding, message):
     with pytest.raises(ImageError, match=message):
         decode(_image(pixels, encoding))

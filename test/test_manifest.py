@@ -6,7 +6,7 @@ from mta_perception import contract
 from mta_perception.runtime.manifest import BevSpec, ImageSpec, Manifest, ManifestError
 
 pytest.importorskip('onnx', reason='onnx comes with the training environment')
-from tiny_model import write_manifest, write_tiny_model   # noqa: E402
+from tiny_model import write_manifest, write_tiny_model
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mta_perception.runtime.manifest import Manifest, ManifestError
 from mta_perception.runtime.onnx import OnnxDetector
 
 pytest.importorskip('onnx', reason='onnx comes with the training environment')
-from tiny_model import HEIGHT, WIDTH, write_manifest, write_tiny_model   # noqa: E402
+from tiny_model import HEIGHT, WIDTH, write_manifest, write_tiny_model
 
 NANO = Path(__file__).parents[1] / 'models' / 'nano'
 ABSENT = History(None, False, np.eye(4), 0.0)

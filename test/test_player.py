@@ -113,7 +113,7 @@ def test_everything_arrives_as_it_stands_in_the_bag(bag, listener):
     listener.listen(Detection3DArray, '/ground_truth/detections')
     listener.listen(ObjectCaptionArray, '/ground_truth/captions')
     listener.listen(TFMessage, '/tf_static', latched=True)
-    listener.listen(Clock, '/clock', reliable=False)
+    listener.listen(Clock, '/clock')
     process = player(bag)
     listener.spin_while(lambda: process.poll() is None)
     listener.drain()
@@ -140,7 +140,7 @@ def test_everything_arrives_as_it_stands_in_the_bag(bag, listener):
                       for _, _, message in listener.of('/clock')])
     assert (np.diff(clock) > 0).all() and clock[0] >= scene.start_ns
     seconds = (scene.end_ns - scene.start_ns) / 1e9
-    assert 80 < len(clock) / seconds <= 102
+    assert len(clock) == pytest.approx(100 * seconds, abs=2)
     arrivals = [arrival for _, arrival, _ in listener.of(*images)]
     stamps = [stamp_ns(message) / 1e9 for _, _, message in listener.of(*images)]
     drift = np.array(arrivals) - np.array(stamps)
@@ -179,7 +179,7 @@ def test_start_topics_and_rate(bag, listener):
                    if stamp >= scene.start_ns + 900_000_000]
     assert not listener.of('/tf') and len(listener.of('/tf_static')) == 1
     arrivals = [arrival for _, arrival, _ in listener.of('/odom')]
-    assert arrivals[-1] - arrivals[0] == pytest.approx(2 * (got[-1] - got[0]) / 1e9, abs=0.3)
+    assert arrivals[-1] - arrivals[0] == pytest.approx(2 * (got[-1] - got[0]) / 1e9, abs=0.5)
 
 
 def test_loop_goes_round_until_interrupted(bag, listener):

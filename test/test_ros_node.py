@@ -10,28 +10,29 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs', reason='interface packages are not built here')
 pytest.importorskip('mta_msgs', reason='interface packages are not built here')
 
-from mta_perception.config import PipelineConfig  # noqa: E402
-from mta_perception.contract import CAMERAS, CLASSES  # noqa: E402
-from mta_perception.ego_motion import EgoMotion  # noqa: E402
-from mta_perception.frames import CameraCalibration, CameraImage, FrameSet  # noqa: E402
-from mta_perception.geometry import rigid, rigid_from_quaternion  # noqa: E402
-from mta_perception.pipeline import PerceptionPipeline  # noqa: E402
-from mta_perception.processes import free_domain  # noqa: E402
-from mta_perception.runtime.manifest import Manifest  # noqa: E402
-from mta_perception.runtime.onnx import OnnxDetector  # noqa: E402
-from ros_car import (  # noqa: E402
-    Car,
+from ros_car import (
     FOCAL,
     HEIGHT,
-    model_directory,
     SECOND_NS,
+    WIDTH,
+    Car,
+    model_directory,
     stamp_ns,
     start_node,
     wait_until,
-    WIDTH,
 )
 
-# The lockstep of `Car.step` is slower than real time on a busy machine: cameras are not dead for that.
+from mta_perception.config import PipelineConfig
+from mta_perception.contract import CAMERAS, CLASSES
+from mta_perception.ego_motion import EgoMotion
+from mta_perception.frames import CameraCalibration, CameraImage, FrameSet
+from mta_perception.geometry import rigid, rigid_from_quaternion
+from mta_perception.pipeline import PerceptionPipeline
+from mta_perception.processes import free_domain
+from mta_perception.runtime.manifest import Manifest
+from mta_perception.runtime.onnx import OnnxDetector
+
+# The lockstep of `Car.step` is slower than real time on a busy machine; no camera is dead for it.
 PATIENT = {'dead_after_s': 5.0, 'odometry_wait_s': 1.0}
 
 
@@ -251,8 +252,8 @@ def test_sigint_ends_the_node_with_exit_code_0_within_3_s(car, node):
 
 
 def test_another_car_in_a_namespace_with_raw_images_and_tf(tmp_path):
-    """Namespace, raw transport, ego motion from /tf with a moving chain, chained static transforms,
-    sim time with no clock at all, a QoS override."""
+    """Namespace, raw transport, ego motion from /tf over two moving links, chained static
+    transforms, sim time with no clock at all, a QoS override."""
     from geometry_msgs.msg import TransformStamped
     from tf2_msgs.msg import TFMessage
     domain = free_domain()
@@ -318,6 +319,7 @@ def test_lifecycle_without_autostart(tmp_path):
     ({'model': '/nowhere/at/all'}, 1, 'no model "/nowhere/at/all"'),
     ({'min_cameras': 9}, 2, 'min_cameras'),
     ({'transport': 'pigeon'}, 1, 'expected one of: raw, compressed'),
+    ({'qos_overrides./mta_perception/detections.publisher.reliability': 'maybe'}, 2, 'maybe'),
 ])
 def test_what_cannot_work_ends_with_one_clear_line(tmp_path, parameters, code, words):
     with start_node(tmp_path, free_domain(), parameters, wait_for=None) as child:

@@ -1,9 +1,10 @@
-"""A model directory small enough to be worked out by hand: real ONNX graphs with the contract's inputs and outputs.
+"""A model directory small enough to be worked out by hand: real ONNX graphs with the contract's
+inputs and outputs.
 
-Detector: `object_features[q]` is the mean brightness of each camera times its mask; the x, y, z of box q are q
-plus the translation of ego_prev_from_ego_now; `bev` is 1 + history_valid * history_bev / 2.
-Captioner: the words are "a b c"; where the box's length is above 0 they start at "c", and where its width is above
-0 a "d" follows (which is known from the cache alone).
+Detector: `object_features[q]` is the mean brightness of each camera times its mask; the x, y, z of
+box q are q plus the translation of ego_prev_from_ego_now; `bev` is 1 + history_valid * history_bev
+/ 2. Captioner: the words are "a b c"; where the box's length is above 0 they start at "c", and
+where its width is above 0 a "d" follows (which is known from the cache alone).
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import hashlib
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from tokenizers import decoders, models, Tokenizer
+from tokenizers import Tokenizer, decoders, models
 import yaml
 
 from mta_perception import contract
@@ -20,10 +21,11 @@ WIDTH, HEIGHT, QUERIES = 64, 48, 3
 VOCABULARY = ['<unk>', '<s>', '</s>', 'a', 'b', 'c', 'd']
 SCORES = (0.9, 0.6, 0.1)           # of the queries, each for the class of its own number
 
-DETECTOR = '''<ir_version: 9, opset_import: ["" : 18]>
+DETECTOR = """<ir_version: 9, opset_import: ["" : 18]>
 detector (uint8[1,6,48,64,3] images, float[1,6,3,4] image_from_ego, float[1,6] camera_mask,
           float[1,2,4,4] history_bev, float[1] history_valid, float[1,4,4] ego_prev_from_ego_now)
- => (float[1,3,10] class_logits, float[1,3,10] boxes, float[1,3,6] object_features, float[1,2,4,4] bev)
+ => (float[1,3,10] class_logits, float[1,3,10] boxes, float[1,3,6] object_features,
+     float[1,2,4,4] bev)
 {
   pixels = Cast <to = 1> (images)
   over = Constant <value_ints = [2, 3, 4]> ()
@@ -55,19 +57,19 @@ detector (uint8[1,6,48,64,3] images, float[1,6,3,4] image_from_ego, float[1,6] c
   remembered = Mul (halved, history_valid)
   full = Constant <value_float = 1.0> ()
   bev = Add (remembered, full)
-}'''
+}"""
 
-QFORMER = '''<ir_version: 9, opset_import: ["" : 18]>
+QFORMER = """<ir_version: 9, opset_import: ["" : 18]>
 qformer (float[count,6] object_features, float[count,10] boxes, float[count,10] class_logits,
          float[2,4,4] bev) => (float[count,2,3] prefix)
 {
   flat = MatMul (boxes, weights)
   shape = Constant <value_ints = [0, 2, 3]> ()
   prefix = Reshape (flat, shape)
-}'''
+}"""
 
 # Place 0 of the prefix starts at "c", place 1 adds a "d"; both are remembered in the keys.
-LANGUAGE = '''<ir_version: 9, opset_import: ["" : 18]>
+LANGUAGE = """<ir_version: 9, opset_import: ["" : 18]>
 language (float[count,prefix_size,3] prefix, int64[count,tokens] token_ids,
           float[1,count,1,past,1] past_keys, float[1,count,1,past,1] past_values)
  => (float[count,7] logits, float[1,count,1,all,1] keys, float[1,count,1,all,1] values)
@@ -104,11 +106,12 @@ language (float[count,prefix_size,3] prefix, int64[count,tokens] token_ids,
   end_part = Mul (more, at_end)
   sum = Add (plain, start_part)
   logits = Add (sum, end_part)
-}'''
+}"""
 
 
 def write_tiny_model(directory, **changes):
-    """Write the model into `directory` and return it; `changes` replace top-level manifest keys."""
+    """Write the model into `directory` and return it; `changes` replace top-level manifest
+    keys."""
     directory.mkdir(parents=True, exist_ok=True)
     _save(directory / 'detector.onnx', DETECTOR, constant_logits=_logits(),
           constant_boxes=_boxes())
@@ -167,7 +170,8 @@ def _boxes():
 
 
 def _grammar():
-    """Logits of the next word after each word, and how the two places of the prefix change them."""
+    """Logits of the next word after each word, and how the two places of the prefix change
+    them."""
     size = len(VOCABULARY)
     follows, start_change, end_change = np.zeros((3, size, size))
     for word, after in (('<s>', 'a'), ('a', 'b'), ('b', 'c'), ('c', '</s>'), ('d', '</s>')):

@@ -68,24 +68,39 @@ def set_up(train):
             'colcon build (README.md, "On a machine with ROS 2").')
     with (REPOSITORY / '.venv.lock').open('w') as lock:
         wait_for(lock)
+        # A pip that outlives a killed set-up keeps the lock until it is done (close_fds=False).
+        os.set_inheritable(lock.fileno(), True)
         wanted = wanted_state(train)
         done = read_state()
-        if all(done.get(step) == content for step, content in wanted.items()):
+        torn = 'unfinished' in done
+        if not torn and all(done.get(step) == content for step, content in wanted.items()):
             return
         import interfaces
         prerequisites.check_packages(
             build_needed=not interfaces.is_whole(interfaces.archive_path(wanted['interfaces'])))
-        if done.get('environment') != wanted['environment'] or done.get('unfinished'):
+        if torn or done.get('environment') != wanted['environment']:
             make_environment(wanted['environment'])
             done = {'environment': wanted['environment']}
         for step, perform in steps(train):
             if done.get(step) != wanted[step]:
-                # pip killed half way can leave a package that only looks installed.
-                write_state({**done, 'unfinished': step})
-                perform(wanted[step])
-                done[step] = wanted[step]
-                write_state(done)
+                perform_step(step, perform, wanted[step], done)
         say('ready: .venv/bin/perception_node, .venv/bin/mta, .venv/bin/mta-train')
+
+
+def perform_step(step, perform, content, done):
+    """Perform one step and note it in `done` and on the disk."""
+    # pip killed half way can leave a package that only looks installed: then all is made anew. An
+    # error that pip itself reports leaves nothing half done, and the message packages look after
+    # themselves.
+    if step != 'interfaces':
+        write_state({**done, 'unfinished': step})
+    try:
+        perform(content)
+    except Exception:
+        write_state(done)
+        raise
+    done[step] = content
+    write_state(done)
 
 
 def steps(train):
@@ -156,7 +171,7 @@ def make_environment(content):
     say(f'making the virtual environment .venv (Python {content.split()[0]})')
     if ENVIRONMENT.exists():
         shutil.rmtree(ENVIRONMENT)
-    made = subprocess.run([sys.executable, '-m', 'venv', str(ENVIRONMENT)],
+    made = subprocess.run([sys.executable, '-m', 'venv', str(ENVIRONMENT)], close_fds=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if made.returncode:
         raise InstallError(f'{made.stdout}\nThe virtual environment {ENVIRONMENT} could not be '
@@ -188,7 +203,7 @@ def pip(arguments):
                '--disable-pip-version-check', '--progress-bar', 'off', *arguments]
     with log.open('w') as output:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   universal_newlines=True, cwd=str(REPOSITORY))
+                                   universal_newlines=True, cwd=str(REPOSITORY), close_fds=False)
         for line in process.stdout:
             output.write(line)
             if is_large_download(line):

@@ -41,7 +41,7 @@ class CaptionBook:
 
 
 def rows_to_caption(boxes, track_ids, book, stamp_ns, most):
-    """Up to `most` rows of boxes (K, 10): those without a fresh caption first, then the nearest."""
+    """Up to `most` rows of boxes (K, 10): those without a fresh caption first, then nearest."""
     distance = np.linalg.norm(np.asarray(boxes)[:, :2], axis=1)
     fresh = np.array([book.is_fresh(track_id, stamp_ns) for track_id in track_ids], dtype=bool)
     return np.lexsort((distance, fresh))[:most]

@@ -81,7 +81,7 @@ def rigid_from_position(xyz, xyzw):
 
 
 def detections_message(stamp, frame_id, boxes, class_names, scores, track_ids):
-    """Detection3DArray: geometric centre, full length, width, height [m], yaw, one hypothesis each.
+    """Detection3DArray: geometric centre, full length, width, height [m], yaw, one hypothesis.
 
     boxes: (K, 10) contract.BoxCode in `frame_id` at `stamp` [ns].
     """

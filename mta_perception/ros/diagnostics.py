@@ -1,7 +1,8 @@
-"""/diagnostics, once a second: one status a camera, and one each for frames, stages, odometry, memory,
-captions, process.
+"""/diagnostics, once a second: one status a camera, and one each for frames, stages, odometry,
+memory, captions, inputs and process.
 
-`message` says in words what is wrong; `values` carries the numbers and, one key a reason, every count.
+`message` says in words what is wrong; `values` carries the numbers and, one key a reason, every
+count.
 """
 
 import os
@@ -113,7 +114,8 @@ def _frames(intake, perception):
         return 'frames', ERROR, f'no frame processed {since}: {reason}', values
     if recent and not recent[0].startswith('overtaken'):
         return 'frames', WARN, f'frames were dropped: {recent[1]}', values
-    return 'frames', OK, f'{perception.processed.hz():.1f} Hz', values
+    return 'frames', OK, (f'{perception.processed.hz():.1f} Hz of the '
+                          f'{intake.frame_sets.hz():.1f} Hz that come'), values
 
 
 def _stages(perception):

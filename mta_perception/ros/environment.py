@@ -4,12 +4,10 @@ The ROS wheels do not name their own install prefix, and Fast DDS' built-in tran
 six raw cameras; on a machine with ROS 2 from apt the first is set by sourcing it, the second not.
 """
 import os
-from pathlib import Path
 import sys
 
-import mta_perception
+from mta_perception.share import share_file
 
-PROFILE = 'fastdds_shared_memory.xml'
 # The second is the name Fast DDS read before 2.11; whoever has set either has chosen a profile.
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
@@ -25,13 +23,5 @@ def prepare(transport_profile=True):
 
 
 def transport_profile_path():
-    """The shipped Fast DDS profile: beside the package in a source tree, else in a share."""
-    beside = Path(mta_perception.__file__).resolve().parent.parent / 'params'
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', sys.prefix).split(os.pathsep)
-    shares = [Path(prefix) / 'share/mta_perception/params' for prefix in prefixes if prefix]
-    for folder in (beside, *shares):
-        if (folder / PROFILE).is_file():
-            return folder / PROFILE
-    searched = ', '.join(str(folder) for folder in (beside, *shares))
-    raise FileNotFoundError(f'{PROFILE} is in none of {searched}. Install mta_perception again, '
-                            f'or name a profile of your own in {PROFILE_VARIABLES[0]}.')
+    """The shipped Fast DDS profile."""
+    return share_file('params', 'fastdds_shared_memory.xml')

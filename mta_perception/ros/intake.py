@@ -1,8 +1,8 @@
 """Everything the node hears: images, CameraInfo, transforms, odometry; frame sets come out.
 
 All callbacks run in the executor's thread and only hand over: no image is decoded here.  Receive
-times are of the steady clock, since /clock may stand still, jump or be absent; stamps are only ever
-those of the messages.
+times are of the steady clock, since /clock may stand still, jump or be absent; stamps are only
+ever those of the messages.
 """
 
 from functools import partial
@@ -77,19 +77,20 @@ class Intake:
     # -- subscriptions
 
     def _subscribe(self):
-        raw = self.parameters.transport == 'raw'
-        subscriptions = [self._listen(Image if raw else CompressedImage, topic,
-                                      partial(self._on_image, camera), depth=5)
-                         for camera, topic, _ in self.image_topics()]
-        subscriptions += [self._listen(CameraInfo, f'{name}/camera_info',
-                                       partial(self._on_camera_info, camera), depth=5)
-                          for camera, name in zip(CAMERAS, self.parameters.cameras)]
-        subscriptions.append(self._listen(TFMessage, '/tf_static', self._on_static, depth=100,
-                                          latched=True))
+        """Images last: of what arrives at once the executor takes them last, so that the first
+        image finds its camera_info, transform and pose."""
+        subscriptions = [self._listen(TFMessage, '/tf_static', self._on_static, depth=100,
+                                      latched=True)]
         if self.parameters.ego_motion_source == 'odom':
             subscriptions.append(self._listen(Odometry, 'odom', self._on_odometry, depth=100))
         else:
             subscriptions.append(self._listen(TFMessage, '/tf', self._on_transforms, depth=100))
+        subscriptions += [self._listen(CameraInfo, f'{name}/camera_info',
+                                       partial(self._on_camera_info, camera), depth=5)
+                          for camera, name in zip(CAMERAS, self.parameters.cameras)]
+        image_type = Image if self.parameters.transport == 'raw' else CompressedImage
+        subscriptions += [self._listen(image_type, topic, partial(self._on_image, camera), depth=5)
+                          for camera, topic, _ in self.image_topics()]
         return subscriptions
 
     def _listen(self, message_type, topic, callback, depth, latched=False):
@@ -174,7 +175,7 @@ class Intake:
         self._note_pose(reason, 'odometry')
 
     def _child_from_ego(self, child):
-        """(4, 4) where the odometry is of another frame fixed to the car, None where it is ours."""
+        """(4, 4) where the odometry is of another frame of the car, None where it is ours."""
         base = self.parameters.base_frame
         return self.rig.tree.lookup(child, base) if child not in ('', base) else None
 

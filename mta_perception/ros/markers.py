@@ -1,7 +1,7 @@
 """What RViz shows: a box, a heading line, a velocity arrow and a line of text for each object.
 
-A marker that is not sent again stays on the screen: `Markers` remembers what it has sent and deletes
-by name what is gone.
+A marker that is not sent again stays on the screen: `Markers` remembers what it has sent and
+deletes by name what is gone.
 """
 
 from geometry_msgs.msg import Point, Vector3

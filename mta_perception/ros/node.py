@@ -1,7 +1,7 @@
 """`perception_node`: six cameras in, boxes and captions out, as a ROS 2 lifecycle node.
 
-This file is the shell: lifecycle, services, /diagnostics, start and end of the process.  What comes in
-is in intake.py, what runs in perception.py, what goes out in outputs.py.
+This file is the shell: lifecycle, services, /diagnostics, start and end of the process.  What
+comes in is in intake.py, what runs in perception.py, what goes out in outputs.py.
 """
 
 import signal
@@ -69,7 +69,8 @@ class PerceptionNode(LifecycleNode):
         self._began_s = time.monotonic()
         self._outputs = Outputs(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_timer(1.0, self._guard('diagnostics', self._publish_diagnostics),
+        self.create_timer(1.0 / self.get_parameter('diagnostics_rate').value,
+                          self._guard('diagnostics', self._publish_diagnostics),
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, '~/reset_history', self._on_reset_history)
         self.create_service(Ask, '~/ask', self._on_ask)
@@ -83,17 +84,22 @@ class PerceptionNode(LifecycleNode):
         """End workers and subscriptions; for the end of the process."""
         self._stop_running()
 
+    def guarded(self, name, function):
+        """`function` that cannot end the node: see tally.Guard."""
+        return self._guard(name, function)
+
     # -- lifecycle
 
     def on_configure(self, state):
         """Read the parameters, load the model."""
         try:
-            self._settings = parameters.read(self)
-            self._model = load_model(self._settings)
+            settings = parameters.read(self)
+            self._model = load_model(settings)
         except (ValueError, OSError) as error:
             return self._fail(f'cannot be configured: {error}')
         except Exception:        # rclpy would turn it into a silent failure
             return self._fail(f'cannot be configured:\n{traceback.format_exc()}')
+        self._settings = settings
         return super().on_configure(state)
 
     def on_activate(self, state):
@@ -101,10 +107,12 @@ class PerceptionNode(LifecycleNode):
         result = super().on_activate(state)
         try:
             self._start_running()
-        except ValueError as error:
-            return self._fail(f'cannot be activated: {error}')
-        except Exception:
-            return self._fail(f'cannot be activated:\n{traceback.format_exc()}')
+        except Exception as error:
+            self._stop_running()
+            super().on_deactivate(state)
+            expected = isinstance(error, ValueError)
+            return self._fail(
+                f'cannot be activated: {error if expected else traceback.format_exc()}')
         manifest = self._model.manifest
         self.get_logger().info(
             f'active: model {manifest.name} from {manifest.directory}, '
@@ -129,8 +137,6 @@ class PerceptionNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def _fail(self, words):
-        self._stop_running()
-        self._settings = self._model = None
         self.get_logger().error(words)
         return FAILURE
 
@@ -170,7 +176,8 @@ class PerceptionNode(LifecycleNode):
         else:
             response.message = (
                 f'this model has no task heads: {self._model.manifest.name} finds objects and '
-                f'describes them (~/detections, ~/captions), it cannot answer "{request.instruction}"')
+                'describes them (~/detections, ~/captions), it cannot answer '
+                f'"{request.instruction}"')
         return response
 
     # -- diagnostics
@@ -202,36 +209,45 @@ class PerceptionNode(LifecycleNode):
 
 def main(args=None):
     """Run the node until SIGINT or SIGTERM; returns the exit code."""
-    prepare()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    # Not rclpy's own handlers: they take the context away from under the workers.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        return _run(stop)
+        prepare()
+        # Not rclpy's own handlers: they take the context away from under the workers.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node = PerceptionNode()
+    except OSError as error:
+        return _complain(error, FAILED)
+    except (InvalidParameterTypeException, InvalidParameterValueException, RuntimeError) as error:
+        # RuntimeError: rclpy's for --ros-args and QoS overrides that it cannot read.
+        return _complain(error, WRONG_USAGE)
+    try:
+        return _spin(node, stop)
     finally:
+        node.close()
+        node.destroy_node()
         rclpy.try_shutdown()
 
 
-def _run(stop):
-    try:
-        node = PerceptionNode()
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f'{NODE_NAME}: {error}', file=sys.stderr)
-        return WRONG_USAGE
+def _complain(error, code):
+    print(f'{NODE_NAME}: {error}', file=sys.stderr)
+    return code
+
+
+def _spin(node, stop):
+    """Until `stop` is set; whatever a callback raises is counted and shown, not fatal."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    spin_once = node.guarded('executor', executor.spin_once)
     try:
         if node.get_parameter('autostart').value and not node.start():
             return FAILED
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.2)
+        while not stop.is_set() and rclpy.ok():
+            spin_once(0.2)
         return DONE
     finally:
-        node.close()
         executor.shutdown()
-        node.destroy_node()
 
 
 if __name__ == '__main__':

@@ -28,7 +28,8 @@ class Spec(NamedTuple):
 
 
 SPECS = (
-    Spec('autostart', True, 'Configure and activate at start; false: wait for a lifecycle manager.'),
+    Spec('autostart', True, 'Configure and activate at start; false: wait for a lifecycle '
+         'manager.'),
     Spec('model', 'nano', 'Name of a model under models/, or the path of a directory with a '
          'manifest.yaml.'),
     Spec('cameras', list(CAMERAS), 'Topic names of the six cameras, in the order of the model: '
@@ -39,15 +40,15 @@ SPECS = (
          'under the rear axle. Detections are in it.'),
     Spec('ego_motion_source', 'odom', 'odom: topic odom (nav_msgs/Odometry); tf: /tf from '
          'odom_frame to base_frame.', choices=('odom', 'tf')),
-    Spec('odom_frame', 'odom', 'Frame fixed to the ground; only read when ego_motion_source is tf. '
-         'Bags made from nuScenes call it map.'),
+    Spec('odom_frame', 'odom', 'Frame fixed to the ground; only read when ego_motion_source is '
+         'tf. Bags made from nuScenes call it map.'),
     Spec('min_cameras', 4, 'Cameras that a step needs at least; with fewer it is dropped.', 1, 6),
-    Spec('max_spread_s', 0.08, 'Largest difference between the stamps of one set [s]: cameras that '
-         'fire one after the other need most of one period.', 0.001, 1.0),
-    Spec('max_wait_s', 0.15, 'Longest wait for a late camera after the last image of a set has come '
-         '[s].', 0.001, 2.0),
-    Spec('dead_after_s', 0.5, 'A camera without an image for this long is waited for no more and its '
-         'sector is reported as blind [s].', 0.05, 30.0),
+    Spec('max_spread_s', 0.08, 'Largest difference between the stamps of one set [s]: cameras '
+         'that fire one after the other need most of one period.', 0.001, 1.0),
+    Spec('max_wait_s', 0.15, 'Longest wait for a late camera after the last image of a set has '
+         'come [s].', 0.001, 2.0),
+    Spec('dead_after_s', 0.5, 'A camera without an image for this long is waited for no more and '
+         'its sector is reported as blind [s].', 0.05, 30.0),
     Spec('odometry_wait_s', 0.1, 'Longest wait for odometry that comes after the images [s].',
          0.0, 1.0),
     Spec('odometry_max_extrapolation_s', 0.2, 'How far beyond its newest pose odometry is '
@@ -64,6 +65,8 @@ SPECS = (
     Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),
     Spec('overlay_rate', 5.0, 'Upper limit of overlay pictures a second [Hz]; drawn only when '
          'somebody listens.', 0.1, 30.0),
+    Spec('diagnostics_rate', 1.0, 'How often /diagnostics is published [Hz]; read at start.',
+         0.1, 20.0),
     Spec('overlay_width', 1600, 'Width of the overlay picture [px].', 480, 3840),
     Spec('overlay_jpeg_quality', 80, 'JPEG quality of the overlay picture.', 10, 100),
 )

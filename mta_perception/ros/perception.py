@@ -1,7 +1,7 @@
 """What runs while the node is active: one worker steps the pipeline, one captions, one draws.
 
-Each works on the newest only (workers.NewestWorker).  Captions and pictures never hold up detections:
-they get a finished StepResult and whatever comes meanwhile overtakes in their slot.
+Each works on the newest only (workers.NewestWorker).  Captions and pictures never hold up
+detections: they get a finished StepResult, and what comes meanwhile overtakes in their slot.
 """
 
 from collections import Counter

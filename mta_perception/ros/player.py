@@ -155,7 +155,8 @@ class Player:
                      f'{"image topics" if self._images else "topics"} have subscribers')
                 return
             if not told and not any(now) and time.monotonic() - since > SETTLE_S:
-                _say(f'waiting up to {patience_s:.0f} s for subscribers of {topics[0]} and the like')
+                _say(f'waiting up to {patience_s:.0f} s for subscribers of {topics[0]} '
+                     'and the like')
                 told = True
             time.sleep(0.05)
         if not self._stop:

@@ -12,7 +12,7 @@ MOST_REASONS = 40            # a reason that carries a varying text must not fil
 
 
 class Tally:
-    """Counts by reason; each reason is logged at once and then every SAY_EVERY_S seconds at most."""
+    """Counts by reason; a reason is logged at once, then every SAY_EVERY_S seconds at most."""
 
     def __init__(self, say, clock=time.monotonic):
         """say: function (text) that writes to the log."""

@@ -1,8 +1,8 @@
 """A small tree of transforms: /tf_static, and the moving links of /tf by their newest value.
 
 It answers one question, `target_from_source` along the links between two frames.  Chains of any
-length are followed; time is not interpolated here: the ego motion itself goes, link by link with its
-stamps, into `mta_perception.ego_motion`.  Imports no ROS.
+length are followed; time is not interpolated here: the ego motion itself goes, with its stamps,
+into `mta_perception.ego_motion`.  Imports no ROS.
 """
 
 import numpy as np

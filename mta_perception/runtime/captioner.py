@@ -1,4 +1,5 @@
-"""The captioner graphs in onnxruntime: a Q-Former prefix an object, then greedy words from a KV cache."""
+"""The captioner graphs in onnxruntime: a Q-Former prefix an object, then greedy words from a KV
+cache."""
 
 from typing import NamedTuple
 
@@ -59,7 +60,8 @@ class OnnxCaptioner:
                 for text, row in zip(texts, log_probabilities)]
 
     def _generate(self, prefix):
-        """Greedy token ids (end token left out) and log probabilities (with it) of prefix (N, P, D)."""
+        """Greedy token ids (end token left out) and log probabilities (with it) of prefix (N, P,
+        D)."""
         spec, count = self._spec, len(prefix)
         tokens, log_probabilities = [[] for _ in range(count)], [[] for _ in range(count)]
         active = np.arange(count)
@@ -105,6 +107,6 @@ def _tokenizer(path, spec):
     except Exception as error:   # tokenizers raises bare Exception
         raise ManifestError(f'{path} is no tokeniser: {error}. {EXPORT_AGAIN}') from error
     if tokenizer.get_vocab_size() != spec.vocabulary:
-        raise ManifestError(f'{path} knows {tokenizer.get_vocab_size()} tokens, manifest.yaml says '
-                            f'captioner.vocabulary={spec.vocabulary}. {EXPORT_AGAIN}')
+        raise ManifestError(f'{path} knows {tokenizer.get_vocab_size()} tokens, manifest.yaml '
+                            f'says captioner.vocabulary={spec.vocabulary}. {EXPORT_AGAIN}')
     return tokenizer

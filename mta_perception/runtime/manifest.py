@@ -1,7 +1,7 @@
 """`models/<name>/manifest.yaml`: what a model directory holds and how it wants to be fed.
 
-The layout is in docs/architecture.md.  Whatever does not fit this program is refused here, in words, before a
-graph is opened.
+The layout is in docs/architecture.md.  Whatever does not fit this program is refused here, in
+words, before a graph is opened.
 """
 
 from collections.abc import Mapping

@@ -12,7 +12,8 @@ _TYPES = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32', 'tensor(int64)':
 
 
 class OnnxDetector:
-    """One frame in, raw outputs out.  The session is thread-safe; one caller at a time is intended."""
+    """One frame in, raw outputs out.  The session is thread-safe; one caller at a time is
+    intended."""
 
     def __init__(self, manifest, threads=2):
         self._session = open_session(manifest.path('detector.onnx'), threads)

@@ -125,8 +125,7 @@ def test_wrong_class_counts_for_nothing(samples):
 def test_rows_are_global_in_nuscenes_order(samples):
     sample = samples[1]
     official = ground_truth_boxes(sample)
-    boxes = {row: box for row, box in enumerate(sample.boxes)}
-    for row, box in boxes.items():
+    for row, box in enumerate(sample.boxes):
         speed = np.nan_to_num(box[8:10])
         rows = result_rows(sample, Predictions(box[None], sample.labels[row:row + 1], [0.5]))
         if not rows:
@@ -174,6 +173,15 @@ def test_predictions_about_other_samples_are_refused(samples):
         evaluate_detections(samples[:2], predictions)
     with pytest.raises(EvaluationError, match='no samples'):
         evaluate_detections([], {})
+
+
+@pytest.mark.parametrize(('column', 'value'), [(0, np.nan), (7, np.inf), (3, 0.0), (5, -1.0)])
+def test_boxes_that_are_none_are_refused(samples, column, value):
+    boxes = samples[0].boxes[:3].copy()
+    boxes[1, column] = value
+    predictions = Predictions(boxes, samples[0].labels[:3], np.ones(3))
+    with pytest.raises(EvaluationError, match='1 of 3 predicted boxes'):
+        result_rows(samples[0], predictions)
 
 
 def test_every_sample_is_a_key_of_the_result_file(samples):

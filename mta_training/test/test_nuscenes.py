@@ -4,9 +4,9 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+import numpy as np
 from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
-import numpy as np
 from pyquaternion import Quaternion
 import pytest
 from tiny_dataset import ONCE, VERSION

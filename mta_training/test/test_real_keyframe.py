@@ -2,9 +2,9 @@
 
 import json
 
+import numpy as np
 from nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import BoxVisibility, view_points
-import numpy as np
 import pytest
 
 from mta_perception.bag import SceneBag

@@ -73,7 +73,8 @@ def _fixed_tables():
     tables = {name: [] for name in (
         'calibrated_sensor', 'ego_pose', 'instance', 'log', 'map', 'sample', 'sample_annotation',
         'sample_data', 'scene')}
-    tables['category'] = [{'token': f'category-{name}', 'name': name, 'description': '', 'index': k}
+    tables['category'] = [{'token': f'category-{name}', 'name': name, 'description': '',
+                           'index': k}
                           for k, name in enumerate(sorted({entry[0] for entry in OBJECTS}))]
     tables['attribute'] = [{'token': f'attribute-{name}', 'name': name, 'description': ''}
                            for name in ATTRIBUTES]

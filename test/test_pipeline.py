@@ -1,0 +1,347 @@
+"""One step after another through a real (tiny) ONNX model: what is masked, dropped, remembered,
+forgotten."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mta_perception.config import EgoMotionConfig, PipelineConfig
+from mta_perception.contract import CAMERAS, nuscenes_channel
+from mta_perception.ego_motion import EgoMotion
+from mta_perception.frames import CameraCalibration, CameraImage, FrameSet
+from mta_perception.geometry import invert_rigid, project, rigid, rigid_from_yaw, transform
+from mta_perception.pipeline import DroppedFrame, PerceptionPipeline
+from mta_perception.runtime.manifest import Manifest
+from mta_perception.runtime.onnx import OnnxDetector
+
+pytest.importorskip('onnx', reason='onnx comes with the training environment')
+from tiny_model import write_tiny_model
+
+SECOND = 1_000_000_000
+START = 1_532_402_927 * SECOND
+BRIGHTNESS = dict(zip(CAMERAS, (20, 60, 100, 140, 180, 220)))
+YAW = dict(zip(CAMERAS, np.radians([0, -55, 55, 180, 110, -110])))
+FIRED_MS = dict(zip(CAMERAS, (-35, -28, -43, -10, 0, -20)))
+SHARED = Path(os.environ.get('MTA_SHARED', Path(__file__).parents[2] / 'shared'))
+KEYFRAME = SHARED / 'data' / 'nuscenes_keyframe'
+
+
+def _jpeg(camera, size=(1600, 900)):
+    pixels = np.full((size[1], size[0], 3), BRIGHTNESS[camera], np.uint8)
+    return cv2.imencode('.jpg', pixels)[1].tobytes()
+
+
+JPEGS = {camera: _jpeg(camera) for camera in CAMERAS}
+
+
+def _calibrations():
+    optical = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])       # ego axes of x right, y down
+    intrinsics = np.array([[1260.0, 0, 800], [0, 1260, 450], [0, 0, 1]])
+    return {camera: CameraCalibration(
+        intrinsics, 1600, 900,
+        rigid_from_yaw(YAW[camera], (1.5, 0.0, 1.6)) @ rigid(optical, (0, 0, 0)))
+        for camera in CAMERAS}
+
+
+def _pose(seconds):
+    return rigid_from_yaw(0.3 * seconds, (10.0 * seconds, 2.0 * seconds, 0.0))
+
+
+def _ego_motion(until_s=10.0):
+    ego = EgoMotion(EgoMotionConfig(keep_s=60.0))
+    for index in range(-5, int(until_s * 50)):
+        ego.add(START + index * SECOND // 50, _pose(index / 50))
+    return ego
+
+
+def _frames(seconds, without=(), **replaced):
+    """FrameSet at `seconds`; replaced: camera -> bytes."""
+    stamp = START + round(seconds * SECOND)
+    images = {camera: CameraImage(camera, stamp + FIRED_MS[camera] * 1_000_000,
+                                  replaced.get(camera, JPEGS[camera]), 'jpeg')
+              for camera in CAMERAS if camera not in without}
+    return FrameSet(stamp, images, dict.fromkeys(without, 'no image for 2.0 s'))
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    manifest = Manifest.load(write_tiny_model(tmp_path_factory.mktemp('models') / 'tiny'))
+    return manifest, OnnxDetector(manifest, threads=1)
+
+
+@pytest.fixture
+def pipeline(model):
+    made = PerceptionPipeline(*model, PipelineConfig())
+    yield made
+    made.close()
+
+
+def _brightness(result):
+    """What the model saw of each camera; the padding below the image counts as black."""
+    return result.caption_inputs.object_features[0] * 48 / 36
+
+
+def test_a_step(pipeline):
+    result = pipeline.step(_frames(1.0), _calibrations(), _ego_motion())
+    np.testing.assert_allclose(_brightness(result), list(BRIGHTNESS.values()), atol=1.5)
+    assert result.stamp_ns == START + SECOND and result.blind == {}
+    np.testing.assert_allclose(result.world_from_ego, _pose(1.0), atol=1e-9)
+    np.testing.assert_array_equal(result.detections.labels, [0, 1])
+    np.testing.assert_allclose(result.detections.scores, [0.9, 0.6], rtol=1e-5)
+    assert len(set(result.track_ids)) == 2
+    assert result.images.shape == (6, 48, 64, 3) and not result.images[:, 36:].any()
+    assert set(result.timings_ms) == {'project', 'decode', 'memory', 'detector', 'track'}
+    assert not result.history.valid and result.history.length == 1
+
+
+def test_thresholds_of_the_configuration_win(model):
+    for config, count in ((PipelineConfig(score_threshold=0.05), 3),
+                          (PipelineConfig(score_threshold=0.7), 1),
+                          (PipelineConfig(score_threshold=0.0, max_detections=2), 2)):
+        pipeline = PerceptionPipeline(*model, config)
+        result = pipeline.step(_frames(1.0), _calibrations(), _ego_motion())
+        assert len(result.detections.boxes) == len(result.caption_inputs.boxes) == count
+        pipeline.close()
+
+
+def test_each_image_is_projected_at_its_own_stamp(pipeline):
+    result = pipeline.step(_frames(1.0), _calibrations(), _ego_motion())
+    for index, camera in enumerate(CAMERAS):
+        calibration = _calibrations()[camera]
+        fired = 1.0 + FIRED_MS[camera] / 1000
+        point_camera = np.array([1.0, -0.5, 12.0])
+        point_world = transform(_pose(fired), transform(calibration.ego_from_camera, point_camera))
+        point_ego = transform(invert_rigid(_pose(1.0)), point_world)
+        pixel, depth = project(result.image_from_ego[index].astype(np.float64), point_ego)
+        full_size = np.array([1260 / 12 + 800, -1260 * 0.5 / 12 + 450])
+        np.testing.assert_allclose(pixel, (full_size + 0.5) * 0.04 - 0.5, atol=2e-3)
+        assert depth == pytest.approx(12.0, abs=1e-3)
+
+
+def test_history_is_a_training_step_old_and_in_its_own_frame(pipeline):
+    ego, calibrations = _ego_motion(), _calibrations()
+    for index in range(13):
+        seconds = index / 12
+        result = pipeline.step(_frames(seconds), calibrations, ego)
+        if index < 3:
+            assert not result.history.valid
+        if index >= 6:
+            assert result.history.age_s == pytest.approx(0.5)
+            moved = (invert_rigid(_pose(seconds - 0.5)) @ _pose(seconds))[:3, 3]
+            np.testing.assert_allclose(result.detections.boxes[0, :3], moved, atol=1e-3)
+    # bev = 1 + previous / 2 along 0.0, 0.5, 1.0 s
+    np.testing.assert_allclose(result.caption_inputs.bev, 1.75)
+
+
+def test_ids_and_trails_stay(pipeline):
+    ego, calibrations = _ego_motion(), _calibrations()
+    ids = [tuple(pipeline.step(_frames(index / 12), calibrations, ego).track_ids)
+           for index in range(2)]
+    assert ids[0] == ids[1]
+    assert set(pipeline.tracker.trails()) == set(ids[0])
+
+
+@pytest.mark.parametrize('data, reason', [
+    (JPEGS['cam_back'][:3000], 'truncated jpeg'), (b'', 'no header'),
+    (_jpeg('cam_back', (800, 450)), '800x450, expected 1600x900')],
+    ids=['truncated', 'empty', 'other size'])
+def test_a_bad_image_masks_its_camera_alone(pipeline, data, reason):
+    result = pipeline.step(_frames(1.0, cam_back=data), _calibrations(), _ego_motion())
+    assert list(result.blind) == ['cam_back'] and reason in result.blind['cam_back']
+    expected = [0 if camera == 'cam_back' else value for camera, value in BRIGHTNESS.items()]
+    np.testing.assert_allclose(_brightness(result), expected, atol=1.5)
+    assert not result.images[3].any() and not result.image_from_ego[3].any()
+    assert pipeline.counts['camera masked'] == 1
+
+
+def test_missing_cameras_are_blind(pipeline):
+    result = pipeline.step(_frames(1.0, without=('cam_front', 'cam_back')), _calibrations(),
+                           _ego_motion())
+    assert result.blind == {'cam_front': 'no image for 2.0 s', 'cam_back': 'no image for 2.0 s'}
+    assert _brightness(result)[0] == 0 and _brightness(result)[1] > 0
+
+
+def test_too_few_cameras(pipeline):
+    without = ('cam_front', 'cam_back')
+    with pytest.raises(DroppedFrame, match='3 usable, min_cameras is 4.*cam_back_left.*truncated'
+                       ) as caught:
+        pipeline.step(_frames(1.0, without, cam_back_left=JPEGS['cam_back'][:3000]),
+                      _calibrations(), _ego_motion())
+    assert caught.value.reason == 'too few cameras'
+    assert pipeline.counts['too few cameras'] == 1 and pipeline.memory.state.length == 0
+    pipeline.step(_frames(1.1), _calibrations(), _ego_motion())
+
+
+@pytest.mark.parametrize('change, reason', [
+    ({'intrinsics': np.full((3, 3), np.nan)}, 'not finite'),
+    ({'intrinsics': np.zeros((3, 3))}, 'not calibrated'),
+    ({'intrinsics': np.ones((3, 3))}, 'last row'),
+    ({'ego_from_camera': np.eye(4) * 2}, 'not a rotation'),
+    ({'ego_from_camera': np.diag([-1.0, 1, 1, 1])}, 'not a rotation'),
+    ({'ego_from_camera': np.eye(3)}, 'shapes'),
+    ({'width': 0}, '0x900')])
+def test_a_calibration_that_cannot_be_true_masks_its_camera(pipeline, change, reason):
+    calibrations = _calibrations()
+    calibrations['cam_front'] = calibrations['cam_front']._replace(**change)
+    result = pipeline.step(_frames(1.0), calibrations, _ego_motion())
+    assert list(result.blind) == ['cam_front'] and reason in result.blind['cam_front']
+
+
+def test_a_calibration_that_never_comes(pipeline):
+    calibrations = _calibrations()
+    del calibrations['cam_front_left']
+    result = pipeline.step(_frames(1.0), calibrations, _ego_motion())
+    assert 'no CameraInfo' in result.blind['cam_front_left']
+
+
+def test_a_calibration_that_changes_drops_the_history(pipeline):
+    ego, calibrations = EgoMotion(EgoMotionConfig(max_gap_s=5.0)), _calibrations()
+    for seconds in (-1, 3):                        # the car stands: only calibrations can change
+        ego.add(START + seconds * SECOND, np.eye(4))
+    for seconds in (0.0, 0.5):
+        result = pipeline.step(_frames(seconds), calibrations, ego)
+    assert result.history.valid
+    before = result.image_from_ego
+    same = {camera: calibration._replace(intrinsics=calibration.intrinsics.copy())
+            for camera, calibration in calibrations.items()}
+    assert pipeline.step(_frames(1.0), same, ego).history.valid
+    calibrations['cam_back'] = calibrations['cam_back']._replace(
+        intrinsics=np.array([[1300.0, 0, 800], [0, 1300, 450], [0, 0, 1]]))
+    result = pipeline.step(_frames(1.5), calibrations, ego)
+    assert not result.history.valid
+    assert result.history.last_reason == 'calibration of cam_back changed'
+    changed = np.abs(result.image_from_ego - before).max(axis=(1, 2)) > 1e-3
+    np.testing.assert_array_equal(changed, [camera == 'cam_back' for camera in CAMERAS])
+
+
+def test_cameras_of_any_size(pipeline):
+    calibrations = _calibrations()
+    calibrations['cam_front'] = CameraCalibration(
+        np.array([[1512.0, 0, 960], [0, 1512, 600], [0, 0, 1]]), 1920, 1200,
+        calibrations['cam_front'].ego_from_camera)
+    data = _jpeg('cam_front', (1920, 1200))
+    result = pipeline.step(_frames(1.0, cam_front=data), calibrations, _ego_motion())
+    assert result.blind == {}
+    assert result.images[0, :40].min() > 15 and not result.images[0, 40:].any()
+
+
+@pytest.mark.parametrize('seconds, reason', [(11.0, 'odometry too old'),
+                                             (-2.0, 'stamp before odometry')])
+def test_no_pose_no_frame(pipeline, seconds, reason):
+    with pytest.raises(DroppedFrame) as caught:
+        pipeline.step(_frames(seconds), _calibrations(), _ego_motion())
+    assert caught.value.reason == reason and pipeline.counts[reason] == 1
+    with pytest.raises(DroppedFrame) as caught:
+        pipeline.step(_frames(1.0), _calibrations(), EgoMotion())
+    assert caught.value.reason == 'no odometry'
+
+
+def _after_two_steps(pipeline, ego):
+    for seconds in (3.0, 3.5):
+        result = pipeline.step(_frames(seconds), _calibrations(), ego)
+    assert result.history.valid
+    return result
+
+
+def test_a_clock_jump_starts_anew(pipeline):
+    ego = _ego_motion()
+    before = _after_two_steps(pipeline, ego)
+    result = pipeline.step(_frames(1.0), _calibrations(), ego)
+    assert not result.history.valid and 'jumped back by 2.50 s' in result.history.last_reason
+    assert not set(result.track_ids) & set(before.track_ids)
+
+
+def test_a_gap_starts_anew(pipeline):
+    ego = _ego_motion()
+    _after_two_steps(pipeline, ego)
+    result = pipeline.step(_frames(6.0), _calibrations(), ego)
+    assert not result.history.valid and 'gap of 2.50 s' in result.history.last_reason
+
+
+def test_a_pose_jump_starts_anew(pipeline):
+    """Too small to be seen from frame to frame, plain to see from pose to pose."""
+    ego = _ego_motion(3.6)
+    before = _after_two_steps(pipeline, ego)
+    for index in range(180, 210):
+        jumped = _pose(index / 50)
+        jumped[1, 3] += 6.0
+        ego.add(START + index * SECOND // 50, jumped)
+    result = pipeline.step(_frames(4.0), _calibrations(), ego)
+    assert not result.history.valid and 'pose jumped by 6' in result.history.last_reason
+    assert not set(result.track_ids) & set(before.track_ids)
+
+
+def test_a_reset_that_was_asked_for(pipeline):
+    ego = _ego_motion()
+    _after_two_steps(pipeline, ego)
+    pipeline.reset('service')
+    result = pipeline.step(_frames(4.0), _calibrations(), ego)
+    assert not result.history.valid and result.history.last_reason == 'service'
+
+
+def test_a_network_that_says_nan_is_not_remembered(model):
+    manifest, detector = model
+    state = {'broken': False}
+
+    def failing(*inputs):
+        outputs = detector(*inputs)
+        return outputs._replace(bev=outputs.bev * np.nan) if state['broken'] else outputs
+    pipeline = PerceptionPipeline(manifest, failing)
+    ego = _ego_motion()
+    _after_two_steps(pipeline, ego)
+    state['broken'] = True
+    with pytest.raises(DroppedFrame, match='not finite'):
+        pipeline.step(_frames(4.0), _calibrations(), ego)
+    state['broken'] = False
+    result = pipeline.step(_frames(4.5), _calibrations(), ego)
+    assert not result.history.valid and np.isfinite(result.caption_inputs.bev).all()
+    pipeline.close()
+
+
+@pytest.mark.parametrize('values', [{'min_cameras': 0}, {'min_cameras': 7},
+                                    {'score_threshold': 1.5}, {'max_detections': 0},
+                                    {'decode_threads': 0}, {'history_max_gap_s': -1.0}])
+def test_bad_values_are_refused(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        PipelineConfig(**values)
+
+
+@pytest.mark.skipif(not KEYFRAME.is_dir(), reason='the real key frame is not there (MTA_SHARED)')
+def test_the_real_key_frame_is_projected_as_its_own_calibration_says(pipeline):
+    facts = json.loads((KEYFRAME / 'frame.json').read_text())
+    world_from_lidar = np.array(facts['global_from_ego']) @ np.array(facts['ego_from_lidar'])
+    poses, calibrations, images = {}, {}, {}
+    for camera in CAMERAS:
+        facts_of = facts['cameras'][nuscenes_channel(camera)]
+        stamp = facts_of['timestamp_us'] * 1000
+        ego_from_camera = np.array(facts_of['ego_from_camera'])
+        poses[stamp] = (world_from_lidar @ invert_rigid(facts_of['camera_from_lidar'])
+                        @ invert_rigid(ego_from_camera))
+        calibrations[camera] = CameraCalibration(
+            np.array(facts_of['intrinsic']), facts_of['width'], facts_of['height'],
+            ego_from_camera)
+        images[camera] = CameraImage(
+            camera, stamp, (KEYFRAME / f'{nuscenes_channel(camera)}.jpg').read_bytes(), 'jpeg')
+    ego = EgoMotion()
+    for stamp in sorted(poses):
+        ego.add(stamp, poses[stamp])
+    reference = max(poses)
+    result = pipeline.step(FrameSet(reference, images, {}), calibrations, ego)
+    assert result.blind == {}
+    centres = np.array([box['center'] for box in facts['annotations']])          # lidar frame
+    centres_ego = transform(invert_rigid(poses[reference]), transform(world_from_lidar, centres))
+    seen = 0
+    for index, camera in enumerate(CAMERAS):
+        facts_of = facts['cameras'][nuscenes_channel(camera)]
+        camera_from_lidar = np.array(facts_of['camera_from_lidar'])
+        pixels, depth = project(calibrations[camera].intrinsics @ camera_from_lidar[:3], centres)
+        visible = (depth > 1) & (pixels >= 0).all(1) & (pixels < (1600, 900)).all(1)
+        ours, _ = project(result.image_from_ego[index].astype(np.float64), centres_ego[visible])
+        full_size = (ours + 0.5) / 0.04 - 0.5
+        np.testing.assert_allclose(full_size, pixels[visible], atol=0.1)
+        seen += visible.sum()
+    assert seen >= 60

@@ -1,0 +1,335 @@
+"""Messages to arrays and back, transform trees, markers, counting: no process, no DDS."""
+
+from pathlib import Path
+import threading
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip('rclpy')
+pytest.importorskip('vision_msgs', reason='interface packages are not built here')
+pytest.importorskip('mta_msgs', reason='interface packages are not built here')
+
+from geometry_msgs.msg import Transform
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from visualization_msgs.msg import Marker
+
+from mta_perception.contract import CAMERAS, CLASSES
+from mta_perception.geometry import (
+    box_corners,
+    invert_rigid,
+    quaternion_from_rigid,
+    rigid_from_quaternion,
+    rigid_from_yaw,
+    transform,
+)
+from mta_perception.images import decode
+from mta_perception.render import DrawnObject
+from mta_perception.ros import conversions, parameters
+from mta_perception.ros.captions import CaptionBook, rows_to_caption
+from mta_perception.ros.markers import Markers
+from mta_perception.ros.rig import Rig
+from mta_perception.ros.tally import Durations, Guard, Rate, Tally
+from mta_perception.ros.transforms import TransformTree
+from mta_perception.ros.workers import NewestWorker
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def random_rigid(rng):
+    return rigid_from_quaternion(rng.normal(size=4), rng.uniform(-5, 5, 3))
+
+
+def random_boxes(count, seed=0):
+    rng = np.random.default_rng(seed)
+    boxes = np.zeros((count, 10))
+    boxes[:, :3] = rng.uniform(-40, 40, (count, 3))
+    boxes[:, 3:6] = rng.uniform(0.5, 8, (count, 3))
+    yaw = rng.uniform(-np.pi, np.pi, count)
+    boxes[:, 6], boxes[:, 7] = np.sin(yaw), np.cos(yaw)
+    boxes[:, 8:] = rng.uniform(-5, 5, (count, 2))
+    return boxes
+
+
+@pytest.mark.parametrize('stamp', [0, 1, 999_999_999, 1_532_402_927_612_460_000])
+def test_stamps_there_and_back(stamp):
+    assert conversions.stamp_ns(conversions.time_message(stamp)) == stamp
+
+
+def test_detections_message_has_the_corners_of_the_boxes():
+    """Centre, size and orientation of the message alone give the same eight corners."""
+    boxes = random_boxes(20)
+    message = conversions.detections_message(7, 'base_link', boxes, ['car'] * 20,
+                                             np.linspace(0.9, 0.1, 20), map(str, range(20)))
+    corners = box_corners(boxes)
+    signs = box_corners(np.array([[0, 0, 0, 2, 2, 2, 0, 1.0]]))[0]     # (8, 3) of -1, 1
+    for detection, expected in zip(message.detections, corners):
+        p, q = detection.bbox.center.position, detection.bbox.center.orientation
+        size = detection.bbox.size
+        base_from_box = rigid_from_quaternion((q.x, q.y, q.z, q.w), (p.x, p.y, p.z))
+        local = signs * np.array([size.x, size.y, size.z]) / 2
+        np.testing.assert_allclose(transform(base_from_box, local), expected, atol=1e-9)
+
+
+def test_caption_lines_are_nearest_first():
+    boxes = random_boxes(5, seed=2)
+    entries = [(str(k), 'car', 0.5, f'sentence {k}', 0.7, box) for k, box in enumerate(boxes)]
+    message = conversions.captions_message(5, 'base_link', entries)
+    lines = conversions.caption_lines(message).splitlines()
+    order = np.argsort(np.hypot(boxes[:, 0], boxes[:, 1]))
+    assert [line.split(': ')[1] for line in lines] == [f'sentence {k}' for k in order]
+    assert message.captions[3].velocity.y == pytest.approx(boxes[3, 9])
+
+
+def test_raw_image_with_padded_rows_is_a_view_of_the_pixels():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (4, 6, 3), dtype=np.uint8)
+    padded = np.zeros((4, 32), np.uint8)
+    padded[:, :18] = pixels.reshape(4, 18)
+    message = Image(height=4, width=6, encoding='rgb8', step=32, data=padded.tobytes())
+    image = conversions.image_from_raw('cam_front', message)
+    np.testing.assert_array_equal(decode(image), pixels)
+    assert np.shares_memory(image.data, np.frombuffer(message.data, np.uint8))
+
+
+@pytest.mark.parametrize('message', [
+    Image(height=4, width=6, encoding='rgb16', step=18, data=bytes(72)),
+    Image(height=4, width=6, encoding='rgb8', step=18, data=bytes(71)),
+    Image(height=4, width=6, encoding='rgb8', step=17, data=bytes(72)),
+    Image(height=0, width=6, encoding='rgb8', step=18, data=b''),
+])
+def test_raw_images_that_cannot_be_are_refused(message):
+    with pytest.raises(ValueError, match='expected|size'):
+        conversions.image_from_raw('cam_front', message)
+
+
+@pytest.mark.parametrize('data', [b'', b'\xff', b'GIF89a' + bytes(50)])
+def test_compressed_images_of_other_formats_are_refused(data):
+    with pytest.raises(ValueError, match='JPEG or PNG'):
+        conversions.image_from_compressed('cam_front', CompressedImage(format='jpeg', data=data))
+
+
+@pytest.mark.parametrize('change', [{'width': 0}, {'k': [0.0] * 9},
+                                    {'k': [500.0, 0, np.nan, 0, 500.0, 2, 0, 0, 1.0]}])
+def test_camera_info_that_cannot_be_is_refused(change):
+    message = CameraInfo(width=640, height=360)
+    message.k = [500.0, 0.0, 320.0, 0.0, 500.0, 180.0, 0.0, 0.0, 1.0]
+    conversions.intrinsics_from_camera_info(message)
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(ValueError, match='camera_info'):
+        conversions.intrinsics_from_camera_info(message)
+
+
+def test_transform_message_that_is_no_rotation_is_refused():
+    message = Transform()
+    message.rotation.w = 0.0
+    with pytest.raises(ValueError, match='rotation'):
+        conversions.rigid_from_transform(message)
+
+
+# -- transform tree and rig
+
+
+def test_tree_finds_the_product_along_any_way():
+    rng = np.random.default_rng(1)
+    tree = TransformTree()
+    world_from = {'world': np.eye(4)}
+    for number in range(12):
+        parent = sorted(world_from)[rng.integers(len(world_from))]
+        parent_from_child = random_rigid(rng)
+        assert tree.set(parent, f'f{number}', parent_from_child, static=True)
+        world_from[f'f{number}'] = world_from[parent] @ parent_from_child
+    for target in world_from:
+        for source in world_from:
+            expected = invert_rigid(world_from[target]) @ world_from[source]
+            np.testing.assert_allclose(tree.lookup(target, source), expected, atol=1e-9)
+    assert tree.lookup('world', 'elsewhere') is None
+
+
+def test_tree_survives_rings_and_tells_changes():
+    tree = TransformTree()
+    tree.set('a', 'b', np.eye(4), static=True)
+    tree.set('b', 'a', np.eye(4), static=True)       # nonsense of a second publisher
+    assert tree.lookup('c', 'a') is None
+    assert not tree.set('a', 'b', np.eye(4), static=True)
+    assert tree.set('a', 'b', rigid_from_yaw(0.1), static=True)
+    with pytest.raises(ValueError, match='different'):
+        tree.set('a', 'a', np.eye(4), static=True)
+
+
+def test_moving_link_is_the_lowest_on_the_way():
+    tree = TransformTree()
+    tree.set('map', 'odom', np.eye(4), static=False)
+    tree.set('odom', 'footprint', np.eye(4), static=False)
+    tree.set('footprint', 'base_link', np.eye(4), static=True)
+    assert tree.moving_child_below('map', 'base_link') == 'footprint'
+    assert tree.moving_child_below('odom', 'base_link') == 'footprint'
+    assert tree.moving_child_below('elsewhere', 'lidar') is None
+
+
+def test_rig_says_what_is_missing_and_counts_changes():
+    rig = Rig('base_link')
+    assert rig.missing['cam_front'] == 'no image yet'
+    rig.set_frame('cam_front', 'lens')
+    assert rig.missing['cam_front'] == 'no valid camera_info yet'
+    rig.set_lens('cam_front', np.eye(3), 640, 360)
+    assert rig.missing['cam_front'] == 'no transform from lens to base_link'
+    rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1, 2, 3)))
+    before = rig.calibrations
+    np.testing.assert_allclose(before['cam_front'].ego_from_camera, rigid_from_yaw(0.3, (1, 2, 3)))
+    assert 'cam_front' not in rig.missing and rig.changes['cam_front'] == 0
+    assert not rig.set_lens('cam_front', np.eye(3), 640, 360)
+    assert rig.set_lens('cam_front', 2 * np.eye(3), 640, 360)
+    assert rig.changes['cam_front'] == 1
+    assert before['cam_front'].intrinsics[0, 0] == 1.0     # a reader keeps what it has
+
+
+# -- markers
+
+
+def drawn(track_id, speed=0.0, caption=''):
+    box = np.array([10.0, 2, 1, 4, 2, 1.5, np.sin(0.4), np.cos(0.4), speed, 0.0])
+    return DrawnObject(box, 'car', 0.8, str(track_id), caption)
+
+
+def test_stale_markers_are_deleted_and_only_those():
+    markers = Markers()
+    markers.message(1, 'base_link', [drawn(1, speed=3.0), drawn(2)])
+    message = markers.message(2, 'base_link', [drawn(2), drawn(3)])
+    deleted = {(marker.ns, marker.id) for marker in message.markers
+               if marker.action == Marker.DELETE}
+    assert deleted == {(name, 1) for name in ('boxes', 'heading', 'captions', 'velocity')}
+    assert not [marker for marker in markers.message(3, 'base_link', [drawn(2), drawn(3)]).markers
+                if marker.action == Marker.DELETE]
+
+
+def test_markers_show_heading_speed_and_words():
+    message = Markers().message(1, 'base_link', [drawn(1, speed=3.0, caption='a red car')])
+    by_kind = {marker.ns: marker for marker in message.markers}
+    start, end = by_kind['heading'].points
+    assert np.arctan2(end.y - start.y, end.x - start.x) == pytest.approx(0.4)
+    tail, tip = by_kind['velocity'].points
+    assert (tip.x - tail.x, tip.y - tail.y) == pytest.approx((3.0, 0.0))
+    assert 'a red car' in by_kind['captions'].text
+    assert (by_kind['boxes'].scale.x, by_kind['boxes'].scale.y) == (4.0, 2.0)
+    assert 'velocity' not in {marker.ns for marker in
+                              Markers().message(1, 'base_link', [drawn(1)]).markers}
+
+
+# -- captions: whose turn
+
+
+def test_those_without_a_fresh_caption_come_first_then_the_nearest():
+    boxes = np.zeros((4, 10))
+    boxes[:, 0] = [30, 10, 20, 5]
+    book = CaptionBook()
+    book.put('c', 'said just now', 10_000_000_000)
+    book.put('d', 'said long ago', 1_000_000_000)
+    rows = rows_to_caption(boxes, ['a', 'b', 'c', 'd'], book, 10_500_000_000, 3)
+    assert list(rows) == [3, 1, 0]
+    assert list(rows_to_caption(boxes, ['a', 'b', 'c', 'd'], book, 10_500_000_000, 9))[-1] == 2
+
+
+# -- counting and workers
+
+
+def test_tally_speaks_at_once_then_rarely_and_stays_bounded():
+    now, said = [0.0], []
+    tally = Tally(said.append, clock=lambda: now[0])
+    for _ in range(5):
+        tally.count('lost', 'the third camera')
+    assert said == ['lost: the third camera']
+    now[0] = 11.0
+    tally.count('lost')
+    assert said[-1] == 'lost (number 6)' and tally.counts() == {'lost': 6}
+    assert tally.latest(5.0)[0] == 'lost'
+    now[0] = 30.0
+    assert tally.latest(5.0) is None
+    for number in range(1000):
+        tally.count(f'reason {number}', quiet=True)
+    assert len(tally.counts()) <= 41 and tally.total() == 1006
+
+
+def test_guard_keeps_the_traceback_and_goes_on():
+    said = []
+    guard = Guard(said.append)
+
+    def broken(number):
+        return 1 // number
+    assert guard('division', broken)(0) is None and guard('division', broken)(1) == 1
+    assert guard.errors.counts() == {'division: ZeroDivisionError': 1}
+    assert 'in broken' in said[0]
+
+
+def test_durations_and_rate():
+    durations = Durations()
+    for value in range(1, 102):
+        durations.add({'decode': float(value)})
+    assert durations.summary()['decode'] == pytest.approx((51.0, 91.0, 101.0))
+    now = [0.0]
+    rate = Rate(window_s=5.0, clock=lambda: now[0])
+    assert rate.age_s() is None
+    for _ in range(20):
+        now[0] += 0.5
+        rate.tick()
+    assert rate.hz() == pytest.approx(2.0, abs=0.3) and rate.total == 20
+    now[0] += 60.0
+    assert rate.hz() == 0.0 and rate.age_s() == 60.0
+
+
+def test_newest_worker_overtakes_and_limits_its_rate():
+    done, release = [], threading.Event()
+
+    def work(item):
+        done.append((item, time.monotonic()))
+        release.wait(5.0)
+    worker = NewestWorker('test', work, max_rate_hz=20.0)
+    worker.start()
+    worker.offer(0)
+    while not done:
+        time.sleep(0.001)
+    for item in range(1, 50):
+        worker.offer(item)
+    release.set()
+    while len(done) < 2:
+        time.sleep(0.001)
+    assert worker.stop()
+    assert [item for item, _ in done] == [0, 49] and worker.overtaken == 48
+    assert done[1][1] - done[0][1] >= 0.049
+
+
+# -- parameters
+
+
+def test_parameter_file_shows_every_default_with_its_meaning():
+    text = (REPOSITORY / 'params' / 'perception.yaml').read_text(encoding='utf-8')
+    shown = yaml.safe_load(text)['/**/mta_perception']['ros__parameters']
+    assert shown == {spec.name: spec.default for spec in parameters.SPECS}
+    comments = ' '.join(' '.join(line.strip('# ') for line in text.splitlines()
+                                 if line.strip().startswith('#')).split())
+    for spec in parameters.SPECS:
+        assert spec.description.split('. ')[0].rstrip('.') in comments, spec.name
+
+
+@pytest.mark.parametrize('names, words', [
+    (CAMERAS[:5], '5 names'), ((*CAMERAS[:5], CAMERAS[0]), '5 of them different'),
+    ((CAMERAS[1], CAMERAS[0], *CAMERAS[2:]), 'out of place'),
+])
+def test_wrong_cameras_are_refused(names, words):
+    with pytest.raises(ValueError, match=words):
+        parameters._check_cameras(tuple(names))
+
+
+def test_own_camera_names_are_taken():
+    parameters._check_cameras(('a', 'b', 'c', 'd', 'e', 'f'))
+
+
+def test_quaternion_of_a_box_is_about_z_only():
+    box = random_boxes(1, seed=5)[0]
+    message = conversions.detections_message(0, 'base_link', [box], [CLASSES[0]], [1.0], ['1'])
+    q = message.detections[0].bbox.center.orientation
+    expected = quaternion_from_rigid(rigid_from_yaw(np.arctan2(box[6], box[7])))
+    np.testing.assert_allclose(np.abs([q.x, q.y, q.z, q.w]), np.abs(expected), atol=1e-12)
