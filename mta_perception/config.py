@@ -5,12 +5,12 @@ import math
 from typing import Optional
 
 
-def _require(condition, message):
+def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
 
 
-def _positive(**values):
+def _positive(**values: float) -> None:
     for name, value in values.items():
         _require(isinstance(value, (int, float)) and math.isfinite(value) and value > 0,
                  f'{name}={value} is not a positive finite number.')
@@ -26,7 +26,7 @@ class SyncConfig:
     dead_after_periods: int = 4  # ... and at least this many periods of that camera
     jump_s: float = 1.0          # stamps this far from the others' are another timeline [s]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _positive(max_spread_s=self.max_spread_s, max_wait_s=self.max_wait_s,
                   dead_after_s=self.dead_after_s, dead_after_periods=self.dead_after_periods,
                   jump_s=self.jump_s)
@@ -44,7 +44,7 @@ class EgoMotionConfig:
     max_extrapolation_s: float = 0.1  # beyond the newest pose, at constant twist [s]
     max_speed_m_s: float = 80.0      # faster than this the pose has jumped [m/s]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _positive(keep_s=self.keep_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s)
         _require(0 <= self.max_extrapolation_s <= 0.5,
                  f'max_extrapolation_s={self.max_extrapolation_s} is not in [0, 0.5] s: a '
@@ -60,7 +60,7 @@ class MemoryConfig:
     min_age_s: float = 0.25      # younger than this the history says nothing about motion [s]
     max_speed_m_s: float = 80.0  # faster than this the pose has jumped [m/s]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _positive(step_s=self.step_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s)
         _require(0 <= self.min_age_s <= self.step_s,
                  f'min_age_s={self.min_age_s} is not in [0, step_s={self.step_s}].')
@@ -78,7 +78,7 @@ class TrackingConfig:
     max_gap_s: float = 2.0       # longer without frames and every track ends [s]
     max_tracks: int = 500        # bound on memory: the longest unseen go first
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _positive(max_coast_s=self.max_coast_s, trail_s=self.trail_s, max_gap_s=self.max_gap_s,
                   max_tracks=self.max_tracks)
 
@@ -94,7 +94,7 @@ class PipelineConfig:
     decode_threads: int = 2                  # images decoded side by side
     tracking: TrackingConfig = TrackingConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(1 <= self.min_cameras <= 6, f'min_cameras={self.min_cameras} is not in 1..6.')
         _require(self.score_threshold is None or 0 <= self.score_threshold < 1,
                  f'score_threshold={self.score_threshold} is not in [0, 1).')

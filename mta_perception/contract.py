@@ -1,7 +1,8 @@
 """What training, export and node must agree on.  Imports nothing.
 
-Frames: `ego` is ROS base_link (x forward, y left, z up, metres, REP 103), which is also the nuScenes
-ego frame; `lidar` is nuScenes LIDAR_TOP; `global` the nuScenes map frame = ROS `map`/odom frame.
+Frames: `ego` is ROS base_link (x forward, y left, z up, metres, REP 103), which is also the
+nuScenes ego frame; `lidar` is nuScenes LIDAR_TOP; `global` the nuScenes map frame = ROS `map`/odom
+frame.
 """
 
 CONTRACT_VERSION = 1
@@ -46,11 +47,11 @@ class BoxCode:
     WIDTH = 10
 
 
-def optical_frame(camera):
+def optical_frame(camera: str) -> str:
     """TF frame of a camera: x right, y down, z forward (REP 103 optical)."""
     return f'{camera}_optical'
 
 
-def nuscenes_channel(camera):
+def nuscenes_channel(camera: str) -> str:
     """nuScenes sensor channel of a contract camera, `cam_front` -> `CAM_FRONT`."""
     return camera.upper()

@@ -4,12 +4,17 @@ A transform is a (4, 4) matrix named `target_from_source`; a quaternion is ROS o
 (nuScenes order w, x, y, z is turned around where it enters, in `mta_training.nuscenes`).
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from mta_perception.contract import BoxCode
 
+Array = NDArray[np.float64]
 
-def rigid(rotation, translation):
+
+def rigid(rotation: ArrayLike, translation: ArrayLike) -> Array:
     """(4, 4) from a (3, 3) rotation and a (3,) translation in metres."""
     target_from_source = np.eye(4)
     target_from_source[:3, :3] = rotation
@@ -17,7 +22,7 @@ def rigid(rotation, translation):
     return target_from_source
 
 
-def rigid_from_quaternion(quaternion_xyzw, translation):
+def rigid_from_quaternion(quaternion_xyzw: ArrayLike, translation: ArrayLike) -> Array:
     """(4, 4) from a quaternion x, y, z, w (normalised here) and a translation in metres.
 
     Raises ValueError where the quaternion is not finite or has no length.
@@ -36,13 +41,13 @@ def rigid_from_quaternion(quaternion_xyzw, translation):
     return rigid(rotation, translation)
 
 
-def rigid_from_yaw(yaw, xyz=(0.0, 0.0, 0.0)):
+def rigid_from_yaw(yaw: float, xyz: ArrayLike = (0.0, 0.0, 0.0)) -> Array:
     """(4, 4) rotation about z by `yaw` radians, then translation `xyz` in metres."""
     c, s = np.cos(yaw), np.sin(yaw)
     return rigid(np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]), xyz)
 
 
-def quaternion_from_rigid(target_from_source):
+def quaternion_from_rigid(target_from_source: ArrayLike) -> Array:
     """(4,) quaternion x, y, z, w with w >= 0 of the rotation part."""
     r = np.asarray(target_from_source, dtype=np.float64)[:3, :3]
     # Largest of the four squared components first: stable for every rotation (Shepperd 1978).
@@ -58,12 +63,12 @@ def quaternion_from_rigid(target_from_source):
     return quaternion if quaternion[3] >= 0 else -quaternion
 
 
-def yaw_from_rigid(target_from_source):
+def yaw_from_rigid(target_from_source: Array) -> float:
     """Yaw in radians of the source's x axis, seen in the target frame."""
     return float(np.arctan2(target_from_source[1, 0], target_from_source[0, 0]))
 
 
-def invert_rigid(target_from_source):
+def invert_rigid(target_from_source: ArrayLike) -> Array:
     """(..., 4, 4) source_from_target."""
     matrix = np.asarray(target_from_source, dtype=np.float64)
     rotation_t = np.swapaxes(matrix[..., :3, :3], -1, -2)
@@ -74,13 +79,14 @@ def invert_rigid(target_from_source):
     return inverse
 
 
-def transform(target_from_source, points_source):
+def transform(target_from_source: ArrayLike, points_source: ArrayLike) -> NDArray[Any]:
     """Points (..., 3) in metres, moved from the source into the target frame."""
     matrix = np.asarray(target_from_source)
-    return np.asarray(points_source) @ matrix[:3, :3].T + matrix[:3, 3]
+    points_target: NDArray[Any] = np.asarray(points_source) @ matrix[:3, :3].T + matrix[:3, 3]
+    return points_target
 
 
-def interpolate_rigid(world_from_a, world_from_b, fraction):
+def interpolate_rigid(world_from_a: Array, world_from_b: Array, fraction: float) -> Array:
     """Pose between a (fraction 0) and b (fraction 1): linear translation, slerp rotation."""
     qa, qb = quaternion_from_rigid(world_from_a), quaternion_from_rigid(world_from_b)
     dot = float(qa @ qb)
@@ -96,7 +102,7 @@ def interpolate_rigid(world_from_a, world_from_b, fraction):
     return rigid_from_quaternion(quaternion, xyz)
 
 
-def project(image_from_source, points_source):
+def project(image_from_source: Array, points_source: ArrayLike) -> tuple[Array, Array]:
     """Pixels (..., 2) and depth (...) of points (..., 3) through a (3, 4) projection matrix.
 
     Depth is along the optical axis in metres; pixels of points at or behind the camera
@@ -109,7 +115,7 @@ def project(image_from_source, points_source):
     return homogeneous[..., :2] / safe[..., None], depth
 
 
-def box_corners(boxes):
+def box_corners(boxes: ArrayLike) -> Array:
     """Corners (K, 8, 3) in the boxes' frame of (K, >=8) boxes in contract.BoxCode columns.
 
     Order: front face left-top, right-top, right-bottom, left-bottom, then the rear face likewise,
@@ -123,10 +129,11 @@ def box_corners(boxes):
     c, s = np.cos(yaw)[:, None], np.sin(yaw)[:, None]
     rotated = np.stack([c * local[..., 0] - s * local[..., 1],
                         s * local[..., 0] + c * local[..., 1], local[..., 2]], axis=-1)
-    return rotated + boxes[:, None, BoxCode.CENTER]
+    corners: Array = rotated + boxes[:, None, BoxCode.CENTER]
+    return corners
 
 
-def transform_boxes(target_from_source, boxes):
+def transform_boxes(target_from_source: ArrayLike, boxes: ArrayLike) -> Array:
     """(K, 10) boxes moved into another frame; heading and velocity turn with its yaw."""
     boxes = np.array(boxes, dtype=np.float64).reshape(-1, BoxCode.WIDTH)
     rotation = np.asarray(target_from_source)[:2, :2]

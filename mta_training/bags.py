@@ -141,8 +141,8 @@ def _results(jobs, workers):
         return
     # Fresh interpreters: the progress bar has a thread, with which forking is not safe.
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, context, _leave_interrupts_to_parent) as pool:
-        futures = [pool.submit(convert_scene, *job) for job in jobs]
+    with ProcessPoolExecutor(workers, context, _ignore_interrupts) as pool:
+        futures = [pool.submit(_convert_interruptibly, *job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -151,14 +151,23 @@ def _results(jobs, workers):
             raise
 
 
-def _leave_interrupts_to_parent():
+def _ignore_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _convert_interruptibly(*job):
+    # Ctrl-C reaches every process; one that waits for work would only print where it waits.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return convert_scene(*job)
+    finally:
+        _ignore_interrupts()
 
 
 def _remove_leftovers(out):
     """Delete what killed conversions left; what a living process still writes stays."""
     for path in [*out.glob('.partial-*'), *out.glob('.index-*')]:
-        owner = path.stem.rpartition('-')[2]
+        owner = path.name.removesuffix('.sqlite').rpartition('-')[2]
         if owner.isdigit() and Path('/proc', owner).exists() and int(owner) != os.getpid():
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()

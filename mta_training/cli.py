@@ -14,6 +14,7 @@ import typer
 
 from mta_training import training_cli
 
+_INTERRUPTED = 130                   # what typer makes of Ctrl-C
 SCENE_S = 20.0                       # length of a synthetic scene, that of nuScenes'
 # What only `make train-env` installs.
 _TRAINING_PACKAGES = ('torch', 'torchvision', 'transformers', 'onnx', 'onnxscript',
@@ -111,10 +112,10 @@ def main():
     """Entry point: expected failures become one line; MTA_DEBUG=1 shows where they came from."""
     try:
         app()
-    except KeyboardInterrupt:
-        print('mta-train: interrupted; the same command goes on where it stopped',
-              file=sys.stderr)
-        sys.exit(1)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            print('mta-train: interrupted', file=sys.stderr)
+        raise
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if os.environ.get('MTA_DEBUG'):
             raise

@@ -22,7 +22,7 @@ from mta_perception.geometry import interpolate_rigid, invert_rigid
 from mta_perception.images import ImageError, model_image, plan_for
 from mta_training.samples import SceneArrays
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2       # grows when the same bag gives other arrays
 
 
 def find_bags(directory):

@@ -44,7 +44,7 @@ def test_detector_gets_images_mask_and_history(directory):
 
 def test_absent_history_is_zeros_and_a_flag(directory):
     detector = OnnxDetector(Manifest.load(directory), threads=1)
-    stale = History(np.full((2, 4, 4), 8.0, np.float32), False, np.eye(4), 0.0)
+    stale = History(np.full((2, 4, 4), np.nan, np.float32), False, np.eye(4), 0.0)
     for history in (ABSENT, stale):
         outputs = detector(_images(*range(6)), np.zeros((6, 3, 4)), np.ones(6), history)
         np.testing.assert_allclose(outputs.bev, 1.0)
@@ -86,8 +86,9 @@ def _objects(lengths, widths):
 
 def test_captions_end_each_in_their_own_time(directory):
     captioner = OnnxCaptioner(Manifest.load(directory))
-    captions = captioner.caption(_objects([0, 1, 0, 1], [1, 0, 0, 1]))
-    assert [caption.text for caption in captions] == ['a b c d', 'c', 'a b c', 'c d']
+    # The first to end is the first row: the others' caches must not slip into its place.
+    captions = captioner.caption(_objects([1, 0, 0, 1, 0], [0, 0, 1, 1, 0]))
+    assert [caption.text for caption in captions] == ['c', 'a b c', 'a b c d', 'c d', 'a b c']
     assert all(0.0 < caption.score <= 1.0 for caption in captions)
 
 

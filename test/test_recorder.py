@@ -98,7 +98,8 @@ def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
         assert recorder.stop() == 0
     after = time.time_ns()
     with AnyReader([bag]) as reader:
-        stored = [deserialize_message(bytes(raw), Detection3DArray) for connection, _, raw in reader.messages()
+        stored = [deserialize_message(bytes(raw), Detection3DArray)
+                  for connection, _, raw in reader.messages()
                   if connection.topic == '/mta_perception/detections']
     assert stored == sent
     run = read_recording(bag)

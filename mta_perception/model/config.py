@@ -5,11 +5,12 @@ manifest, so a model is always rebuilt with the sizes it was trained with.
 """
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from mta_perception.contract import CAMERAS, CLASSES
 
 
-def _check(condition, message):
+def _check(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
 
@@ -22,7 +23,7 @@ class ImageConfig:
     height: int = 256
     scale: float = 0.28
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('width', 'height'):
             value = getattr(self, name)
             _check(value > 0 and value % 32 == 0, f'image.{name}={value} is not a multiple of 32, '
@@ -35,10 +36,10 @@ class BackboneConfig:
     """ResNet with basic blocks; `stride` is that of the fused feature map it returns."""
 
     width: int = 32                      # channels of the first stage, doubled at each other
-    blocks: tuple = (2, 2, 2, 2)
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
     stride: int = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self.stride in (8, 16, 32), f'backbone.stride={self.stride}; choose 8, 16 or 32.')
         _check(len(self.blocks) == 4, f'backbone.blocks={self.blocks} names {len(self.blocks)} '
                'stages; a ResNet has 4.')
@@ -54,19 +55,19 @@ class BevConfig:
     heads: int = 4
     feedforward: int = 256
     layers: int = 2
-    pillar_heights_m: tuple = (0.0, 0.7, 1.5, 3.0)   # above ground, ego frame
+    pillar_heights_m: tuple[float, ...] = (0.0, 0.7, 1.5, 3.0)   # above ground, ego frame
     temporal_points: int = 4
     cameras_per_cell: int = 2            # the best-seeing cameras a cell reads; nuScenes has <= 2
     neck_blocks: int = 1                 # 3x3 residual blocks between encoder and decoder
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self.channels % self.heads == 0,
                f'bev.channels={self.channels} is not divisible by bev.heads={self.heads}.')
         _check(1 <= self.cameras_per_cell <= len(CAMERAS),
                f'bev.cameras_per_cell={self.cameras_per_cell}; expected 1 to {len(CAMERAS)}.')
 
     @property
-    def cell_m(self):
+    def cell_m(self) -> float:
         """Edge of a cell [m]."""
         return 2.0 * self.half_extent_m / self.cells
 
@@ -93,7 +94,7 @@ class QFormerConfig:
     neighbourhood: int = 5               # BEV is read at n x n points around the object ...
     spacing_m: float = 3.0               # ... this far apart
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self.width % self.heads == 0,
                f'qformer.width={self.width} is not divisible by qformer.heads={self.heads}.')
 
@@ -111,14 +112,14 @@ class LanguageConfig:
     rope_theta: float = 10000.0
     max_tokens: int = 48                 # longest caption that is generated
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self.hidden_size % self.num_attention_heads == 0
                and self.head_dim % 2 == 0,
                f'language.hidden_size={self.hidden_size} does not give '
                f'{self.num_attention_heads} heads of even width.')
 
     @property
-    def head_dim(self):
+    def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
@@ -135,7 +136,7 @@ class MtaConfig:
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         channels, heads = self.bev.channels, self.decoder.heads
         _check(channels % heads == 0,
                f'bev.channels={channels} is not divisible by decoder.heads={heads}.')
@@ -143,12 +144,12 @@ class MtaConfig:
                f'decoder.queries={self.decoder.queries} is more than the heatmap has cells.')
 
     @classmethod
-    def nano(cls):
+    def nano(cls) -> 'MtaConfig':
         """The size that fits two CPU cores."""
         return cls()
 
     @classmethod
-    def toy(cls):
+    def toy(cls) -> 'MtaConfig':
         """Small enough for tests and smoke runs; learns, but not much."""
         return cls(name='toy', image=ImageConfig(224, 128, 0.14),
                    backbone=BackboneConfig(width=8, blocks=(1, 1, 1, 1), stride=8),
@@ -159,16 +160,16 @@ class MtaConfig:
                                            num_hidden_layers=2))
 
     @property
-    def object_feature_width(self):
+    def object_feature_width(self) -> int:
         """Width of one row of `object_features`: the query and what the image shows there."""
         return 2 * self.bev.channels
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain nested dict of this configuration, for checkpoints and YAML."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict[str, Any]) -> 'MtaConfig':
         """The inverse of `to_dict`; unknown or bad values raise TypeError or ValueError."""
         parts = {'image': ImageConfig, 'backbone': BackboneConfig, 'bev': BevConfig,
                  'decoder': DecoderConfig, 'qformer': QFormerConfig, 'language': LanguageConfig}

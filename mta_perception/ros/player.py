@@ -26,6 +26,7 @@ class Played(NamedTuple):
     messages: int
     late: int              # more than LATE_NS after they were due
     latest_ms: float       # largest delay
+    seconds: float         # of wall time, without the waiting for subscribers
     finished: bool         # False: stopped by a signal
 
 
@@ -80,17 +81,19 @@ def _run(player, scene, begin_ns, rate, loop, wait_s):
     player.send_latched(begin_ns)
     if wait_s:
         player.wait_for_subscribers(wait_s)
-    total = Played(0, 0, 0.0, True)
+    total = Played(0, 0, 0.0, 0.0, True)
     while True:
         played = player.play(begin_ns, rate)
         total = Played(total.messages + played.messages, total.late + played.late,
-                       max(total.latest_ms, played.latest_ms), played.finished)
+                       max(total.latest_ms, played.latest_ms),
+                       total.seconds + played.seconds, played.finished)
         if not (loop and played.finished):
             break
         _say(f'{total.messages} messages so far, from the beginning again')
     player.finish()
-    _say(f'{"played" if total.finished else "stopped after"} {total.messages} messages, '
-         f'{total.late} late by over {LATE_NS // 1_000_000} ms (at most {total.latest_ms:.0f} ms)')
+    _say(f'{"played" if total.finished else "stopped after"} {total.messages} messages in '
+         f'{total.seconds:.2f} s, {total.late} late by over {LATE_NS // 1_000_000} ms '
+         f'(at most {total.latest_ms:.0f} ms)')
     return total
 
 
@@ -168,10 +171,11 @@ class Player:
         messages = self._scene.raw(list(self.publishers), start_ns=begin_ns)
         waiting, count, late, latest_ns = deque(), 0, 0, 0
         began = time.monotonic_ns()
-        next_clock_ns = begin_ns
+        next_clock_ns, finished = begin_ns, False
         while not self._stop:
-            if not waiting and not _fetch(messages, waiting):
-                return Played(count, late, latest_ns / 1e6, True)
+            finished = not waiting and not _fetch(messages, waiting)
+            if finished:
+                break
             topic, stamp_ns, data = waiting[0]
             if topic in self._latched and stamp_ns <= begin_ns:        # already sent
                 waiting.popleft()
@@ -188,7 +192,7 @@ class Player:
             delay_ns = time.monotonic_ns() - due
             count, late, latest_ns = (count + 1, late + (delay_ns > LATE_NS),
                                       max(latest_ns, delay_ns))
-        return Played(count, late, latest_ns / 1e6, False)
+        return Played(count, late, latest_ns / 1e6, (time.monotonic_ns() - began) / 1e9, finished)
 
     def _idle_until(self, due_ns, messages, waiting):
         """Use what time there is to read ahead, so that a slow disk delays nothing."""

@@ -97,4 +97,4 @@ class Rendering(NamedTuple):
     """What `Renderer.render` returns."""
 
     image: np.ndarray             # (H, W, 3) uint8 RGB
-    instances: np.ndarray         # (H, W) int32, ObjectState.instance of the nearest surface, 0 = none
+    instances: np.ndarray         # (H, W) int32 ObjectState.instance of the surface; 0: none

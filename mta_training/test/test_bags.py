@@ -299,7 +299,8 @@ def test_foreign_folder_is_not_touched(dataset, tmp_path):
     assert (tmp_path / 'scene-0001' / 'thesis.txt').read_text() == 'mine'
 
 
-def test_killed_conversion_leaves_nothing_that_looks_whole(copy, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT])
+def test_killed_conversion_leaves_nothing_that_looks_whole(copy, tmp_path, number):
     out = tmp_path / 'bags'
     row = next(row for row in table(copy, 'sample_data')
                if row['token'].startswith('scene-0002') and row['fileformat'] == 'jpg')
@@ -313,12 +314,13 @@ def test_killed_conversion_leaves_nothing_that_looks_whole(copy, tmp_path):
     while not list(out.glob('.partial-scene-0002-*')) and time.monotonic() < deadline:
         assert process.poll() is None, 'ended before it could be killed'
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    process.wait(20)
     image.unlink()
     image.write_bytes(jpeg)
     assert whole_bags(out) == ['scene-0001']
-    assert list(out.glob('.partial-*')) and list(out.glob('.index-*'))
+    leftovers = list(out.glob('.partial-*')) and list(out.glob('.index-*'))
+    assert bool(leftovers) == (number == signal.SIGKILL)
     convert(copy, out, workers=1, progress=False)
     assert sorted(path.name for path in out.iterdir()) == ['scene-0001', 'scene-0002']
     assert len(SceneBag(out / 'scene-0002').samples) == 4
