@@ -61,7 +61,7 @@ def detections(stamp_ns, boxes, labels, track_ids):
 def captions(stamp_ns, sample, track_ids):
     zero = message('geometry_msgs/msg/Vector3', x=0.0, y=0.0, z=0.0)
     return message('mta_msgs/msg/ObjectCaptionArray', header=header(stamp_ns), captions=[
-        message('mta_msgs/msg/ObjectCaption', stamp=time_message(stamp_ns), detection_id=str(track_id),
+        message('mta_msgs/msg/ObjectCaption', stamp=time_message(stamp_ns), detection_id=track_id,
                 class_id=CLASSES[label], score=1.0, caption=sentence, caption_score=1.0,
                 position=pose(box[:3].tolist(), 0.0).position, velocity=zero)
         for box, label, sentence, track_id in zip(sample.boxes, sample.labels, sample.captions,

@@ -200,10 +200,10 @@ class Intake:
                         conversions.stamp_ns(item.header.stamp), world_from_ego), '/tf')
 
     def _note_pose(self, reason, source):
-        if reason is None:
+        if reason in (None, 'duplicate stamp'):      # said twice is no fault
             self.odometry_rate.tick()
         else:
-            self.refused.count(f'{source} refused: {reason}', quiet=reason == 'duplicate stamp')
+            self.refused.count(f'{source} refused: {reason}')
 
 
 def _frames_of(item):
