@@ -4,5 +4,5 @@ from mta_perception.ros.environment import prepare
 
 
 def pytest_configure(config):
-    """The shared-memory profile that the node uses: without it raw images lose parts on the way."""
+    """The shared-memory profile that the node uses: without it raw images lose parts."""
     prepare()
