@@ -1,0 +1,140 @@
+"""Object queries: look at each other, at the bird's-eye view, and move (Deformable DETR).
+
+A box code is cx, cy [m], log w, log l, cz [m], log h, sin, cos of the yaw, vx, vy [m/s] in the
+lidar frame; the yaw is that of mmdet3d before 1.0, see `BEVFormer.decode`.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from mta_perception.model.bevformer.attention import (
+    Levels,
+    SamplingHead,
+    at_least_float32,
+    deformable,
+    xavier,
+)
+from mta_perception.model.bevformer.encoder import feedforward
+
+CODE_SIZE = 10
+
+
+class Decoded(NamedTuple):
+    """All layers of the decoder."""
+
+    class_logits: torch.Tensor   # (layers, B, queries, classes)
+    box_codes: torch.Tensor      # (layers, B, queries, 10)
+    queries: torch.Tensor        # (layers, B, queries, C)
+    references: torch.Tensor     # (layers + 1, B, queries, 3) 0 to 1 over the range; [0] = start
+
+
+class CrossAttention(nn.Module):
+    """A query reads the bird's-eye view around its reference."""
+
+    def __init__(self, config):
+        super().__init__()
+        channels, self.heads = config.channels, config.heads
+        self.sampling = SamplingHead(channels, config.heads, 1, config.decoder_points)
+        self.value = xavier(nn.Linear(channels, channels))
+        self.output = xavier(nn.Linear(channels, channels))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, query, bev, reference, grid):
+        """query (B, n, C), bev (B, Q, C), reference (B, n, 2) 0 to 1 -> (B, n, C)."""
+        batch, count, channels = query.shape
+        offsets, logits = self.sampling(query)
+        cells = reference * grid.widths_heights(reference) - 0.5
+        xy = cells[:, :, None, None, None] + offsets
+        value = self.value(bev).unflatten(-1, (self.heads, -1))
+        maps = torch.arange(batch, device=bev.device).view(-1, 1).expand(batch, count).flatten()
+        answer = deformable(value, maps, xy.flatten(0, 1), logits.softmax(-1).flatten(0, 1), grid)
+        return self.dropout(self.output(answer.view(batch, count, channels).to(query.dtype)))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention, feed-forward, a norm after each."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(config.channels, config.heads, config.dropout,
+                                               batch_first=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.cross = CrossAttention(config)
+        self.feedforward = feedforward(config)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(3))
+
+    def forward(self, query, position, bev, reference, grid):
+        """query, position (B, n, C) -> (B, n, C)."""
+        placed = query + position
+        mixed, _ = self.attention(placed, placed, query, need_weights=False)
+        query = self.norms[0](query + self.dropout(mixed))
+        query = self.norms[1](query + self.cross(query + position, bev, reference, grid))
+        return self.norms[2](query + self.feedforward(query))
+
+
+class DetectionDecoder(nn.Module):
+    """Learned queries, refined layer by layer; each layer says what it would answer."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        channels, layers = config.channels, config.decoder_layers
+        self.embedding = nn.Parameter(torch.randn(config.queries, 2 * channels))
+        self.start = nn.Linear(channels, 3)
+        nn.init.xavier_uniform_(self.start.weight)
+        nn.init.zeros_(self.start.bias)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(layers))
+        self.scores = nn.ModuleList(_score_branch(channels, config.classes) for _ in range(layers))
+        self.boxes = nn.ModuleList(_box_branch(channels) for _ in range(layers))
+        self.grid = Levels(((config.bev_cells, config.bev_cells),))
+
+    def forward(self, bev):
+        """bev (B, Q, C) -> Decoded."""
+        position, query = self.embedding.expand(len(bev), -1, -1).chunk(2, -1)
+        reference = at_least_float32(self.start(position)).sigmoid()
+        logits, codes, states, references = [], [], [], [reference]
+        for layer, score, box in zip(self.layers, self.scores, self.boxes):
+            query = layer(query, position, bev, reference[..., :2], self.grid)
+            logits.append(at_least_float32(score(query)))
+            step = _in_float32(box, query)
+            place = (inverse_sigmoid(reference) + step[..., [0, 1, 4]]).sigmoid()
+            codes.append(self._code(step, place))
+            states.append(query)
+            reference = place.detach()
+            references.append(reference)
+        return Decoded(torch.stack(logits), torch.stack(codes), torch.stack(states),
+                       torch.stack(references))
+
+    def _code(self, step, place):
+        low = place.new_tensor(self.config.range_m[:3])
+        high = place.new_tensor(self.config.range_m[3:])
+        metres = place * (high - low) + low
+        return torch.cat([metres[..., :2], step[..., 2:4], metres[..., 2:3], step[..., 5:]], -1)
+
+
+def inverse_sigmoid(x, edge=1e-5):
+    """log(x / (1 - x)), both clamped away from zero as the published code does."""
+    x = x.clamp(0.0, 1.0)
+    return (x.clamp(min=edge) / (1.0 - x).clamp(min=edge)).log()
+
+
+def _in_float32(branch, query):
+    # bfloat16 rounds 0.2 m at 51 m.
+    with torch.autocast(query.device.type, enabled=False):
+        return branch(at_least_float32(query))
+
+
+def _score_branch(channels, classes):
+    last = nn.Linear(channels, classes)
+    nn.init.constant_(last.bias, -math.log(99.0))                   # starts at 1 %
+    return nn.Sequential(
+        nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(),
+        nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(), last)
+
+
+def _box_branch(channels):
+    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels),
+                         nn.ReLU(), nn.Linear(channels, CODE_SIZE))
