@@ -2,8 +2,8 @@
 
 A query reads a few places of a map; each place is four cells with bilinear weights.  Four cells
 times places times levels, all with one weight each, is an embedding bag: a third of the time of
-`grid_sample` on a CPU and no copy of the map per query.  `deformable_dense` is the slow obvious
-version that tests compare with.
+`grid_sample` on a CPU and no copy of the map per query.  reference.py has the slow obvious versions
+that tests and benchmarks compare with.
 
 Positions are in cells, x then y, centre of cell i at i, zero outside (grid_sample's
 align_corners=False with zeros).  Everything about positions is float32 or better, whatever
@@ -49,50 +49,42 @@ def deformable(value, maps, xy, weights, levels):
     """
     count, tokens, heads, width = value.shape
     queries = xy.shape[0]
-    cell, share = _corners(xy, levels)                              # (P, heads, L, K, 4)
-    head = torch.arange(heads, device=xy.device).view(1, heads, 1, 1, 1)
-    row = (maps.view(-1, 1, 1, 1, 1) * tokens + cell) * heads + head
-    share = share * weights.to(share.dtype).unsqueeze(-1)
-    bags = queries * heads
+    cell, share = _corners(xy, weights.to(xy.dtype), levels)        # (P, heads, L, K, 4)
+    head = torch.arange(heads, device=xy.device, dtype=torch.int32).view(heads, 1, 1, 1)
+    first = (maps.int() * tokens).view(-1, 1, 1, 1, 1)
+    row = (first + cell) * heads + head.unsqueeze(0)
     mixed = functional.embedding_bag(
-        row.view(bags, -1), value.to(share.dtype).reshape(count * tokens * heads, width),
-        per_sample_weights=share.view(bags, -1), mode='sum')
+        row.view(queries * heads, -1).long(),                       # int32 takes a slow path
+        value.to(share.dtype).reshape(count * tokens * heads, width),
+        per_sample_weights=share.view(queries * heads, -1), mode='sum')
     return mixed.view(queries, heads * width)
 
 
-def _corners(xy, levels):
-    """The four cells around positions (P, heads, L, K, 2): token (..., 4) and share (..., 4)."""
-    size = levels.widths_heights(xy).view(1, 1, -1, 1, 2)
-    low = xy.floor()
-    upper = xy - low                                                # share of the upper cell
-    corner = low.unsqueeze(-2) + _CORNERS.to(xy)                    # (..., 4, 2)
-    share = torch.where(_CORNERS.to(xy) > 0, upper.unsqueeze(-2), 1.0 - upper.unsqueeze(-2))
-    size = size.unsqueeze(-2)
-    inside = ((corner >= 0) & (corner < size)).all(-1)
-    corner = torch.minimum(corner.clamp(min=0), size - 1).long()
-    start = levels.starts(xy.device).view(1, 1, -1, 1, 1)
-    token = start + corner[..., 1] * size[..., 0].long() + corner[..., 0]
-    return token, share.prod(-1) * inside
+def _corners(xy, weights, levels):
+    """The four cells around positions (..., L, K, 2): token (..., 4) int32 and share (..., 4).
+
+    Coordinate by coordinate: a last axis of two or four makes every operation slow.
+    """
+    size = levels.widths_heights(xy)                                # (L, 2)
+    wide, high = size[:, :1], size[:, 1:]
+    x_cell, x_share = _neighbours(xy[..., 0], wide)
+    y_cell, y_share = _neighbours(xy[..., 1], high)
+    start = levels.starts(xy.device).int().view(-1, 1)
+    rows = [start + cell * wide.int() for cell in y_cell]
+    token = torch.stack([row + column for row in rows for column in x_cell], -1)
+    y_share = [part * weights for part in y_share]
+    return token, torch.stack([low * side for low in y_share for side in x_share], -1)
 
 
-_CORNERS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-
-
-def deformable_dense(value, maps, xy, weights, levels):
-    """As `deformable`, by grid_sample on a copy of the map for each query.  Slow; for tests."""
-    queries, heads = xy.shape[:2]
-    result, start = 0.0, 0
-    for level, (height, width) in enumerate(levels.sizes):
-        tokens = value[maps, start:start + height * width]          # (P, hw, heads, D)
-        start += height * width
-        image = tokens.permute(0, 2, 3, 1).reshape(queries * heads, -1, height, width)
-        size = torch.tensor([width, height], dtype=xy.dtype, device=xy.device)
-        grid = (2.0 * (xy[:, :, level] + 0.5) / size - 1.0).flatten(0, 1).unsqueeze(1)
-        samples = functional.grid_sample(image, grid, mode='bilinear', padding_mode='zeros',
-                                         align_corners=False)       # (P heads, D, 1, K)
-        share = weights[:, :, level].reshape(queries * heads, 1, 1, -1)
-        result = result + (samples * share).sum((-2, -1))
-    return result.view(queries, -1)
+def _neighbours(place, size):
+    """The two cells beside a coordinate, int32 and inside, and their shares, 0 outside."""
+    low = place.floor()
+    upper = place - low
+    last = size - 1
+    cells = [low.clamp(min=0).minimum(last).int(), (low + 1).clamp(min=0).minimum(last).int()]
+    shares = [(1.0 - upper) * ((low >= 0) & (low <= last)),
+              upper * ((low >= -1) & (low < last))]
+    return cells, shares
 
 
 def ring_bias(heads, slots, points):
