@@ -30,17 +30,15 @@ def test_every_quantity_is_within_its_tolerance():
 @needs_case
 def test_one_wrong_number_is_seen(tmp_path):
     arrays = dict(np.load(CASE))
-    arrays['can_bus_used'][1, 16] += 0.3                            # the yaw
-    arrays = {name: value for name, value in arrays.items()
-              if not name.startswith('f2')}
-    arrays['lidar2img'] = arrays['lidar2img'][:2]
+    arrays['can_bus_used'][0, 16] += 0.3                            # the yaw
+    arrays['lidar2img'] = arrays['lidar2img'][:1]                   # one frame will do
     changed = tmp_path / 'case_a.npz'
     np.savez(changed, **arrays)
     app = typer.Typer()
     app.command()(golden.main)
     result = CliRunner().invoke(app, [str(changed)])
     assert result.exit_code == 1
-    assert 'f1_cls' in result.output and 'BAD' in result.output
+    assert 'f0_cls' in result.output and 'BAD' in result.output
 
 
 @needs_case
