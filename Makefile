@@ -33,7 +33,7 @@ test: train-env  ## All tests but the slow ones
 test-all: train-env  ## All tests
 	@$(BIN)/python -m pytest
 
-bench: env  ## Measure this machine: renderer, converter, pipeline, captioner, transport, memory
+bench: train-env  ## Measure this machine: renderer, converter, networks, pipeline, transport, memory
 	@$(BIN)/mta bench
 
 train-smoke: train-env  ## Synthetic scenes, bags, a toy training and its export: does everything run?

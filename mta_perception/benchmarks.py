@@ -9,8 +9,8 @@ import tempfile
 
 from mta_perception.summary import machine
 
-SCRIPTS = ('renderer', 'images', 'detector', 'captioner', 'pipeline', 'converter', 'transport',
-           'node_memory')
+SCRIPTS = ('renderer', 'images', 'detector', 'captioner', 'pipeline', 'bevformer', 'converter',
+           'transport', 'node_memory')
 
 
 def run_benchmarks(model, only=None, out=None):
