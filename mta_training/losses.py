@@ -95,19 +95,25 @@ def code_loss(codes, goals):
 
 
 def match(logits, codes, targets):
-    """Hungarian assignment of one frame: (queries (m,), objects (m,)), m = min(Q, n).
+    """Hungarian assignment of one frame: (queries (m,), objects (m,)), m = min(Q, n)."""
+    return assign(logits, codes, targets.labels, codes_from_boxes(targets.boxes))
+
+
+def assign(logits, codes, labels, goals):
+    """The cheapest pairs of queries (Q, K), (Q, 10) and objects (n,), (n, 10): two index arrays.
 
     Cost: 2 x focal + 0.25 x L1 over all but the velocity, as BEVFormer.
     """
-    if not len(targets.labels):
+    if not len(labels):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    p = logits.detach().sigmoid()[:, targets.labels]                       # (Q, n)
+    p = logits.detach().sigmoid()[:, labels]                               # (Q, n)
     positive = -(p + 1e-12).log() * 0.25 * (1.0 - p).square()
     negative = -(1.0 - p + 1e-12).log() * 0.75 * p.square()
-    distance = torch.cdist(codes.detach()[:, :8], codes_from_boxes(targets.boxes)[:, :8], p=1)
+    distance = torch.cdist(codes.detach()[:, :8], goals[:, :8], p=1)
     cost = 2.0 * (positive - negative) + 0.25 * distance
     # A broken network must show as a NaN loss with a clear error, not as a crash in the matcher.
-    return linear_sum_assignment(torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4).numpy())
+    cost = torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4)
+    return linear_sum_assignment(cost.cpu().numpy())
 
 
 def detection_loss(stages, targets, bev):
