@@ -14,7 +14,7 @@ LIDAR_FROM_EGO = invert_rigid(rigid_from_yaw(-np.pi / 2.0, (0.94, 0.0, 1.84)))
 _SMALLEST_M = 0.02
 
 
-def codes_from_boxes(boxes, lidar_from_ego=LIDAR_FROM_EGO):
+def lidar_codes(boxes, lidar_from_ego=LIDAR_FROM_EGO):
     """Boxes (n, 10) in the ego frame -> codes (n, 10) float32; unknown (NaN) velocities become 0.
 
     A velocity that is not known is learned as standing still, as the published code does.
@@ -29,7 +29,7 @@ def codes_from_boxes(boxes, lidar_from_ego=LIDAR_FROM_EGO):
         np.float32)
 
 
-def boxes_from_codes(codes, lidar_from_ego=LIDAR_FROM_EGO):
+def ego_boxes(codes, lidar_from_ego=LIDAR_FROM_EGO):
     """Codes (n, 10) -> boxes (n, 10) float64 in the ego frame, heading of length 1."""
     codes = np.asarray(codes, np.float64).reshape(-1, BoxCode.WIDTH)
     x, y, width, length, z, height, sin, cos = codes[:, :8].T

@@ -51,12 +51,15 @@ def make_optimiser(model, rate=2e-4, backbone=0.1, decay=0.01):
 
 
 def freeze_first_stages(model):
-    """Stem and first stage keep their (pretrained) weights; call again after `model.train()`.
+    """Stem and first stage keep their weights, as published for ImageNet weights.
 
-    Published for ImageNet weights; a backbone that starts at random must not be frozen.
+    Raises ValueError for a backbone whose norms are not frozen: it is one that starts at random.
     """
+    if not model.config.backbone.frozen_norm:
+        raise ValueError(f'the backbone of BEVFormer {model.config.name} has norms that learn; '
+                         'expected backbone.frozen_norm=True and pretrained weights.')
     for name in ('conv1', 'bn1', 'layer1'):
-        getattr(model.backbone, name).requires_grad_(False).eval()
+        getattr(model.backbone, name).requires_grad_(False)
 
 
 def descend(optimiser, loss, factor, clip=CLIP):

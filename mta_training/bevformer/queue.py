@@ -14,7 +14,7 @@ from mta_perception.geometry import invert_rigid, quaternion_from_rigid
 from mta_perception.model.bevformer import Ego
 from mta_perception.model.bevformer.history import relative_can_bus
 from mta_training.bevformer.augmentation import distort_cameras
-from mta_training.bevformer.codes import LIDAR_FROM_EGO, codes_from_boxes, in_range
+from mta_training.bevformer.codes import LIDAR_FROM_EGO, lidar_codes, in_range
 from mta_training.bevformer.losses import Targets
 
 _TRIES = 1000
@@ -71,7 +71,7 @@ class QueueSet:
     def _targets(self, scene, frame):
         boxes, labels = self.scenes[scene].boxes[frame], self.scenes[scene].labels[frame]
         inside = in_range(boxes, self.config, self.lidar_from_ego)
-        return Targets(torch.from_numpy(codes_from_boxes(boxes[inside], self.lidar_from_ego)),
+        return Targets(torch.from_numpy(lidar_codes(boxes[inside], self.lidar_from_ego)),
                        torch.from_numpy(labels[inside]))
 
     def accept(self, index, rng):
