@@ -14,7 +14,7 @@ from mta_perception.geometry import invert_rigid, quaternion_from_rigid
 from mta_perception.model.bevformer import Ego
 from mta_perception.model.bevformer.history import relative_can_bus
 from mta_training.bevformer.augmentation import distort_cameras
-from mta_training.bevformer.codes import LIDAR_FROM_EGO, lidar_codes, in_range
+from mta_training.bevformer.codes import LIDAR_FROM_EGO, in_range, lidar_codes
 from mta_training.bevformer.losses import Targets
 
 _TRIES = 1000

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from toy_scenes import toy_scene
 import torch
+from toy_scenes import toy_scene
 
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig
