@@ -4,7 +4,7 @@ What the published code does and nobody would do on purpose has a name in `Quirk
 `official=True`, so that published weights give published numbers, off in our own recipes.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _CAFFE_MEAN = (103.53, 116.28, 123.675)
@@ -136,6 +136,20 @@ class BEVFormerConfig:
         """The same with some quirks set otherwise."""
         return replace(self, quirks=replace(self.quirks, **switches))
 
+    def to_dict(self):
+        """As dicts, lists, strings and numbers, for YAML and files without code."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values):
+        """Back from `to_dict`.  Raises ValueError that names what is missing or unknown."""
+        parts = {'image': ImageConfig, 'backbone': BackboneConfig, 'quirks': Quirks}
+        values = dict(values)
+        for name, part in parts.items():
+            if name in values:
+                values[name] = _from_plain(part, values[name])
+        return _from_plain(cls, values)
+
 
 def _quirks(official):
     return Quirks.published() if official else Quirks()
@@ -144,3 +158,19 @@ def _quirks(official):
 def _resnet101(**rest):
     return BackboneConfig((3, 4, 23, 3), stride_in_first=True,
                           deformable_stages=(False, False, True, True), **rest)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
+
+
+def _from_plain(cls, values):
+    names = {entry.name for entry in fields(cls)}
+    faults = [f'{what} {", ".join(sorted(map(str, which)))}' for what, which in (
+        ('lacks', names - set(values)), ('has the unknown', set(values) - names)) if which]
+    if faults:
+        raise ValueError(f'{cls.__name__} {" and ".join(faults)}; is it of another version?')
+    return cls(**{name: tuple(value) if isinstance(value, list) else value
+                  for name, value in values.items()})
