@@ -42,10 +42,9 @@ def displacement(can_bus):
 
     Computed in the precision of can_bus; give float64 for the published digits.
     """
-    delta = can_bus[:, :2]
-    angle = can_bus[:, 16] - torch.atan2(delta[:, 1], delta[:, 0])
-    reach = delta.norm(dim=-1)
-    return torch.stack([reach * angle.sin(), reach * angle.cos()], -1)
+    x, y = can_bus[:, 0], can_bus[:, 1]
+    cos, sin = can_bus[:, 16].cos(), can_bus[:, 16].sin()
+    return torch.stack([sin * x - cos * y, cos * x + sin * y], -1)
 
 
 def align(history, can_bus, config):
