@@ -112,24 +112,26 @@ def export_graphs(model, directory):
     model = model.float().eval()
     config = model.config
     inputs = {name: torch.from_numpy(value) for name, value in example_inputs(config).items()}
-    _save(DetectorGraph(model.detector), tuple(inputs.values()), directory / 'detector.onnx',
-          list(inputs), ['class_logits', 'boxes', 'object_features', 'bev'], None)
+    save_graph(DetectorGraph(model.detector), tuple(inputs.values()), directory / 'detector.onnx',
+               list(inputs), ['class_logits', 'boxes', 'object_features', 'bev'], None)
     objects = _object_inputs(config, 3)
     count = torch.export.Dim('count', min=1, max=512)
-    _save(model.qformer, tuple(objects.values()), directory / 'qformer.onnx', list(objects),
-          ['prefix'], ({0: count}, {0: count}, {0: count}, None))
+    save_graph(model.qformer, tuple(objects.values()), directory / 'qformer.onnx', list(objects),
+               ['prefix'], ({0: count}, {0: count}, {0: count}, None))
     language = _language_inputs(config, 3, prefix=5, tokens=2, past=7)
     count, places = torch.export.Dim('count', max=512), torch.export.Dim('prefix', max=64)
     tokens, past = torch.export.Dim('tokens', max=512), torch.export.Dim('past', max=1024)
-    _save(LanguageGraph(model.language), tuple(language.values()), directory / 'language.onnx',
-          list(language), ['logits', 'keys', 'values'],
-          ({0: count, 1: places}, {0: count, 1: tokens}, {1: count, 3: past},
-           {1: count, 3: past}))
+    save_graph(LanguageGraph(model.language), tuple(language.values()),
+               directory / 'language.onnx', list(language), ['logits', 'keys', 'values'],
+               ({0: count, 1: places}, {0: count, 1: tokens}, {1: count, 3: past},
+                {1: count, 3: past}))
 
 
-def _save(module, inputs, path, input_names, output_names, dynamic):
-    # Otherwise a page about torchvision operators that nobody here uses.
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+def save_graph(module, inputs, path, input_names, output_names, dynamic):
+    """Export `module` with torch's exporter into one ONNX file.  Atomic."""
+    # Otherwise a page about torchvision operators that nobody here uses and constants not folded.
+    for name in ('torch.onnx', 'onnxscript'):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         program = torch.onnx.export(

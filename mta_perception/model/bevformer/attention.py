@@ -53,11 +53,18 @@ def deformable(value, maps, xy, weights, levels):
     head = torch.arange(heads, device=xy.device, dtype=torch.int32).view(heads, 1, 1, 1)
     first = (maps.int() * tokens).view(-1, 1, 1, 1, 1)
     row = (first + cell) * heads + head.unsqueeze(0)
-    mixed = functional.embedding_bag(
-        row.view(queries * heads, -1).long(),                       # int32 takes a slow path
+    mixed = _weighted_rows(
         value.to(share.dtype).reshape(count * tokens * heads, width),
-        per_sample_weights=share.view(queries * heads, -1), mode='sum')
+        row.view(queries * heads, -1).long(),                       # int32 takes a slow path
+        share.view(queries * heads, -1))
     return mixed.view(queries, heads * width)
+
+
+def _weighted_rows(table, row, share):
+    """table (R, D), row (n, k), share (n, k) -> (n, D)."""
+    if torch.compiler.is_exporting():        # ONNX knows embedding bags only as a loop over bags
+        return (functional.embedding(row, table) * share.unsqueeze(-1)).sum(1)
+    return functional.embedding_bag(row, table, per_sample_weights=share, mode='sum')
 
 
 def _corners(xy, weights, levels):
