@@ -1,5 +1,5 @@
-"""`mta-train train` and `mta-train export`: the commands that need torch, which loads only when
-they run."""
+"""`mta-train train`, `export` and `import-bevformer`: the commands that need torch, which loads only
+when they run."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -63,7 +63,33 @@ def export_command(
         typer.echo(f'{name}: {value}')
 
 
+def import_bevformer_command(
+        checkpoint: Annotated[Path, typer.Argument(
+            exists=True, dir_okay=False, help='Published .pth: tiny, small or base.')],
+        out: Annotated[Path, typer.Option(
+            '--out', file_okay=False, help='Directory for bevformer.pt and card.yaml.')],
+        onnx: Annotated[bool, typer.Option(
+            '--onnx', help='Write bevformer.onnx too, and compare it with torch (tiny).')] = False,
+        before_july_2023: Annotated[bool, typer.Option(
+            '--before-july-2023', help='Weights older than upstream commit 2f37d0d: both '
+            'references of temporal attention shift.')] = False):
+    """Turn a published BEVFormer checkpoint into our format; it is read as data, never run."""
+    from mta_training import import_bevformer
+    card = import_bevformer.import_checkpoint(checkpoint, out,
+                                              shift_both_references=before_july_2023)
+    for line in import_bevformer.summary(card):
+        typer.echo(line)
+    typer.echo(f'written: {out / import_bevformer.WEIGHTS}, {out / import_bevformer.CARD}')
+    if onnx:
+        from mta_training import export_bevformer
+        model = import_bevformer.load_imported(out)
+        path, parity = export_bevformer.export_onnx(model, out)
+        typer.echo(f'written: {path}; torch and ONNX differ by at most '
+                   + ', '.join(f'{value:.1e} ({name})' for name, value in parity.items()))
+
+
 def register(app):
     """Add the commands to the `mta-train` application."""
     app.command('train')(train_command)
     app.command('export')(export_command)
+    app.command('import-bevformer')(import_bevformer_command)
