@@ -52,10 +52,7 @@ def distort(image, rng):
     if rng.random() < 0.5:
         hsv[..., 1] *= np.float32(rng.uniform(0.5, 1.5))
     if rng.random() < 0.5:
-        hue = hsv[..., 0] + np.float32(rng.uniform(-18.0, 18.0))
-        hue[hue > 360.0] -= 360.0
-        hue[hue < 0.0] += 360.0
-        hsv[..., 0] = hue
+        hsv[..., 0] = (hsv[..., 0] + np.float32(rng.uniform(-18.0, 18.0))) % 360.0
     image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
     if not contrast_first:
         image = _contrast(image, rng)
