@@ -1,4 +1,4 @@
-"""`mta-train train`, `export` and `import-bevformer`: the commands that need torch, which loads only
+"""`mta-train train`, `export`, `import-bevformer`: the commands that need torch, which loads only
 when they run."""
 
 from pathlib import Path

@@ -35,7 +35,7 @@ def one_line(error, *words):
 def test_commands_are_the_agreed_ones_and_have_help(mta_train):
     code, text, _ = mta_train('--help')
     assert code == 0
-    for name in ('synth', 'convert', 'inspect', 'train', 'eval', 'export'):
+    for name in ('synth', 'convert', 'inspect', 'train', 'eval', 'export', 'import-bevformer'):
         assert f' {name} ' in text
         code, help_text, _ = mta_train(name, '--help')
         assert code == 0 and '--' in help_text
@@ -46,7 +46,8 @@ def test_commands_are_the_agreed_ones_and_have_help(mta_train):
     ('synth', '--out', 'x'), ('synth', '--out', 'x', '--scenes', '0'),
     ('synth', '--out', 'x', '--scenes', '1', '--minutes', '1'),
     ('synth', '--out', 'x', '--scenes', '1', '--width', '100'), ('inspect',),
-    ('inspect', '/no/such/bag'), ('eval',), ('train',), ('export',)])
+    ('inspect', '/no/such/bag'), ('eval',), ('train',), ('export',),
+    ('import-bevformer',), ('import-bevformer', '/no/such/file', '--out', 'x')])
 def test_wrong_usage_is_exit_code_2(mta_train, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     code, out, error = mta_train(*arguments)

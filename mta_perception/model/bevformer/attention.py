@@ -53,16 +53,20 @@ def deformable(value, maps, xy, weights, levels):
     head = torch.arange(heads, device=xy.device, dtype=torch.int32).view(heads, 1, 1, 1)
     first = (maps.int() * tokens).view(-1, 1, 1, 1, 1)
     row = (first + cell) * heads + head.unsqueeze(0)
-    mixed = _weighted_rows(
+    mixed = weighted_rows(
         value.to(share.dtype).reshape(count * tokens * heads, width),
         row.view(queries * heads, -1).long(),                       # int32 takes a slow path
         share.view(queries * heads, -1))
     return mixed.view(queries, heads * width)
 
 
-def _weighted_rows(table, row, share):
-    """table (R, D), row (n, k), share (n, k) -> (n, D)."""
-    if torch.compiler.is_exporting():        # ONNX knows embedding bags only as a loop over bags
+def weighted_rows(table, row, share, gather=None):
+    """table (R, D), row (n, k), share (n, k) -> (n, D).
+
+    gather: copy the rows and sum them, as in an exported graph; ONNX knows embedding bags only as
+    a loop over bags.
+    """
+    if torch.compiler.is_exporting() if gather is None else gather:
         return (functional.embedding(row, table) * share.unsqueeze(-1)).sum(1)
     return functional.embedding_bag(row, table, per_sample_weights=share, mode='sum')
 

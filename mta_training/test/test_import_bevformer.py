@@ -1,0 +1,277 @@
+"""`mta-train import-bevformer`: published files become ours, or nothing is written."""
+
+from dataclasses import replace
+import os
+from pathlib import Path
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+
+from small_bevformer import small_config, small_model  # noqa: E402
+import yaml  # noqa: E402
+
+from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
+from mta_perception.model.bevformer import Ego, History  # noqa: E402
+from mta_perception.model.bevformer.config import Quirks  # noqa: E402
+from mta_perception.model.bevformer.official import official_name  # noqa: E402
+from mta_training import cli, export_bevformer  # noqa: E402
+from mta_training.import_bevformer import (  # noqa: E402
+    CARD,
+    WEIGHTS,
+    find_config,
+    import_checkpoint,
+    load_imported,
+    official_shapes,
+    read_checkpoint,
+)
+
+
+def published_state(model, prefix=''):
+    """state_dict under the published names."""
+    return {prefix + official_name(name): tensor for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture(scope='module')
+def small():
+    return small_model(small_config(name='small-test'))
+
+
+@pytest.fixture(scope='session')
+def tiny_file(tmp_path_factory):
+    """A file as published: tiny, with what a training loop leaves beside the weights."""
+    torch.manual_seed(0)
+    model = BEVFormer(BEVFormerConfig.tiny(official=True))
+    path = tmp_path_factory.mktemp('published') / 'bevformer_tiny_epoch_24.pth'
+    torch.save({'meta': {'epoch': 24, 'iter': np.int64(84408), 'mmdet_version': '2.14.0',
+                         'lr': np.float32(2e-4), 'CLASSES': ('car', 'truck'),
+                         'config': 'model = dict(...)', 'seed': 0},
+                'state_dict': published_state(model),
+                'optimizer': {'state': {0: {'step': 3, 'exp_avg': torch.zeros(2)}}}}, path)
+    return path
+
+
+def command(monkeypatch, capsys, *arguments):
+    """Exit code, standard output, standard error."""
+    monkeypatch.setattr(sys, 'argv', ['mta-train', 'import-bevformer', *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr()
+    return ended.value.code or 0, printed.out, printed.err
+
+
+def test_published_tiny_file_is_known_and_keeps_every_number(
+        tiny_file, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'models' / 'tiny'
+    code, text, error = command(monkeypatch, capsys, tiny_file, '--out', out)
+    assert code == 0, error
+    assert 'BEVFormer tiny: images 800 x 480, 50 x 50 cells' in text
+    assert 'epoch 24, iter 84408, mmdet_version 2.14.0' in text and '643 tensors' in text
+    assert sorted(path.name for path in out.iterdir()) == [WEIGHTS, CARD]
+
+    card = yaml.safe_load((out / CARD).read_text())
+    assert card['source']['file'] == tiny_file.name and card['parameters'] == 33_521_147
+    assert BEVFormerConfig.from_dict(card['config']) == BEVFormerConfig.tiny(official=True)
+    model = load_imported(out)
+    assert model.config == BEVFormerConfig.tiny(official=True) and not model.training
+    theirs = torch.load(tiny_file, weights_only=False)['state_dict']
+    for name, tensor in published_state(model).items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_old_weights_get_both_references(small, tmp_path):
+    torch.save(published_state(small), tmp_path / 'a.pth')
+    import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config],
+                      shift_both_references=True)
+    assert load_imported(tmp_path / 'out').config == small.config.with_quirks(
+        shift_both_references=True)
+
+
+def test_sizes_are_told_apart_and_others_refused(small):
+    for make in (BEVFormerConfig.tiny, BEVFormerConfig.small, BEVFormerConfig.base):
+        config = make(official=True)
+        state = {name: torch.empty(shape, device='meta')
+                 for name, shape in official_shapes(config).items()}
+        state.pop('pts_bbox_head.bev_embedding.weight')                 # the rest is enough
+        assert find_config(state) == config
+    with pytest.raises(ValueError, match=r'no checkpoint of BEVFormer: .* of the \d+ names'):
+        find_config(published_state(small))
+    with pytest.raises(ValueError, match=r'2 tensors: backbone \(2\)'):
+        find_config({'backbone.a': torch.zeros(1), 'backbone.b': torch.zeros(1)})
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('bare', [True, False])
+def test_bare_and_wrapped_forms_are_the_same(small, tmp_path, prefix, bare):
+    state = published_state(small, prefix)
+    torch.save(state if bare else {'state_dict': state, 'meta': None}, tmp_path / 'a.pth')
+    card = import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config])
+    assert ('bare' in card['source']['form']) == bare
+    for name, tensor in load_imported(tmp_path / 'out').state_dict().items():
+        assert torch.equal(tensor, small.state_dict()[name]), name
+
+
+def test_format_before_torch_1_6_and_half_precision(small, tmp_path):
+    state = {name: tensor.half() if tensor.is_floating_point() else tensor
+             for name, tensor in published_state(small).items()}
+    torch.save(state, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
+    import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config])
+    model = load_imported(tmp_path / 'out')
+    assert model.encoder.embedding.dtype == torch.float32
+    assert torch.equal(model.encoder.embedding, small.encoder.embedding.half().float())
+
+
+def test_every_fault_is_named_and_nothing_written(small, tmp_path):
+    state = published_state(small)
+    missing, wrong = 'pts_bbox_head.query_embedding.weight', 'img_backbone.conv1.weight'
+    del state[missing]
+    state[wrong] = torch.zeros(8, 3, 5, 5)
+    state['pts_bbox_head.anchors'] = torch.zeros(3)
+    torch.save({'state_dict': state}, tmp_path / 'broken.pth')
+    with pytest.raises(ValueError, match='broken.pth: this is no state_dict') as error:
+        import_checkpoint(tmp_path / 'broken.pth', tmp_path / 'out', configs=[small.config])
+    assert f'missing: {missing};' in str(error.value)
+    assert 'unexpected: pts_bbox_head.anchors;' in str(error.value)
+    assert f'{wrong} (8, 3, 5, 5), expected (8, 3, 7, 7)' in str(error.value)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_numbers_that_are_none_are_refused(small, tmp_path):
+    state = published_state(small)
+    name = 'pts_bbox_head.transformer.level_embeds'
+    state[name] = state[name] / 0.0
+    torch.save(state, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=f'not finite in {name}'):
+        import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config])
+    assert not (tmp_path / 'out').exists()
+
+
+class _Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch, capsys, zipped):
+    victim = tmp_path / 'victim'
+    torch.save({'state_dict': {'a': torch.zeros(1)}, 'meta': _Malicious(victim)},
+               tmp_path / 'evil.pth', _use_new_zipfile_serialization=zipped)
+    code, _, error = command(monkeypatch, capsys, tmp_path / 'evil.pth', '--out', tmp_path / 'out')
+    assert code == 1 and len(error.strip().splitlines()) == 1
+    assert 'evil.pth is refused' in error and 'mkdir' in error and 'would have to run' in error
+    assert not victim.exists() and not (tmp_path / 'out').exists()
+
+
+def _truncated(path):
+    torch.save({'a': torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:900])
+
+
+@pytest.mark.parametrize('write, reason', [
+    (lambda path: path.write_text('<html>Quota exceeded</html>'), 'no checkpoint of PyTorch'),
+    (lambda path: path.write_bytes(b''), 'no checkpoint of PyTorch'),
+    (_truncated, 'no checkpoint of PyTorch'),
+    (lambda path: path.write_bytes(pickle.dumps({'a': 1})), 'no checkpoint of PyTorch'),
+    (lambda path: zipfile.ZipFile(path, 'w').close(), 'no checkpoint of PyTorch'),
+    (lambda path: torch.save([1], path), 'holds a list'),
+    (lambda path: torch.save({}, path), 'it is empty'),
+    (lambda path: torch.save({'state_dict': [1]}, path), 'not names and tensors: list'),
+    (lambda path: torch.save({'weights': 3.0}, path), 'not names and tensors: weights'),
+    (lambda path: torch.save(torch.nn.Linear(2, 2), path), 'torch.nn.modules.linear.Linear'),
+])
+def test_other_files_are_refused_with_the_reason(tmp_path, write, reason):
+    write(tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=reason):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_a_disk_that_fails_leaves_nothing_half_written(small, tmp_path, monkeypatch):
+    torch.save(published_state(small), tmp_path / 'a.pth')
+    import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config])
+    before = {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
+
+    def full(*_, **__):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(Path, 'write_text', full)
+    with pytest.raises(OSError, match='No space'):
+        import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config])
+    assert {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()} == before
+
+
+def test_a_directory_that_is_not_whole_is_refused(small, tmp_path):
+    with pytest.raises(FileNotFoundError, match='has no card.yaml'):
+        load_imported(tmp_path)
+    torch.save(published_state(small), tmp_path / 'a.pth')
+    out = tmp_path / 'out'
+    import_checkpoint(tmp_path / 'a.pth', out, configs=[small.config])
+    card = (out / CARD).read_text()
+    (out / CARD).write_text(card.replace('format: 1', 'format: 7'))
+    with pytest.raises(ValueError, match='format 7; this program reads 1'):
+        load_imported(out)
+    (out / CARD).write_text(card)
+    with (out / WEIGHTS).open('ab') as file:
+        file.write(b'\0')
+    with pytest.raises(ValueError, match='sha256 differs'):
+        load_imported(out)
+
+
+def test_config_comes_back_from_plain_values():
+    for make in (BEVFormerConfig.tiny, BEVFormerConfig.small, BEVFormerConfig.base,
+                 BEVFormerConfig.nano):
+        values = make(official=True).to_dict()
+        assert BEVFormerConfig.from_dict(yaml.safe_load(yaml.safe_dump(values))) == make(True)
+    del values['image']['bgr']
+    values['image']['brg'] = True
+    with pytest.raises(ValueError, match='ImageConfig lacks bgr and has the unknown brg'):
+        BEVFormerConfig.from_dict(values)
+
+
+def test_export_uses_the_same_sum():
+    from mta_perception.model.bevformer.attention import weighted_rows
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(50, 8, generator=generator)
+    row = torch.randint(0, 50, (20, 12), generator=generator)
+    share = torch.rand(20, 12, generator=generator)
+    gathered = weighted_rows(table, row, share, gather=True)
+    assert float((gathered - weighted_rows(table, row, share)).abs().max()) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('published', [False, True])
+def test_onnx_equals_torch_with_moving_ego_and_history(tmp_path, published):
+    config = small_config()
+    if published:
+        config = replace(config, quirks=Quirks.published(shift_both_references=True))
+    model = small_model(config).eval()
+    path, parity = export_bevformer.export_onnx(model, tmp_path)
+    assert max(parity.values()) < 1e-4
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+    # Through the front door, with one camera dead (fewer pairs), with and without a history.
+    inputs = export_bevformer.example_inputs(config, seed=3)
+    mask = torch.ones(1, 6)
+    mask[0, 3] = 0.0
+    matrices = export_bevformer.calibration(config)
+    count = len(inputs['pair_cell'])
+    inputs.update(export_bevformer.visible_pairs(config, matrices, mask))
+    assert 0 < len(inputs['pair_cell']) < count
+    answers = []
+    for valid in (1.0, 0.0):
+        inputs['history_valid'] = torch.tensor([valid])
+        history = History(inputs['history_bev'], torch.tensor([True])) if valid else None
+        with torch.no_grad():
+            want = model(inputs['images'], matrices, Ego(inputs['can_bus'], mask), history)
+        got = dict(zip(export_bevformer.OUTPUTS, export_bevformer.run(path, inputs)))
+        for name, tensor in (('class_logits', want.class_logits[-1]), ('bev', want.bev),
+                             ('box_codes', want.box_codes[-1])):
+            difference = float(np.abs(got[name] - tensor.numpy()).max())
+            assert difference < 1e-4, f'{name}: {difference:.1e}'
+        answers.append(got['bev'])
+    assert np.abs(answers[0] - answers[1]).max() > 1e-2                 # history matters
