@@ -13,7 +13,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env train-env demo test test-all bench train-smoke lint clean
+.PHONY: help env train-env demo test test-all bench golden train-smoke lint clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -35,6 +35,9 @@ test-all: train-env  ## All tests
 
 bench: train-env  ## Measure this machine: renderer, converter, networks, pipeline, transport, memory
 	@$(BIN)/mta bench
+
+golden: train-env  ## BEVFormer against outputs of the published code (CASE=case_a.npz); docs/bevformer.md
+	@$(BIN)/python -m mta_training.golden "$(or $(CASE),$(error which file? make golden CASE=case_a.npz))"
 
 train-smoke: train-env  ## Synthetic scenes, bags, a toy training and its export: does everything run?
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -e && \

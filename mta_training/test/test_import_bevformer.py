@@ -4,6 +4,7 @@ from dataclasses import replace
 import os
 from pathlib import Path
 import pickle
+import re
 import sys
 import zipfile
 
@@ -17,8 +18,9 @@ import yaml  # noqa: E402
 
 from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
 from mta_perception.model.bevformer import Ego, History  # noqa: E402
+from mta_perception.model.bevformer.attention import weighted_rows  # noqa: E402
 from mta_perception.model.bevformer.config import Quirks  # noqa: E402
-from mta_perception.model.bevformer.official import official_name  # noqa: E402
+from mta_perception.model.bevformer.official import name_table, official_name  # noqa: E402
 from mta_training import cli, export_bevformer  # noqa: E402
 from mta_training.import_bevformer import (  # noqa: E402
     CARD,
@@ -233,8 +235,31 @@ def test_config_comes_back_from_plain_values():
         BEVFormerConfig.from_dict(values)
 
 
+def test_document_has_every_name_and_every_quirk():
+    text = (Path(__file__).parents[2] / 'docs' / 'bevformer.md').read_text()
+    for theirs, ours in name_table():
+        assert f'| `{theirs}` | `{ours}` |' in text
+    for quirk in Quirks.__dataclass_fields__:
+        assert f'| `{quirk}`' in text
+    with torch.device('meta'):
+        names = BEVFormer(BEVFormerConfig.base()).state_dict()
+    for name in names:                   # the first row that fits says the published name
+        for theirs, ours in name_table():
+            found = re.fullmatch(_pattern(ours), name)
+            if found:
+                for part in found.groups():
+                    theirs = re.sub(r'N|\*', part, theirs, count=1)
+                assert theirs == official_name(name)
+                break
+        else:
+            pytest.fail(f'{name} is in no row')
+
+
+def _pattern(row):
+    return re.escape(row).replace('N', r'(\d+)').replace(r'\*', '(.*)')
+
+
 def test_export_uses_the_same_sum():
-    from mta_perception.model.bevformer.attention import weighted_rows
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(50, 8, generator=generator)
     row = torch.randint(0, 50, (20, 12), generator=generator)

@@ -55,6 +55,20 @@ def official_name(name):
     raise KeyError(f'{name} has no published name')
 
 
+def name_table():
+    """Rows (published, ours) that tell all names; N is any number, * the rest of a name."""
+    for theirs, ours in _PREFIXES:
+        parts = {'encoder.layers.': _ENCODER, 'decoder.layers.': _DECODER}.get(ours)
+        if parts:
+            for their_part, our_part in (*parts, ('.norms.', '.norms.')):
+                yield f'{theirs}N{their_part}*', f'{ours}N{our_part}*'
+        elif ours.startswith('neck.'):
+            yield f'{theirs}N.conv.*', f'{ours}N.*'
+        else:
+            star = '*' if theirs.endswith('.') else ''
+            yield theirs + star, ours + star
+
+
 def to_our_names(state_dict, ours, config):
     """A published state_dict under our names, checked against `ours` (name -> tensor).
 
