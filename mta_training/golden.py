@@ -196,7 +196,7 @@ def _decoded(values, golden, frame):
              if index not in theirs and score > lowest + _SCORE_TIE]
     rows = [(row, theirs[index]) for row, index in enumerate(mine.index.tolist())
             if index in theirs]
-    found = {index for index in mine.index.tolist()}
+    found = set(mine.index.tolist())
     stray += [scores[row] for index, row in theirs.items()
               if index not in found and scores[row] > lowest + _SCORE_TIE]
     left, right = (np.array([pair[side] for pair in rows]) for side in (0, 1))

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 pytest.importorskip('torch')
 
-import typer                                                                    # noqa: E402
+import typer
 
-from mta_training import golden                                                 # noqa: E402
+from mta_training import golden
 
 CASE = Path(__file__).parents[3] / 'shared' / 'golden' / 'case_a.npz'
 needs_case = pytest.mark.skipif(not CASE.is_file(), reason=f'{CASE} is not there')

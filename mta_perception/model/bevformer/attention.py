@@ -2,8 +2,8 @@
 
 A query reads a few places of a map; each place is four cells with bilinear weights.  Four cells
 times places times levels, all with one weight each, is an embedding bag: a third of the time of
-`grid_sample` on a CPU and no copy of the map per query.  reference.py has the slow obvious versions
-that tests and benchmarks compare with.
+`grid_sample` on a CPU and no copy of the map per query.  reference.py has the slow obvious
+versions that tests and benchmarks compare with.
 
 Positions are in cells, x then y, centre of cell i at i, zero outside (grid_sample's
 align_corners=False with zeros).  Everything about positions is float32 or better, whatever
@@ -126,7 +126,7 @@ class SamplingHead(nn.Module):
             self.offsets.bias.copy_(ring_bias(heads, slots, points).flatten())
 
     def forward(self, query):
-        """(..., C) -> offsets (..., heads, slots, points, 2), logits (..., heads, slots, points)."""
+        """(..., C) -> offsets (..., heads, slots, points, 2) and logits, alike without the 2."""
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2))
         logits = self.weights(query).unflatten(-1, self.shape)
         return at_least_float32(offsets), at_least_float32(logits)

@@ -7,7 +7,6 @@ channels, S tokens of a camera over all levels.
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from mta_perception.model.bevformer.attention import Levels, SamplingHead, deformable, xavier
@@ -66,7 +65,7 @@ class SpatialCrossAttention(nn.Module):
         return self.dropout(self.output(total.view(batch, count, channels).to(query.dtype)))
 
     def places(self, uv, levels):
-        """(..., Z, 2) parts of the image -> cells (..., L, K, 2); point k looks at height k % Z."""
+        """(..., Z, 2) parts of the image -> cells (..., L, K, 2); point k is at height k % Z."""
         size = levels.widths_heights(uv)[:, None]                   # (L, 1, 2)
         repeat = self.sampling.shape[2] // self.heights
         cells = uv.unsqueeze(-3) * size - 0.5                       # (..., L, Z, 2)

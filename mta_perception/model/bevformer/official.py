@@ -26,8 +26,10 @@ _PREFIXES = (
     ('pts_bbox_head.transformer.encoder.layers.', 'encoder.layers.'),
     ('pts_bbox_head.transformer.decoder.layers.', 'decoder.layers.'),
 )
-_FEEDFORWARD = (('.ffns.0.layers.0.0.', '.feedforward.0.'), ('.ffns.0.layers.1.', '.feedforward.3.'))
-_SAMPLING = (('sampling_offsets.', 'sampling.offsets.'), ('attention_weights.', 'sampling.weights.'),
+_FEEDFORWARD = (('.ffns.0.layers.0.0.', '.feedforward.0.'),
+                ('.ffns.0.layers.1.', '.feedforward.3.'))
+_SAMPLING = (('sampling_offsets.', 'sampling.offsets.'),
+             ('attention_weights.', 'sampling.weights.'),
              ('value_proj.', 'value.'), ('output_proj.', 'output.'))
 _ENCODER = (*((f'.attentions.0.{theirs}', f'.temporal.{ours}') for theirs, ours in _SAMPLING),
             *((f'.attentions.1.deformable_attention.{theirs}', f'.spatial.{ours}')

@@ -1,8 +1,8 @@
 """The same attention written the slow ways, with the same weights: for tests and benchmarks.
 
 `published`: each frame finds the visible cells of each camera, copies their queries into padded
-batches and samples with grid_sample, as the published code does on a CPU.  `dense`: every cell asks
-every camera, and what it could not see is thrown away.
+batches and samples with grid_sample, as the published code does on a CPU.  `dense`: every cell
+asks every camera, and what it could not see is thrown away.
 """
 
 import copy
