@@ -27,6 +27,7 @@ from mta_training.export import save_graph, surround_view
 
 GRAPH = 'bevformer.onnx'
 LARGEST_DIFFERENCE = 5e-3                # of an output; twice what golden.py allows for box codes
+_MOST_GATHERED = 4e9                     # bytes of rows that one layer of the graph may copy
 OUTPUTS = ('class_logits', 'box_codes', 'bev')
 
 
@@ -85,11 +86,19 @@ def example_inputs(config, seed=0, history=True):
 def export_onnx(model, directory):
     """Write bevformer.onnx into `directory` -> its path, and `parity`.
 
-    Raises ValueError, and leaves no file, where torch and ONNX differ by too much.
+    Raises ValueError, and leaves no file, where torch and ONNX differ by too much or the graph
+    would need too much memory.
     """
     path = Path(directory) / GRAPH
     candidate = path.with_suffix('.candidate.onnx')
-    inputs = example_inputs(model.config)
+    config = model.config
+    pairs = visible_pairs(config, calibration(config))['pair_cell']
+    copied = len(pairs) * config.backbone.levels * config.spatial_points * 4 * config.channels * 4
+    if copied > _MOST_GATHERED:
+        raise ValueError(f'{path}: not exported. A layer of BEVFormer {config.name} as a graph '
+                         f'would copy {copied / 1e9:.1f} GB of rows; expected at most '
+                         f'{_MOST_GATHERED / 1e9:.1f}. Run it in torch.')
+    inputs = example_inputs(config)
     pairs = torch.export.Dim('pairs', min=2)
     try:
         save_graph(BEVFormerGraph(model.float().eval()), tuple(inputs.values()), candidate,

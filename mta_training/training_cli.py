@@ -69,7 +69,7 @@ def import_bevformer_command(
         out: Annotated[Path, typer.Option(
             '--out', file_okay=False, help='Directory for bevformer.pt and card.yaml.')],
         onnx: Annotated[bool, typer.Option(
-            '--onnx', help='Write bevformer.onnx too, and compare it with torch (tiny).')] = False,
+            '--onnx', help='bevformer.onnx too, compared with torch (tiny, small).')] = False,
         before_july_2023: Annotated[bool, typer.Option(
             '--before-july-2023', help='Weights older than upstream commit 2f37d0d: both '
             'references of temporal attention shift.')] = False):

@@ -268,6 +268,14 @@ def test_export_uses_the_same_sum():
     assert float((gathered - weighted_rows(table, row, share)).abs().max()) < 1e-5
 
 
+def test_a_graph_that_fits_no_memory_is_not_exported(tmp_path):
+    with torch.device('meta'):
+        model = BEVFormer(BEVFormerConfig.base(official=True))
+    with pytest.raises(ValueError, match=r'not exported. .* base as a graph would copy \d\.\d GB'):
+        export_bevformer.export_onnx(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('published', [False, True])
 def test_onnx_equals_torch_with_moving_ego_and_history(tmp_path, published):
