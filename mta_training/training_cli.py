@@ -26,6 +26,8 @@ def train_command(
         checkpoint_minutes: Annotated[float, typer.Option(help='Between checkpoints.')] = 5.0,
         evaluate_minutes: Annotated[float, typer.Option(
             help='Between evaluations; 0 = only at the end.')] = 15.0,
+        caption_minutes: Annotated[float, typer.Option(
+            help='At the end, captions alone with the detector frozen.')] = 0.0,
         seed: Annotated[int, typer.Option(help='Random seed.')] = 0,
         resume: Annotated[bool, typer.Option(
             '--resume', help='Go on from the last checkpoint.')] = False,
@@ -41,7 +43,8 @@ def train_command(
     config = train.TrainConfig(
         minutes=minutes, steps=steps, batch=batch, learning_rate=learning_rate, threads=threads,
         processes=processes, checkpoint_minutes=checkpoint_minutes,
-        evaluate_minutes=evaluate_minutes, seed=seed, language_steps=30 if smoke else 300)
+        evaluate_minutes=evaluate_minutes, seed=seed, language_steps=30 if smoke else 300,
+        caption_minutes=0.05 if smoke else caption_minutes)
     training, held_out = bag_training.split_bags(bags, val_scenes)
     bag_training.train_on_bags(
         training, held_out, out, config, cache=cache or out / 'cache', resume=resume,

@@ -59,8 +59,8 @@ def test_views_are_what_the_detector_sees(finished, scenes):
     views = look(model, tokenizer, scenes[:1], 1, np.random.default_rng(0))
     counts = {len(frame) for frame in scenes[0].captions}
     assert len(views.true) == len(views.token_ids) and len(views.true) in counts
-    frames = [index for index in range(4)
-              if torch.isin(views.true[:, 0], torch.from_numpy(scenes[0].boxes[index][:, 0])).all()]
+    frames = [index for index, boxes in enumerate(scenes[0].boxes)
+              if torch.isin(views.true[:, 0], torch.from_numpy(boxes[:, 0])).all()]
     batch = make_batch(scenes[:1], [Place(0, frames[0], False)])
     bev = CONFIG.bev
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
