@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mta_perception.runtime.onnx import open_session
-from mta_training.dataset import cache_scenes, find_bags, load_scene
+from mta_training.dataset import cache_scene, find_bags, load_scene
 from mta_training.samples import Place, make_batch
 
 FRAMES = 48
@@ -48,7 +48,8 @@ def calibration_frames(detector, bags, image, count=FRAMES):
     blank = np.zeros(next(entry.shape for entry in session.get_inputs()
                           if entry.name == 'history_bev'), np.float32)
     with tempfile.TemporaryDirectory() as cache:
-        scenes = [load_scene(path) for path in cache_scenes(paths, cache, image, workers=1)]
+        # In this process: a forked worker would hang on locks of onnxruntime's threads.
+        scenes = [load_scene(cache_scene(path, cache, image)) for path in paths]
         made = 0
         for run in range(runs):
             scene = scenes[run % len(scenes)]
