@@ -258,7 +258,8 @@ def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20, int8=
     training = {
         'data': state['data'], 'steps': state['step'],
         'samples': state['step'] * state['train']['batch'] * state['train']['processes'],
-        'minutes': round(state['elapsed_s'] / 60.0, 1), 'seed': state['train']['seed'],
+        'minutes': round(state['elapsed_s'] / 60.0, 1),
+        'caption_minutes': state['train']['caption_minutes'], 'seed': state['train']['seed'],
         'git_revision': git_revision()}
     out = Path(out)
     measured = write_model(model, tokenizer, out, training, {})
