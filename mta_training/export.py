@@ -136,9 +136,22 @@ def _save(module, inputs, path, input_names, output_names, dynamic):
         program = torch.onnx.export(
             module.eval(), inputs, dynamo=True, opset_version=OPSET, input_names=input_names,
             output_names=output_names, dynamic_shapes=dynamic, verbose=False)
+    graph = program.model_proto
+    forget_origin(graph)
     partial = path.with_suffix('.partial')
-    onnx.save(program.model_proto, partial)
+    onnx.save(graph, partial)
     os.replace(partial, path)
+
+
+def forget_origin(model):
+    """Remove from a ModelProto the stack traces of the machine that made it."""
+    parts = [model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input,
+             *model.graph.output, *model.graph.initializer]
+    for function in model.functions:
+        parts += [function, *function.node, *function.value_info]
+    for part in parts:
+        part.ClearField('metadata_props')
+        part.ClearField('doc_string')
 
 
 def _object_inputs(config, count, seed=1):
