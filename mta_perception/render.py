@@ -15,6 +15,7 @@ import numpy as np
 
 from mta_perception.bev_panel import draw_bird_eye, draw_captions
 from mta_perception.contract import CAMERAS, CLASS_COLOURS
+from mta_perception.detections import SURE_SCORE
 from mta_perception.geometry import box_corners
 from mta_perception.lettering import draw_text, text_width, wrap
 
@@ -45,12 +46,14 @@ def draw_overlay(images, image_from_ego, objects, ground_truth=(), trails=None, 
 
     objects, ground_truth: DrawnObject, ego frame at the stamp shown.  trails: track_id -> (n, 2)
     past positions in the same ego frame, oldest first.  objects_are: their word in the legend.
+    Objects below SURE_SCORE are published for those who weigh scores, but not drawn.
     A camera without an image shows 'no image' and its sector is shaded in the bird's-eye view.
     """
     tile_w, tile_h = width // 3, (width // 3) * 9 // 16
     bar_h, panel_h = max(28, width // 40), 2 * (width * 13 // 80)
     height = (bar_h + 2 * tile_h + panel_h + 1) // 2 * 2    # video codecs want even sizes
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
+    objects = [item for item in objects if item.score >= SURE_SCORE]
     _draw_header(canvas[:bar_h], header, f'{objects_are} {len(objects)}', len(ground_truth))
     for row, cameras in enumerate(ROWS):
         for column, camera in enumerate(cameras):

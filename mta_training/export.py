@@ -22,6 +22,7 @@ import yaml
 from mta_perception import contract
 from mta_training.dataset import find_bags
 from mta_training.model_card import model_card
+from mta_training.quantise import calibration_frames, quantise_detector
 from mta_training.train import load_model
 
 OPSET = 20
@@ -137,9 +138,22 @@ def save_graph(module, inputs, path, input_names, output_names, dynamic):
         program = torch.onnx.export(
             module.eval(), inputs, dynamo=True, opset_version=OPSET, input_names=input_names,
             output_names=output_names, dynamic_shapes=dynamic, verbose=False)
+    graph = program.model_proto
+    forget_origin(graph)
     partial = path.with_suffix('.partial')
-    onnx.save(program.model_proto, partial)
+    onnx.save(graph, partial)
     os.replace(partial, path)
+
+
+def forget_origin(model):
+    """Remove from a ModelProto the stack traces of the machine that made it."""
+    parts = [model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input,
+             *model.graph.output, *model.graph.initializer]
+    for function in model.functions:
+        parts += [function, *function.node, *function.value_info]
+    for part in parts:
+        part.ClearField('metadata_props')
+        part.ClearField('doc_string')
 
 
 def _object_inputs(config, count, seed=1):
@@ -202,12 +216,13 @@ def _same_order(got, want):
     return [output[rows, order] for output in got[:3]] + [got[3]]
 
 
-def manifest(config, tokenizer, directory, training, metrics):
+def manifest(config, tokenizer, directory, training, metrics, precision='fp32'):
     """The dict of manifest.yaml; hashes the files that lie in `directory`."""
     image, bev, language = config.image, config.bev, config.language
     return {
         'contract_version': contract.CONTRACT_VERSION,
         'name': config.name,
+        'precision': precision,
         'cameras': list(contract.CAMERAS),
         'classes': list(contract.CLASSES),
         'image': {'width': image.width, 'height': image.height, 'scale': image.scale},
@@ -240,28 +255,59 @@ network starts from random weights: no real image was used. Not for driving.
 """.strip()
 
 
-def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20):
+def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20, int8=False,
+           calibration_bags=None):
     """Export a run directory into a model directory; returns the flat dict of what was measured.
 
     With `eval_bags`, a directory of bags nobody trained on, metrics are measured through the
-    exported files and written into manifest and model card.
+    exported files and written into manifest and model card.  With `int8` the detector is quantised
+    on frames of `calibration_bags`, training bags, and `fp32_` metrics are those before that.
     """
+    if int8 and calibration_bags is None:
+        raise ValueError('int8 needs bags to measure the ranges of activations on: give '
+                         '--calibration-bags, a directory of training bags.')
+    for bags in (calibration_bags, eval_bags):
+        if bags is not None:
+            find_bags(bags)                          # fails now rather than minutes later
     model, tokenizer, state = load_model(run, checkpoint)
     training = {
         'data': state['data'], 'steps': state['step'],
         'samples': state['step'] * state['train']['batch'] * state['train']['processes'],
-        'minutes': round(state['elapsed_s'] / 60.0, 1), 'seed': state['train']['seed'],
+        'minutes': round(state['elapsed_s'] / 60.0, 1),
+        'caption_minutes': state['train']['caption_minutes'], 'seed': state['train']['seed'],
         'git_revision': git_revision()}
+    out = Path(out)
     measured = write_model(model, tokenizer, out, training, {})
-    metrics = {}
-    if eval_bags is not None:
-        from mta_training.onnx_evaluation import evaluate_model_directory
-        metrics = _rounded(evaluate_model_directory(out, find_bags(eval_bags), eval_frames))
-        _write_manifest(model.config, tokenizer, Path(out), training, metrics)
+    metrics = _metrics(out, eval_bags, eval_frames)
+    float_metrics, precision = {}, 'fp32'
+    if int8:
+        float_metrics, precision = metrics, 'int8'
+        quantise_model(model.config, tokenizer, out, training, calibration_bags)
+        metrics = _metrics(out, eval_bags, eval_frames)
+    _write_manifest(model.config, tokenizer, out, training, metrics, precision)
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model, model.language)]
-    (Path(out) / 'MODEL_CARD.md').write_text(
-        model_card(model.config, *sizes, training, metrics, _LIMITS))
-    return {**metrics, **{f'parity_{name}': value for name, value in measured._asdict().items()}}
+    (out / 'MODEL_CARD.md').write_text(model_card(
+        model.config, *sizes, training, metrics, _LIMITS, precision, float_metrics))
+    return {**metrics, **{f'fp32_{name}': value for name, value in float_metrics.items()},
+            **{f'parity_{name}': value for name, value in measured._asdict().items()}}
+
+
+def quantise_model(config, tokenizer, out, training, calibration_bags):
+    """Replace detector.onnx of a float32 model directory by its int8 form; see `quantise`."""
+    detector = Path(out) / 'detector.onnx'
+    quantised = detector.with_suffix('.int8')
+    quantise_detector(detector, quantised,
+                      calibration_frames(detector, calibration_bags, config.image))
+    (Path(out) / 'manifest.yaml').unlink(missing_ok=True)
+    os.replace(quantised, detector)
+    _write_manifest(config, tokenizer, Path(out), training, {}, 'int8')
+
+
+def _metrics(out, bags, frames):
+    if bags is None:
+        return {}
+    from mta_training.onnx_evaluation import evaluate_model_directory
+    return _rounded(evaluate_model_directory(out, find_bags(bags), frames))
 
 
 def _rounded(metrics):
@@ -298,8 +344,8 @@ def write_model(model, tokenizer, out, training, metrics):
     return measured
 
 
-def _write_manifest(config, tokenizer, out, training, metrics):
-    values = manifest(config, tokenizer, out, training, metrics)
+def _write_manifest(config, tokenizer, out, training, metrics, precision='fp32'):
+    values = manifest(config, tokenizer, out, training, metrics, precision)
     partial = out / 'manifest.partial'
     partial.write_text(yaml.safe_dump(values, sort_keys=False))
     os.replace(partial, out / 'manifest.yaml')

@@ -20,6 +20,7 @@ import torch
 from mta_perception.model.config import MtaConfig
 from mta_perception.model.mta_model import MtaModel
 from mta_training import language_training
+from mta_training.caption_stage import finish_captions
 from mta_training.captioning import language_loss
 from mta_training.losses import detection_loss
 from mta_training.perspective import PerspectiveHead, perspective_loss
@@ -43,6 +44,7 @@ class TrainConfig:
     caption_objects: int = 6             # per frame
     caption_weight: float = 0.5
     language_steps: int = 300
+    caption_minutes: float = 0.0         # at the end, captions alone; see caption_stage.py
     checkpoint_minutes: float = 5.0
     evaluate_minutes: float = 15.0       # 0 = only at the end
     threads: int = 1                     # per process
@@ -290,7 +292,21 @@ def run(scenes, held_out, out, config, model_config=None, resume=False, evaluate
     if resume and (out / 'last.pt').exists():
         trainer.load(out / 'last.pt')
         log_line(f'resumed at step {trainer.progress.step}')
-    return _loop(trainer, held_out, out, config, evaluate, log_line)
+    metrics = _loop(trainer, held_out, out, config, evaluate, log_line)
+    if config.caption_minutes:
+        _finish_captions(trainer, out, log_line)
+    return metrics
+
+
+def _finish_captions(trainer, out, log_line):
+    """Captions alone, by the leading process on all threads; into `last.pt`."""
+    config = trainer.config
+    if trainer.team.rank == 0:
+        torch.set_num_threads(config.threads * config.processes)
+        finish_captions(trainer.model, trainer.tokenizer, trainer.scenes, config.caption_minutes,
+                        seed=config.seed, log_line=log_line)
+    trainer.team.first(None)
+    trainer.save(out / 'last.pt')
 
 
 def _loop(trainer, held_out, out, config, evaluate, log_line):

@@ -26,6 +26,8 @@ def train_command(
         checkpoint_minutes: Annotated[float, typer.Option(help='Between checkpoints.')] = 5.0,
         evaluate_minutes: Annotated[float, typer.Option(
             help='Between evaluations; 0 = only at the end.')] = 15.0,
+        caption_minutes: Annotated[float, typer.Option(
+            help='At the end, captions alone with the detector frozen.')] = 0.0,
         seed: Annotated[int, typer.Option(help='Random seed.')] = 0,
         resume: Annotated[bool, typer.Option(
             '--resume', help='Go on from the last checkpoint.')] = False,
@@ -41,7 +43,8 @@ def train_command(
     config = train.TrainConfig(
         minutes=minutes, steps=steps, batch=batch, learning_rate=learning_rate, threads=threads,
         processes=processes, checkpoint_minutes=checkpoint_minutes,
-        evaluate_minutes=evaluate_minutes, seed=seed, language_steps=30 if smoke else 300)
+        evaluate_minutes=evaluate_minutes, seed=seed, language_steps=30 if smoke else 300,
+        caption_minutes=0.05 if smoke else caption_minutes)
     training, held_out = bag_training.split_bags(bags, val_scenes)
     bag_training.train_on_bags(
         training, held_out, out, config, cache=cache or out / 'cache', resume=resume,
@@ -54,11 +57,18 @@ def export_command(
         checkpoint: Annotated[str, typer.Option(help='last or best.')] = 'last',
         eval_bags: Annotated[Optional[Path], typer.Option(
             help='Bags nobody trained on: measures the exported files on them.')] = None,
-        eval_frames: Annotated[int, typer.Option(help='Frames of each of them.', min=1)] = 20):
+        eval_frames: Annotated[int, typer.Option(help='Frames of each of them.', min=1)] = 20,
+        int8: Annotated[bool, typer.Option(
+            '--int8', help='Detector in 8 bits: half the CPU time.')] = False,
+        calibration_bags: Annotated[Optional[Path], typer.Option(
+            help='Training bags on which --int8 measures the ranges of activations.')] = None):
     """Write ONNX graphs, tokeniser, manifest and model card."""
+    if int8 != (calibration_bags is not None):
+        raise typer.BadParameter('--int8 and --calibration-bags go together')
     from mta_training import export
     measured = export.export(run, out, checkpoint=checkpoint, eval_bags=eval_bags,
-                             eval_frames=eval_frames)
+                             eval_frames=eval_frames, int8=int8,
+                             calibration_bags=calibration_bags)
     for name, value in measured.items():
         typer.echo(f'{name}: {value}')
 

@@ -29,6 +29,13 @@ def test_a_model_without_captioner_loads(directory):
     assert Manifest.load(directory).captioner is None
 
 
+@pytest.mark.parametrize('stated, read', [
+    ('int8', 'int8'), ('fp32', 'fp32'), ('bf16', 'fp32'), (None, 'fp32')])
+def test_precision_is_optional(directory, stated, read):
+    write_manifest(directory, precision=stated)
+    assert Manifest.load(directory).precision == read
+
+
 @pytest.mark.parametrize('changes, message', [
     ({'contract_version': 2}, 'contract_version is 2, expected 1'),
     ({'cameras': list(contract.CAMERAS[::-1])}, 'cameras is .*in this order'),

@@ -222,15 +222,17 @@ def test_markers_show_heading_speed_and_words():
 # -- captions: whose turn
 
 
-def test_those_without_a_fresh_caption_come_first_then_the_nearest():
-    boxes = np.zeros((4, 10))
-    boxes[:, 0] = [30, 10, 20, 5]
+def test_those_without_a_fresh_caption_come_first_then_the_sure_then_the_nearest():
+    boxes, scores = np.zeros((5, 10)), [0.9, 0.9, 0.9, 0.9, 0.2]
+    boxes[:, 0] = [30, 10, 20, 5, 1]
+    tracks = ['a', 'b', 'c', 'd', 'e']
     book = CaptionBook()
     book.put('c', 'said just now', 10_000_000_000)
     book.put('d', 'said long ago', 1_000_000_000)
-    rows = rows_to_caption(boxes, ['a', 'b', 'c', 'd'], book, 10_500_000_000, 3)
+    rows = rows_to_caption(boxes, scores, tracks, book, 10_500_000_000, 3)
     assert list(rows) == [3, 1, 0]
-    assert list(rows_to_caption(boxes, ['a', 'b', 'c', 'd'], book, 10_500_000_000, 9))[-1] == 2
+    every = rows_to_caption(boxes, scores, tracks, book, 10_500_000_000, 9)
+    assert list(every) == [3, 1, 0, 4, 2]
 
 
 # -- counting and workers

@@ -67,14 +67,16 @@ class TemporalSelfAttention(nn.Module):
         with torch.no_grad():
             self.offsets.bias.copy_(start.repeat(2))
 
-    def forward(self, query, position, history, grid_xy):
-        """query (B, Q, C), history (B, C, Y, X) in today's frame, grid_xy (Q, 2) -> (B, Q, C)."""
+    def forward(self, query, position, history, rows_xy):
+        """query (B, Q, C), history (B, C, Y, X) in today's frame -> (B, Q, C).
+
+        rows_xy (Q, 2 * heads * points * 2) holds a cell's own x, y once for each of its readings.
+        """
         batch, count, channels = query.shape
         both = torch.cat([history.flatten(2).transpose(1, 2), query + position], dim=-1)
         shape = batch, count, 2, self.heads, self.points
-        offsets = self.offsets(both).view(*shape, 2).float()
         weights = self.weights(both).view(shape).float().softmax(-1)
-        xy = grid_xy[:, None, None, None] + offsets                        # (B, Q, 2, H, P, 2)
+        xy = (rows_xy + self.offsets(both).float()).view(*shape, 2)        # (B, Q, 2, H, P, 2)
         today = query.transpose(1, 2).reshape(history.shape)
         values = project_map(self.value, torch.cat([history, today.to(history.dtype)]))
         answer = attend(values, torch.cat([xy[:, :, 0], xy[:, :, 1]]),
@@ -133,9 +135,9 @@ class EncoderLayer(nn.Module):
             nn.Linear(config.feedforward, channels))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
 
-    def forward(self, query, position, history, grid_xy, features, views, geometry):
+    def forward(self, query, position, history, rows_xy, features, views, geometry):
         """One pass over all cells: (B, Q, C) -> (B, Q, C)."""
-        query = self.norms[0](query + self.temporal(query, position, history, grid_xy))
+        query = self.norms[0](query + self.temporal(query, position, history, rows_xy))
         query = self.norms[1](query + self.spatial(query, features, views, geometry))
         return self.norms[2](query + self.feedforward(query))
 
@@ -172,8 +174,10 @@ class BevEncoder(nn.Module):
         blank = query.transpose(1, 2).reshape(batch, -1, cells, cells)
         warped = warp_history(history_bev, ego_prev_from_ego_now, self.centres, self.config)
         history = torch.where(history_valid.view(-1, 1, 1, 1) > 0.5, warped, blank)
+        readings = 2 * self.config.heads * self.config.temporal_points
+        rows_xy = self.grid_xy.repeat(1, readings)       # why rows: see `deformable._normalised`
         for layer in self.layers:
-            query = layer(query, self.position, history, self.grid_xy, features, views, geometry)
+            query = layer(query, self.position, history, rows_xy, features, views, geometry)
         return query.transpose(1, 2).reshape(batch, -1, cells, cells).float()
 
     def _geometry(self, views):

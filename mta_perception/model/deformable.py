@@ -13,13 +13,8 @@ from torch.nn import functional
 
 def sample_map(value, xy):
     """Bilinear samples (B, C, ...) of a map (B, C, h, w) at cell coordinates xy (B, ..., 2)."""
-    height, width = value.shape[-2:]
-    # align_corners=False: cell i has its centre at (2 i + 1) / size - 1.
-    scale = torch.tensor([2.0 / width, 2.0 / height], device=xy.device)
-    shift = torch.tensor([1.0 / width - 1.0, 1.0 / height - 1.0], device=xy.device)
-    grid = (xy.float() * scale + shift).flatten(1, -2).unsqueeze(2)        # (B, P, 1, 2)
-    samples = functional.grid_sample(value.float(), grid, mode='bilinear', padding_mode='zeros',
-                                     align_corners=False)                  # (B, C, P, 1)
+    grid = _normalised(xy, value).flatten(1, -2).unsqueeze(2)              # (B, P, 1, 2)
+    samples = _sample(value, grid)                                         # (B, C, P, 1)
     return samples.reshape(*value.shape[:2], *xy.shape[1:-1])
 
 
@@ -33,11 +28,29 @@ def attend(value, xy, weights):
     """
     batch, queries, heads, points = weights.shape
     per_head = value.reshape(batch * heads, -1, *value.shape[-2:])
-    xy = xy.transpose(1, 2).reshape(batch * heads, queries, points, 2)
-    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, points)
-    samples = sample_map(per_head, xy)                                     # (BH, D, Q, P)
-    mixed = (samples * weights.float()).sum(-1)                            # (BH, D, Q)
+    # Queries innermost: multiplying and adding up then run over long rows.
+    grid = _normalised(xy, value).permute(0, 2, 3, 1, 4)
+    grid = grid.reshape(batch * heads, points, queries, 2)
+    weights = weights.permute(0, 2, 3, 1).reshape(batch * heads, 1, points, queries)
+    mixed = (_sample(per_head, grid) * weights.float()).sum(2)             # (BH, D, Q)
     return mixed.reshape(batch, -1, queries).transpose(1, 2)
+
+
+def _normalised(xy, value):
+    """Cell coordinates (B, ..., 2) -> grid_sample's, -1 to 1 over the map `value`."""
+    height, width = value.shape[-2:]
+    # align_corners=False: cell i has its centre at (2 i + 1) / size - 1.
+    scale = torch.tensor([2.0 / width, 2.0 / height], device=xy.device)
+    shift = torch.tensor([1.0 / width - 1.0, 1.0 / height - 1.0], device=xy.device)
+    # onnxruntime broadcasts over an innermost axis of two eight times slower than over a long one.
+    rows = xy.float().flatten(2) if xy.ndim > 3 else xy.float()
+    pairs = rows.shape[-1] // 2
+    return (rows * scale.repeat(pairs) + shift.repeat(pairs)).view(xy.shape)
+
+
+def _sample(value, grid):
+    return functional.grid_sample(value.float(), grid, mode='bilinear', padding_mode='zeros',
+                                  align_corners=False)
 
 
 class DeformableAttention(nn.Module):

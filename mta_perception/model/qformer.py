@@ -96,17 +96,28 @@ class QFormer(nn.Module):
 
     def forward(self, object_features, boxes, class_logits, bev):
         """(N, F), (N, 10), (N, K), (C, Y, X) -> prefix (N, P, D)."""
-        tokens = self.states(object_features, boxes, class_logits, bev)[-1]
-        return self.prefix(self.norm(tokens[:, 1:]))
+        return self.prefix_of(self.states(object_features, boxes, class_logits, bev))
+
+    def prefix_of(self, states):
+        """The answer of `states` or `states_from` as a prefix (N, P, D)."""
+        return self.prefix(self.norm(states[-1][:, 1:]))
 
     def states(self, object_features, boxes, class_logits, bev):
         """Tokens (N, 1 + P, width) after each block, object token first."""
+        return self.states_from(object_features, boxes, class_logits, self.look_around(boxes, bev))
+
+    def look_around(self, boxes, bev):
+        """The BEV (C, Y, X) at the points around each box (N, 10) -> (N, S, C)."""
+        around = boxes[:, None, :2] + self.grid                            # (N, S, 2) metres
+        samples = sample_map(bev[None], metres_to_cells(around, self.bev)[None])[0]
+        return samples.permute(1, 2, 0)
+
+    def states_from(self, object_features, boxes, class_logits, samples):
+        """As `states`, with what `look_around` saw (N, S, C)."""
         known = torch.cat([object_features, class_logits.sigmoid(), geometry_features(boxes)], -1)
         first = self.object(known).unsqueeze(1)                            # (N, 1, D)
         tokens = first + torch.cat([torch.zeros_like(self.tokens[:1]), self.tokens])[None]
-        around = boxes[:, None, :2] + self.grid                            # (N, S, 2) metres
-        samples = sample_map(bev[None], metres_to_cells(around, self.bev)[None])[0]
-        surroundings = self.surroundings(samples.permute(1, 2, 0)) + self.place
+        surroundings = self.surroundings(samples) + self.place
         states = []
         for block in self.blocks:
             tokens = block(tokens, surroundings)

@@ -4,6 +4,8 @@ import threading
 
 import numpy as np
 
+from mta_perception.detections import SURE_SCORE
+
 STALE_S = 2.0            # a sentence this old may have become wrong: the object's turn comes again
 
 
@@ -40,8 +42,11 @@ class CaptionBook:
             self._captions.clear()
 
 
-def rows_to_caption(boxes, track_ids, book, stamp_ns, most):
-    """Up to `most` rows of boxes (K, 10): those without a fresh caption first, then nearest."""
+def rows_to_caption(boxes, scores, track_ids, book, stamp_ns, most):
+    """Up to `most` rows of boxes (K, 10) and scores (K,).
+
+    Those without a fresh caption first, of these the sure ones, of these the nearest.
+    """
     distance = np.linalg.norm(np.asarray(boxes)[:, :2], axis=1)
     fresh = np.array([book.is_fresh(track_id, stamp_ns) for track_id in track_ids], dtype=bool)
-    return np.lexsort((distance, fresh))[:most]
+    return np.lexsort((distance, np.asarray(scores) < SURE_SCORE, fresh))[:most]

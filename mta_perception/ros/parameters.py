@@ -58,7 +58,7 @@ SPECS = (
     Spec('score_threshold', -1.0, 'Score below which an object is not reported, 0..1; -1: the '
          "model's own.", -1.0, 1.0),
     Spec('max_captions', 8, 'Objects captioned in one pass: those without a fresh caption '
-         'first, then the nearest; 0: no captions.', 0, 50),
+         'first, of these the sure ones, then the nearest; 0: no captions.', 0, 50),
     Spec('caption_rate', 2.0, 'Upper limit of caption passes a second [Hz].', 0.1, 30.0),
     Spec('detector_threads', 2, 'CPU threads of the detector.', 1, 64),
     Spec('decode_threads', 2, 'Images decoded side by side.', 1, 16),

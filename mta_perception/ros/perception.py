@@ -142,8 +142,8 @@ class Perception:
     def _caption(self, result):
         began = time.monotonic()
         detections = result.detections
-        rows = rows_to_caption(detections.boxes, result.track_ids, self._book, result.stamp_ns,
-                               self.parameters.max_captions)
+        rows = rows_to_caption(detections.boxes, detections.scores, result.track_ids, self._book,
+                               result.stamp_ns, self.parameters.max_captions)
         captions = self._model.captioner.caption(result.caption_inputs.take(rows))
         entries = [(result.track_ids[row], CLASSES[detections.labels[row]],
                     detections.scores[row], caption.text, caption.score, detections.boxes[row])

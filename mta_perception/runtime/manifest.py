@@ -77,6 +77,7 @@ class Manifest:
     training: Mapping
     metrics: Mapping
     licence: str
+    precision: str                   # of detector.onnx: fp32, or int8 where that is faster
 
     @classmethod
     def load(cls, directory):
@@ -100,7 +101,8 @@ class Manifest:
             captioner=_captioner(fields), files=fields.mapping('files'),
             training=fields.optional_mapping('training'),
             metrics=fields.optional_mapping('metrics'),
-            licence=str(fields.values.get('licence', 'not stated')))
+            licence=str(fields.values.get('licence', 'not stated')),
+            precision='int8' if fields.values.get('precision') == 'int8' else 'fp32')
         _check_files(fields, manifest)
         return manifest
 

@@ -1,5 +1,6 @@
 """Fixtures that several tests share: the hand-made dataset, its bags, the real keyframe."""
 
+from dataclasses import replace
 import os
 from pathlib import Path
 
@@ -30,3 +31,29 @@ def real_data():
     if not (folder / 'nuscenes_real').is_dir():
         pytest.skip(f'the real keyframe is not in {folder}; set MTA_SHARED')
     return folder
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory):
+    """(model, directory, Parity) of an untrained toy network none of whose layers is zero; not
+    to be changed."""
+    torch = pytest.importorskip('torch')
+    pytest.importorskip('onnxscript')
+    from toy_scenes import toy_scene
+
+    from mta_perception.model.config import MtaConfig
+    from mta_perception.model.mta_model import MtaModel
+    from mta_training import export, language_training
+    directory = tmp_path_factory.mktemp('models') / 'toy'
+    scene = toy_scene(MtaConfig.toy(), frames=1, objects=6)
+    tokenizer = language_training.train_tokenizer(scene.captions[0])
+    config = MtaConfig.toy()
+    config = replace(config, language=replace(config.language,
+                                              vocab_size=tokenizer.get_vocab_size()))
+    torch.manual_seed(0)
+    model = MtaModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.abs().sum() or '.heat.' in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model, directory, export.write_model(model, tokenizer, directory, {'data': 'none'}, {})

@@ -1,7 +1,5 @@
 """Torch against ONNX, with a moving ego, a non-zero history and a dead camera."""
 
-from dataclasses import replace
-
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,32 +7,12 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('onnxscript')
 
-from toy_scenes import toy_scene  # noqa: E402
 import yaml  # noqa: E402
 
-from mta_perception.model.config import MtaConfig  # noqa: E402
 from mta_perception.model.mta_model import MtaModel  # noqa: E402
 from mta_training import export, language_training  # noqa: E402
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope='module')
-def exported(tmp_path_factory):
-    """(model, directory, Parity) of an untrained toy network none of whose layers is zero."""
-    directory = tmp_path_factory.mktemp('models') / 'toy'
-    scene = toy_scene(MtaConfig.toy(), frames=1, objects=6)
-    tokenizer = language_training.train_tokenizer(scene.captions[0])
-    config = MtaConfig.toy()
-    config = replace(config, language=replace(config.language,
-                                              vocab_size=tokenizer.get_vocab_size()))
-    torch.manual_seed(0)
-    model = MtaModel(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not parameter.abs().sum() or '.heat.' in name:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    return model, directory, export.write_model(model, tokenizer, directory, {'data': 'none'}, {})
 
 
 def test_onnx_equals_torch(exported):
