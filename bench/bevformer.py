@@ -56,7 +56,7 @@ def motion():
 def encode_and_decode():
     """Encoder and decoder of tiny on given image features."""
     config = BEVFormerConfig.tiny()
-    ours = network(config).eval()
+    ours = network(config).eval().requires_grad_(False)
     cells = config.bev_cells ** 2
     features = [torch.randn(1, 6, config.channels, 15, 25)]
     can_bus, matrices = motion(), rig(config)

@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from mta_perception.model import BEVFormer, BEVFormerConfig                     # noqa: E402
-from mta_perception.model.bevformer import Ego, History                         # noqa: E402
-from mta_perception.model.bevformer.attention import Levels, deformable         # noqa: E402
-from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig   # noqa: E402
-from mta_perception.model.bevformer.history import align, relative_can_bus      # noqa: E402
-from mta_perception.model.bevformer.reference import sample_maps, slow_copy     # noqa: E402
-from mta_perception.model.bevformer.resnet import DeformableConv                # noqa: E402
-from mta_perception.model.bevformer.visibility import find_visibility           # noqa: E402
+from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
+from mta_perception.model.bevformer import Ego, History  # noqa: E402
+from mta_perception.model.bevformer.attention import Levels, deformable  # noqa: E402
+from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig  # noqa: E402
+from mta_perception.model.bevformer.history import align, relative_can_bus  # noqa: E402
+from mta_perception.model.bevformer.reference import sample_maps, slow_copy  # noqa: E402
+from mta_perception.model.bevformer.resnet import DeformableConv  # noqa: E402
+from mta_perception.model.bevformer.visibility import find_visibility  # noqa: E402
 
 
 def small_config(**changes):
@@ -250,7 +250,7 @@ def test_deformable_convolution_with_still_taps_is_a_convolution():
     layer, x = DeformableConv(5, 7), torch.randn(2, 5, 6, 8)
     plain = torch.nn.functional.conv2d(x, layer.weight, padding=1)
     torch.testing.assert_close(layer(x), 0.5 * plain, atol=1e-5, rtol=0)
-    with torch.no_grad():                                           # all taps one cell to the right
+    with torch.no_grad():                                           # all taps one cell right
         layer.conv_offset.bias[1:18:2] = 1.0
     torch.testing.assert_close(layer(x)[..., 1:-2], 0.5 * plain[..., 2:-1], atol=1e-5, rtol=0)
 
