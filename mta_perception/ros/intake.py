@@ -11,11 +11,7 @@ from typing import NamedTuple
 
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import (
-    DurabilityPolicy,
-    QoSProfile,
-    ReliabilityPolicy,
-)
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
@@ -25,10 +21,12 @@ from mta_perception.config import SyncConfig
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import FrameSet
 from mta_perception.ros import conversions
+from mta_perception.ros.matched import MatchedSubscription
 from mta_perception.ros.rig import Rig
 from mta_perception.ros.tally import Rate, Tally
 
 POLL_S = 0.02
+MATCH_S = 0.5
 
 
 class Job(NamedTuple):
@@ -58,14 +56,20 @@ class Intake:
         self._deliver = deliver
         self._node, self._guard = node, guard
         self._subscriptions = self._subscribe()
-        self._timer = node.create_timer(POLL_S, guard('sync timer', self._poll),
-                                        clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._image_subscriptions = self._subscribe_images()
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers = [
+            node.create_timer(POLL_S, guard('sync timer', self._poll), clock=clock),
+            node.create_timer(MATCH_S, guard('qos timer', self._match), clock=clock)]
 
     def close(self):
         """End all subscriptions."""
-        self._node.destroy_timer(self._timer)
+        for timer in self._timers:
+            self._node.destroy_timer(timer)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+        for subscription in self._image_subscriptions:
+            subscription.close()
 
     def image_topics(self):
         """[(camera, topic we listen to, topic of the other transport)]."""
@@ -77,21 +81,17 @@ class Intake:
     # -- subscriptions
 
     def _subscribe(self):
-        """Images last: of what arrives at once the executor takes them last, so that the first
-        image finds its camera_info, transform and pose."""
+        """What an image needs comes before the images: of what arrives at once the executor takes
+        them last, so that the first image finds its camera_info, transform and pose."""
         subscriptions = [self._listen(TFMessage, '/tf_static', self._on_static, depth=100,
                                       latched=True)]
         if self.parameters.ego_motion_source == 'odom':
             subscriptions.append(self._listen(Odometry, 'odom', self._on_odometry, depth=100))
         else:
             subscriptions.append(self._listen(TFMessage, '/tf', self._on_transforms, depth=100))
-        subscriptions += [self._listen(CameraInfo, f'{name}/camera_info',
-                                       partial(self._on_camera_info, camera), depth=5)
-                          for camera, name in zip(CAMERAS, self.parameters.cameras)]
-        image_type = Image if self.parameters.transport == 'raw' else CompressedImage
-        subscriptions += [self._listen(image_type, topic, partial(self._on_image, camera), depth=5)
-                          for camera, topic, _ in self.image_topics()]
-        return subscriptions
+        return subscriptions + [self._listen(CameraInfo, f'{name}/camera_info',
+                                             partial(self._on_camera_info, camera), depth=5)
+                                for camera, name in zip(CAMERAS, self.parameters.cameras)]
 
     def _listen(self, message_type, topic, callback, depth, latched=False):
         """Best effort, keep last, so that every publisher is heard; latched ones need reliable."""
@@ -103,6 +103,16 @@ class Intake:
         return self._node.create_subscription(
             message_type, topic, self._guard(topic, callback), qos,
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+    def _subscribe_images(self):
+        image_type = Image if self.parameters.transport == 'raw' else CompressedImage
+        return [MatchedSubscription(self._node, image_type, topic,
+                                    self._guard(topic, partial(self._on_image, camera)), depth=5)
+                for camera, topic, _ in self.image_topics()]
+
+    def _match(self):
+        for subscription in self._image_subscriptions:
+            subscription.match()
 
     # -- callbacks, in the executor's thread
 

@@ -45,13 +45,13 @@ SPECS = (
     Spec('min_cameras', 4, 'Cameras that a step needs at least; with fewer it is dropped.', 1, 6),
     Spec('max_spread_s', 0.08, 'Largest difference between the stamps of one set [s]: cameras '
          'that fire one after the other need most of one period.', 0.001, 1.0),
-    Spec('max_wait_s', 0.15, 'Longest wait for a late camera after the last image of a set has '
-         'come [s].', 0.001, 2.0),
+    Spec('max_wait_s', 0.25, 'Longest wait for a late camera after the last image of a set has '
+         'come [s]; an image that is sent again may take one period.', 0.001, 2.0),
     Spec('dead_after_s', 0.5, 'A camera without an image for this long is waited for no more and '
          'its sector is reported as blind [s].', 0.05, 30.0),
     Spec('odometry_wait_s', 0.1, 'Longest wait for odometry that comes after the images [s].',
          0.0, 1.0),
-    Spec('odometry_max_extrapolation_s', 0.2, 'How far beyond its newest pose odometry is '
+    Spec('odometry_max_extrapolation_s', 0.3, 'How far beyond its newest pose odometry is '
          'extrapolated [s]; farther, the frame is dropped.', 0.0, 0.5),
     Spec('history_max_gap_s', 1.2, 'Time without a frame after which the memory is dropped [s].',
          0.5, 10.0),
