@@ -314,8 +314,10 @@ def test_killed_conversion_leaves_nothing_that_looks_whole(copy, tmp_path, numbe
     while not list(out.glob('.partial-scene-0002-*')) and time.monotonic() < deadline:
         assert process.poll() is None, 'ended before it could be killed'
         time.sleep(0.02)
-    process.send_signal(number)
-    process.wait(20)
+    while process.poll() is None and time.monotonic() < deadline:
+        process.send_signal(number)        # again: one just before a call that blocks is not seen
+        time.sleep(0.5)
+    assert process.poll() is not None, 'goes on although it was killed'
     image.unlink()
     image.write_bytes(jpeg)
     assert whole_bags(out) == ['scene-0001']
