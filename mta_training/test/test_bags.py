@@ -299,6 +299,11 @@ def test_foreign_folder_is_not_touched(dataset, tmp_path):
     assert (tmp_path / 'scene-0001' / 'thesis.txt').read_text() == 'mine'
 
 
+def hear_interrupts():
+    # What a shell starts in the background ignores Ctrl-C, and so do its children: these tests.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT])
 def test_killed_conversion_leaves_nothing_that_looks_whole(copy, tmp_path, number):
     out = tmp_path / 'bags'
@@ -309,7 +314,8 @@ def test_killed_conversion_leaves_nothing_that_looks_whole(copy, tmp_path, numbe
     image.unlink()
     os.mkfifo(image)                       # reading it blocks: the conversion stands still there
     process = subprocess.Popen([sys.executable, '-m', 'mta_training.cli', 'convert', str(copy),
-                                '--out', str(out), '--workers', '1'], stdout=subprocess.DEVNULL)
+                                '--out', str(out), '--workers', '1'], stdout=subprocess.DEVNULL,
+                               preexec_fn=hear_interrupts)
     deadline = time.monotonic() + 60
     while not list(out.glob('.partial-scene-0002-*')) and time.monotonic() < deadline:
         assert process.poll() is None, 'ended before it could be killed'
