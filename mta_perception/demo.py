@@ -24,6 +24,7 @@ from mta_perception.film import film
 from mta_perception.processes import Child, free_domain, ros_environment
 from mta_perception.recording import read_recording
 from mta_perception.ros.environment import prepare
+from mta_perception.ros.recorder import HEARS, READY
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.share import model_directory
 from mta_perception.summary import (
@@ -34,6 +35,7 @@ from mta_perception.summary import (
     with_track_velocities,
 )
 
+DISCOVERY_S = 30.0
 NODE_START_S = 90.0        # loading the graphs on a busy machine
 SETTLE_S = 3.0             # the last captions and one more /diagnostics after the last image
 # What decides how a synthetic drive looks, below mta_training/.
@@ -137,9 +139,10 @@ def replay(scene, out, model, rate):
     play = [*python, 'mta_perception.cli', 'play', str(scene.path), '--rate', str(rate)]
     seconds = (scene.end_ns - scene.start_ns) / 1e9 / rate
     with Child('recorder', record, logs / 'recorder.log', environment) as recorder:
-        recorder.wait_for('ready, recording', 30.0)
+        recorder.wait_for(READY, DISCOVERY_S)
         with Child('node', perceive, logs / 'node.log', environment) as node:
             node.wait_for('active', NODE_START_S)
+            recorder.wait_for(HEARS, DISCOVERY_S)
             with Child('player', play, logs / 'player.log', environment) as player:
                 _wait_for_end(player, (recorder, node), seconds)
             time.sleep(SETTLE_S)

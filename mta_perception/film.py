@@ -218,7 +218,7 @@ def _draw(truth, has_recording, moment, newest, width):
         matrices[camera] = _half_size_projection(truth.scene.calibrations[camera]) \
             @ ego_at_image_from_world @ world_from_ego
     seconds = (moment.stamp_ns - truth.stamps[0]) / 1e9 if truth.stamps else 0.0
-    header = f'{truth.scene.name} · {seconds:.1f} s · {truth.scene.description}'
+    header = f'{truth.scene.name} · {max(seconds, 0.0):.1f} s · {truth.scene.description}'
     if not has_recording:
         return draw_overlay(images, matrices, moment.objects, header=header, width=width,
                             objects_are='ground truth')

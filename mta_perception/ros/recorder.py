@@ -21,6 +21,7 @@ from mta_perception.typestore import typestore
 
 QUEUE_DEPTH = 200
 READY = 'ready, recording'      # printed once all subscriptions are there
+HEARS = 'hears the node'        # printed once somebody publishes all that is expected of the node
 
 
 class RecordedTopic(NamedTuple):
@@ -136,8 +137,13 @@ def record(out, topics):
     try:
         recorder = Recorder(node, topics, out)
         print(f'{READY} {len(topics)} topics', flush=True)
+        silent = [topic.name for topic in topics if topic.reliable]
         while not stop:
             rclpy.spin_once(node, timeout_sec=0.1)
+            if silent:
+                silent = [name for name in silent if not node.count_publishers(name)]
+                if not silent:
+                    print(HEARS, flush=True)
         recorder.close()
     finally:
         node.destroy_node()
