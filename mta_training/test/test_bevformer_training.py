@@ -227,7 +227,7 @@ def test_frozen_stages_are_left_out_and_must_be_pretrained():
 
 
 def slow_factor(iteration, schedule):
-    """As mmcv's CosineAnnealing with warm-up is written down."""
+    """As the published code's schedule (cosine with warm-up) is written down."""
     if schedule.by_epoch:
         progress, last = iteration // schedule.iterations, schedule.epochs
     else:
