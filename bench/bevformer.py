@@ -9,13 +9,13 @@ from functools import partial
 import time
 
 import numpy as np
-from report import Row, report, timed
+from report import Row, report, timed_in_turn
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer import Ego, History
-from mta_perception.model.bevformer.reference import slow_copy
+from mta_perception.model.bevformer.reference import published_visibility, slow_copy
 from mta_perception.model.bevformer.visibility import find_visibility
 
 REPEATS, THREADS, TOLERANCE = 9, 2, 1e-4
@@ -65,7 +65,7 @@ def encode_and_decode():
 
     @torch.no_grad()
     def run(model, tables=visibility):
-        tables = find_visibility(config, matrices) if tables is None else tables
+        tables = published_visibility(config, matrices) if tables is None else tables
         bev = model.encoder(features, tables, can_bus, history)
         return bev, model.decoder(bev)
 
@@ -80,9 +80,9 @@ def encode_and_decode():
     with FlopCounterMode(display=False) as counter:
         run(ours)
     flops = counter.get_total_flops()
-    rows = [Row('published, per frame', timed(partial(run, slow['published'], None), REPEATS)),
-            Row('dense', timed(partial(run, slow['dense']), REPEATS)),
-            Row('ours', timed(partial(run, ours), REPEATS))]
+    samples = timed_in_turn([partial(run, slow['published'], None), partial(run, slow['dense']),
+                             partial(run, ours)], REPEATS)
+    rows = list(map(Row, ('published, per frame', 'dense', 'ours'), samples))
     speed = product_speed()
     rows.append(Row(f'floor: {flops / 1e9:.1f} GFLOP at {speed / 1e9:.0f} GFLOP/s',
                     [flops / speed * 1e3]))
@@ -117,9 +117,9 @@ def training_step():
         model.zero_grad(set_to_none=True)
         (output.class_logits.square().mean() + output.box_codes.square().mean()).backward()
 
-    rows = [Row(form, timed(partial(step, slow_copy(ours, form)), REPEATS)) for form in FORMS]
-    rows.append(Row('ours', timed(partial(step, ours), REPEATS)))
-    report('BEVFormer nano, one training step', rows)
+    models = [*(slow_copy(ours, form) for form in FORMS), ours]
+    samples = timed_in_turn([partial(step, model) for model in models], REPEATS)
+    report('BEVFormer nano, one training step', list(map(Row, (*FORMS, 'ours'), samples)))
 
 
 def main():

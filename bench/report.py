@@ -29,6 +29,14 @@ def timed(function, repeats, warm_up=2):
     return samples
 
 
+def timed_in_turn(functions, repeats, warm_up=2):
+    """As `timed` of each function, but in turn: a machine that slows down slows down all alike."""
+    for function in functions:
+        timed(function, 0, warm_up)
+    rounds = [[timed(function, 1, 0)[0] for function in functions] for _ in range(repeats)]
+    return [list(samples) for samples in zip(*rounds)]
+
+
 def report(title, rows, unit='ms'):
     """Print the rows; the first is the baseline of the ratios.
 

@@ -9,7 +9,7 @@ torch = pytest.importorskip('torch')
 
 from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
 from mta_perception.model.bevformer import Ego, History  # noqa: E402
-from mta_perception.model.bevformer.attention import Levels, deformable  # noqa: E402
+from mta_perception.model.bevformer.attention import Levels, bagged, deformable  # noqa: E402
 from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig  # noqa: E402
 from mta_perception.model.bevformer.history import align, relative_can_bus  # noqa: E402
 from mta_perception.model.bevformer.reference import sample_maps, slow_copy  # noqa: E402
@@ -141,7 +141,8 @@ def test_any_number_of_cameras():
     assert torch.isfinite(output.box_codes).all()
 
 
-def test_bag_of_rows_equals_grid_sample_in_value_and_gradient():
+@pytest.mark.parametrize('form', [deformable, bagged])
+def test_samples_equal_grid_sample_in_value_and_gradient(form):
     levels = Levels(((4, 5), (2, 3)))
     generator = torch.Generator().manual_seed(1)
 
@@ -151,16 +152,31 @@ def test_bag_of_rows_equals_grid_sample_in_value_and_gradient():
 
     value, xy = leaf(2, levels.tokens, 2, 3), leaf(6, 2, 2, 3, 2, low=-1.7, high=5.7)
     weights, maps = leaf(6, 2, 2, 3), torch.tensor([0, 1, 1, 0, 1, 0])
-    fast = deformable(value, maps, xy, weights, levels)
+
+    def ours(value, xy, weights):
+        x, y = xy.flatten(1, 3).unbind(-1)
+        return form(value.split(levels.lengths, 1), maps, x, y, weights.flatten(1), levels)
+
+    fast = ours(value, xy, weights)
     slow = torch.stack([sample_maps(value[m:m + 1], xy[i:i + 1, None], weights[i:i + 1, None],
                                     levels)[0, 0] for i, m in enumerate(maps.tolist())])
     torch.testing.assert_close(fast, slow, atol=1e-12, rtol=0)
     pull = torch.rand(fast.shape, generator=generator, dtype=torch.float64)
-    for ours, theirs in zip(torch.autograd.grad((fast * pull).sum(), (value, xy, weights)),
-                            torch.autograd.grad((slow * pull).sum(), (value, xy, weights))):
-        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
-    assert torch.autograd.gradcheck(
-        lambda *given: deformable(given[0], maps, *given[1:], levels), (value, xy, weights))
+    for fast_one, slow_one in zip(torch.autograd.grad((fast * pull).sum(), (value, xy, weights)),
+                                  torch.autograd.grad((slow * pull).sum(), (value, xy, weights))):
+        torch.testing.assert_close(fast_one, slow_one, atol=1e-10, rtol=0)
+    assert torch.autograd.gradcheck(ours, (value, xy, weights))
+
+
+def test_places_far_out_or_not_finite_harm_nobody():
+    levels = Levels(((4, 5),))
+    value, maps = torch.rand(1, 20, 2, 3), torch.zeros(4, dtype=torch.long)
+    x = torch.tensor([[1e30, 2.5], [-1e30, 2.5], [2.0, float('inf')], [2.5, 1.5]])
+    y, weights = torch.full_like(x, 1.5), torch.full_like(x, 0.5)
+    mixed = deformable([value], maps, x, y, weights, levels).view(4, 2, 3)
+    assert mixed[:2, 0].abs().max() == 0
+    torch.testing.assert_close(mixed[0, 1], mixed[1, 1])
+    assert torch.isfinite(mixed[3]).all() and mixed[3].abs().min() > 0
 
 
 @torch.no_grad()

@@ -1,13 +1,15 @@
-"""Deformable attention as one weighted sum over rows of a table.
+"""Deformable attention as weighted sums over rows of a table.
 
-A query reads a few places of a map; each place is four cells with bilinear weights.  Four cells
-times places times levels, all with one weight each, is an embedding bag: a third of the time of
-`grid_sample` on a CPU and no copy of the map per query.  reference.py has the slow obvious
-versions that tests and benchmarks compare with.
+A query reads a few places of a map; each place is four cells with bilinear weights.  On a CPU
+this is one compiled loop (fused.py).  Elsewhere, and in graphs, of each of the four cells over all
+places and levels one embedding bag is made, without a copy of the map per query; maps then stand
+in a frame of zeros, so that what lies outside needs no case of its own.  reference.py has the slow
+obvious versions that tests and benchmarks compare with.
 
-Positions are in cells, x then y, centre of cell i at i, zero outside (grid_sample's
+Positions are in cells, x and y apart, centre of cell i at i, zero outside (grid_sample's
 align_corners=False with zeros).  Everything about positions is float32 or better, whatever
-autocast says: bfloat16 cannot tell cells apart.
+autocast says: bfloat16 cannot tell cells apart.  No operation has a last axis of two or four: on a
+CPU such ones take several times as long.
 """
 
 import math
@@ -16,6 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional
+
+from mta_perception.model.bevformer.fused import can_be_fused, sampled
+
+_BEFORE, _AROUND = 1, 3        # rows or columns of zeros before a map, and in all
 
 
 class Levels(NamedTuple):
@@ -26,37 +32,52 @@ class Levels(NamedTuple):
     @property
     def tokens(self):
         """Length of the sequence."""
-        return sum(height * width for height, width in self.sizes)
+        return sum(self.lengths)
+
+    @property
+    def lengths(self):
+        """Tokens of each level."""
+        return [height * width for height, width in self.sizes]
+
+    @property
+    def framed_lengths(self):
+        """Tokens of each level with its frame of zeros."""
+        return [(height + _AROUND) * (width + _AROUND) for height, width in self.sizes]
 
     def widths_heights(self, like):
         """(L, 2) width and height of each level."""
         return torch.tensor([(width, height) for height, width in self.sizes], dtype=like.dtype,
                             device=like.device)
 
-    def starts(self, device):
-        """(L,) first token of each level."""
-        counts = [height * width for height, width in self.sizes]
-        return torch.tensor([sum(counts[:level]) for level in range(len(counts))], device=device)
 
-
-def deformable(value, maps, xy, weights, levels):
+def deformable(value, maps, x, y, weights, levels):
     """Weighted samples (P, heads * D) of maps, head by head.
 
-    value    (M, S, heads, D)         tokens of M maps, levels one after the other
-    maps     (P,) int64               which map a query reads
-    xy       (P, heads, L, K, 2)      cells of the level
-    weights  (P, heads, L, K)
+    value          [(M, S, heads, D)]       tokens of M maps, level by level
+    maps           (P,) int64               which map a query reads
+    x, y, weights  (P, heads * L * points)  cells of the level; ordered head, level, point
     """
-    count, tokens, heads, width = value.shape
-    queries = xy.shape[0]
-    cell, share = _corners(xy, weights.to(xy.dtype), levels)        # (P, heads, L, K, 4)
-    head = torch.arange(heads, device=xy.device, dtype=torch.int32).view(heads, 1, 1, 1)
-    first = (maps.int() * tokens).view(-1, 1, 1, 1, 1)
-    row = (first + cell) * heads + head.unsqueeze(0)
-    mixed = weighted_rows(
-        value.to(share.dtype).reshape(count * tokens * heads, width),
-        row.view(queries * heads, -1).long(),                       # int32 takes a slow path
-        share.view(queries * heads, -1))
+    weights = weights.to(x.dtype)
+    if can_be_fused(x):
+        split = value[0].shape[2], len(levels.sizes), -1
+        x, y, weights = (part.unflatten(1, split) for part in (x, y, weights))
+        return sampled([part.to(x.dtype) for part in value], maps, x, y, weights, levels)
+    return bagged(value, maps, x, y, weights, levels)
+
+
+def bagged(value, maps, x, y, weights, levels):
+    """As `deformable`, by embedding bags."""
+    heads, width = value[0].shape[2:]
+    queries = x.shape[0]             # len() would fix it in an exported graph
+    table = _framed(value, levels).to(x.dtype)
+    row, share = _corners(x, y, weights, levels, heads)
+    row = row + (maps * (len(table) // len(value[0]))).view(-1, 1)
+    pitch = _per_place([columns + _AROUND for _, columns in levels.sizes], heads, row)
+    mixed = sum(
+        weighted_rows(table.view(-1, width), corner.view(queries * heads, -1),
+                      part.view(queries * heads, -1))
+        for corner, part in zip((row, row + heads, row + pitch * heads,
+                                 row + (pitch + 1) * heads), share))
     return mixed.view(queries, heads * width)
 
 
@@ -71,31 +92,45 @@ def weighted_rows(table, row, share, gather=None):
     return functional.embedding_bag(row, table, per_sample_weights=share, mode='sum')
 
 
-def _corners(xy, weights, levels):
-    """The four cells around positions (..., L, K, 2): token (..., 4) int32 and share (..., 4).
+def _framed(value, levels):
+    """[(M, S, heads, D)] -> (M * S framed * heads, D), each level in its frame of zeros."""
+    framed = []
+    for tokens, (height, width) in zip(value, levels.sizes):
+        image = tokens.unflatten(1, (height, width))
+        edges = _BEFORE, _AROUND - _BEFORE
+        framed.append(functional.pad(image, (0, 0, 0, 0, *edges, *edges)).flatten(1, 2))
+    joined = torch.cat(framed, 1) if len(framed) > 1 else framed[0]
+    return joined.flatten(0, 2)
 
-    Coordinate by coordinate: a last axis of two or four makes every operation slow.
+
+def _corners(x, y, weights, levels, heads):
+    """Rows of the first of the four cells around (P, n) places in map 0, and the four shares.
+
+    What lies farther out than a cell is moved into the frame.
     """
-    size = levels.widths_heights(xy)                                # (L, 2)
-    wide, high = size[:, :1], size[:, 1:]
-    x_cell, x_share = _neighbours(xy[..., 0], wide)
-    y_cell, y_share = _neighbours(xy[..., 1], high)
-    start = levels.starts(xy.device).int().view(-1, 1)
-    rows = [start + cell * wide.int() for cell in y_cell]
-    token = torch.stack([row + column for row in rows for column in x_cell], -1)
-    y_share = [part * weights for part in y_share]
-    return token, torch.stack([low * side for low in y_share for side in x_share], -1)
+    width = _per_place([columns for _, columns in levels.sizes], heads, x)
+    height = _per_place([rows for rows, _ in levels.sizes], heads, x)
+    pitch = width + _AROUND
+    lengths = levels.framed_lengths
+    start = _per_place([sum(lengths[:level]) for level in range(len(lengths))], heads, x)
+    head = torch.arange(heads, device=x.device).repeat_interleave(x.shape[1] // heads)
+    x, y = x.clamp(min=-1.0).minimum(width), y.clamp(min=-1.0).minimum(height)
+    left, top = x.floor(), y.floor()
+    # Exact: no map has 2**24 rows.
+    row = torch.addcmul((start + _BEFORE * (pitch + 1)) * heads + head, top, pitch * heads)
+    row = torch.add(row, left, alpha=heads).long()
+    right, low = x - left, y - top
+    lower = low * weights
+    upper = weights - lower
+    upper_right, lower_right = right * upper, right * lower
+    return row, (upper - upper_right, upper_right, lower - lower_right, lower_right)
 
 
-def _neighbours(place, size):
-    """The two cells beside a coordinate, int32 and inside, and their shares, 0 outside."""
-    low = place.floor()
-    upper = place - low
-    last = size - 1
-    cells = [low.clamp(min=0).minimum(last).int(), (low + 1).clamp(min=0).minimum(last).int()]
-    shares = [(1.0 - upper) * ((low >= 0) & (low <= last)),
-              upper * ((low >= -1) & (low < last))]
-    return cells, shares
+def _per_place(numbers, heads, like):
+    """(n,) a number a level -> a number a place, ordered head, level, point."""
+    points = like.shape[1] // (heads * len(numbers))
+    numbers = torch.tensor(numbers, dtype=like.dtype, device=like.device)
+    return numbers.repeat_interleave(points).repeat(heads)
 
 
 def ring_bias(heads, slots, points):
@@ -124,12 +159,24 @@ class SamplingHead(nn.Module):
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
             self.offsets.bias.copy_(ring_bias(heads, slots, points).flatten())
+        places = torch.arange(heads * slots * points)
+        by_point = places.view(heads, -1).T.flatten() + 2 * len(places)
+        self.register_buffer('order', torch.cat([2 * places, 2 * places + 1, by_point]),
+                             persistent=False)
 
-    def forward(self, query):
-        """(..., C) -> offsets (..., heads, slots, points, 2) and logits, alike without the 2."""
-        offsets = self.offsets(query).unflatten(-1, (*self.shape, 2))
-        logits = self.weights(query).unflatten(-1, self.shape)
-        return at_least_float32(offsets), at_least_float32(logits)
+    def forward(self, query, each_slot=False):
+        """(P, C) -> offsets x, y and weights, (P, heads * slots * points) each.
+
+        The weights of a head sum to one, or to one in each slot.
+        """
+        heads, slots, points = self.shape
+        # One product for both layers; its columns come as they are needed.
+        weight = torch.cat([self.offsets.weight, self.weights.weight])[self.order]
+        bias = torch.cat([self.offsets.bias, self.weights.bias])[self.order]
+        x, y, logits = at_least_float32(functional.linear(query, weight, bias)).chunk(3, -1)
+        groups = (slots, points) if each_slot else (1, slots * points)
+        weights = logits.unflatten(1, (*groups, heads)).softmax(2)
+        return x, y, weights.flatten(1, 2).transpose(1, 2).flatten(1)
 
 
 def at_least_float32(x):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mta_perception.model.bevformer.attention import (
     Levels,
@@ -45,13 +46,37 @@ class CrossAttention(nn.Module):
     def forward(self, query, bev, reference, grid):
         """query (B, n, C), bev (B, Q, C), reference (B, n, 2) 0 to 1 -> (B, n, C)."""
         batch, count, channels = query.shape
-        offsets, logits = self.sampling(query)
-        cells = reference * grid.widths_heights(reference) - 0.5
-        xy = cells[:, :, None, None, None] + offsets
+        x, y, weights = self.sampling(query.flatten(0, 1))
+        cells = (reference * grid.widths_heights(reference) - 0.5).flatten(0, 1)
         value = self.value(bev).unflatten(-1, (self.heads, -1))
-        maps = torch.arange(batch, device=bev.device).view(-1, 1).expand(batch, count).flatten()
-        answer = deformable(value, maps, xy.flatten(0, 1), logits.softmax(-1).flatten(0, 1), grid)
+        sample = torch.arange(batch, device=bev.device).repeat_interleave(count)
+        answer = deformable([value], sample, x + cells[:, :1], y + cells[:, 1:], weights, grid)
         return self.dropout(self.output(answer.view(batch, count, channels).to(query.dtype)))
+
+
+class SelfAttention(nn.Module):
+    """Queries look at each other; names and start of nn.MultiheadAttention, which takes longer:
+    it turns its inputs round and asks for query and key apart."""
+
+    def __init__(self, config):
+        super().__init__()
+        channels, self.heads, self.dropout = config.channels, config.heads, config.dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
+        self.out_proj = nn.Linear(channels, channels)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, placed, query):
+        """placed (B, n, C) tells who looks at whom, query (B, n, C) what they see."""
+        split = 2 * query.shape[-1]
+        asked = functional.linear(placed, self.in_proj_weight[:split], self.in_proj_bias[:split])
+        shown = functional.linear(query, self.in_proj_weight[split:], self.in_proj_bias[split:])
+        mixed = functional.scaled_dot_product_attention(
+            *(part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+              for part in (*asked.chunk(2, -1), shown)),
+            dropout_p=self.dropout if self.training else 0.0)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class DecoderLayer(nn.Module):
@@ -59,17 +84,15 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.attention = nn.MultiheadAttention(config.channels, config.heads, config.dropout,
-                                               batch_first=True)
+        self.attention = SelfAttention(config)
         self.dropout = nn.Dropout(config.dropout)
         self.cross = CrossAttention(config)
         self.feedforward = feedforward(config)
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(3))
 
     def forward(self, query, position, bev, reference, grid):
-        """query, position (B, n, C) -> (B, n, C)."""
-        placed = query + position
-        mixed, _ = self.attention(placed, placed, query, need_weights=False)
+        """query (B, n, C), position (n, C) -> (B, n, C)."""
+        mixed = self.attention(query + position, query)
         query = self.norms[0](query + self.dropout(mixed))
         query = self.norms[1](query + self.cross(query + position, bev, reference, grid))
         return self.norms[2](query + self.feedforward(query))
@@ -93,22 +116,24 @@ class DetectionDecoder(nn.Module):
 
     def forward(self, bev):
         """bev (B, Q, C) -> Decoded."""
-        position, query = self.embedding.expand(len(bev), -1, -1).chunk(2, -1)
-        reference = at_least_float32(self.start(position)).sigmoid()
+        position, query = self.embedding.chunk(2, -1)
+        reference = at_least_float32(self.start(position)).sigmoid().expand(len(bev), -1, -1)
+        query = query.expand(len(bev), -1, -1)
         logits, codes, states, references = [], [], [], [reference]
         for layer, score, box in zip(self.layers, self.scores, self.boxes):
             query = layer(query, position, bev, reference[..., :2], self.grid)
             logits.append(at_least_float32(score(query)))
             step = _in_float32(box, query)
             place = (inverse_sigmoid(reference) + step[..., [0, 1, 4]]).sigmoid()
-            codes.append(self._code(step, place))
+            codes.append(self.code(step, place))
             states.append(query)
             reference = place.detach()
             references.append(reference)
         return Decoded(torch.stack(logits), torch.stack(codes), torch.stack(states),
                        torch.stack(references))
 
-    def _code(self, step, place):
+    def code(self, step, place):
+        """Box codes (..., 10) from a branch's answer (..., 10) and a place (..., 3), 0 to 1."""
         low = place.new_tensor(self.config.range_m[:3])
         high = place.new_tensor(self.config.range_m[3:])
         metres = place * (high - low) + low

@@ -5,12 +5,26 @@ Shapes: B samples, N cameras, Q = cells x cells in rows from behind to ahead (li
 channels, S tokens of a camera over all levels.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mta_perception.model.bevformer.attention import Levels, SamplingHead, deformable, xavier
 from mta_perception.model.bevformer.history import align
+from mta_perception.model.bevformer.visibility import Visibility
+
+
+class Surroundings(NamedTuple):
+    """What is the same for all layers."""
+
+    position: torch.Tensor       # (Q, C) what tells cells apart
+    grid: Levels                 # of the past and the present map
+    reference: torch.Tensor      # (B, 2, Q, 2) cells of both maps
+    levels: Levels               # of the cameras' tokens
+    tokens: torch.Tensor         # (B, N, S, C)
+    visibility: Visibility
 
 
 class TemporalSelfAttention(nn.Module):
@@ -24,18 +38,26 @@ class TemporalSelfAttention(nn.Module):
         self.output = xavier(nn.Linear(channels, channels))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, query, position, maps, reference, levels):
-        """query (B, Q, C), maps (B, 2, Q, C) past first, reference (B, 2, Q, 2) cells."""
+    def forward(self, query, past, present, around):
+        """query, past, present (B, Q, C) -> (B, Q, C)."""
         batch, count, channels = query.shape
-        asked = torch.cat([maps[:, 0].to(query.dtype), query + position], -1)
-        offsets, logits = self.sampling(asked)                      # (B, Q, H, 2, K, 2)
-        weights = logits.softmax(-1) / 2.0                          # the mean of both maps
-        xy = reference.transpose(1, 2)[:, :, None, :, None] + offsets
+        asked = torch.cat([past.to(query.dtype), query + around.position], -1)
+        x, y, weights = self.sampling(asked.flatten(0, 1), each_slot=True)
+        cells = around.reference.transpose(1, 2).flatten(0, 1).unsqueeze(2)     # (BQ, 2, 1, 2)
         # Both maps of a sample stand one after the other, like two levels of one map.
-        value = self.value(maps).view(batch, 2 * count, self.heads, -1)
+        value = [self.value(part).unflatten(-1, (self.heads, -1)) for part in (past, present)]
         sample = torch.arange(batch, device=query.device).repeat_interleave(count)
-        answer = deformable(value, sample, xy.flatten(0, 1), weights.flatten(0, 1), levels)
+        answer = deformable(value, sample, x + self._everywhere(cells[..., 0]),
+                            y + self._everywhere(cells[..., 1]), weights / 2.0, around.grid)
         return self.dropout(self.output(answer.view(batch, count, channels).to(query.dtype)))
+
+    def _everywhere(self, cells):
+        return everywhere(cells.expand(-1, -1, self.sampling.shape[2]), self.heads)
+
+
+def everywhere(cells, heads):
+    """(P, L, K) -> (P, heads * L * K)."""
+    return cells.unsqueeze(1).expand(-1, heads, -1, -1).flatten(1)
 
 
 class SpatialCrossAttention(nn.Module):
@@ -44,32 +66,32 @@ class SpatialCrossAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         channels, self.heads = config.channels, config.heads
-        self.heights = config.pillar_points
         self.sampling = SamplingHead(channels, config.heads, config.backbone.levels,
                                      config.spatial_points)
         self.value = xavier(nn.Linear(channels, channels))
         self.output = xavier(nn.Linear(channels, channels))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, query, tokens, visibility, levels):
-        """query (B, Q, C), tokens (B, N, S, C) -> (B, Q, C)."""
+    def forward(self, query, around):
+        """query (B, Q, C) -> (B, Q, C)."""
         batch, count, channels = query.shape
-        offsets, logits = self.sampling(query.flatten(0, 1))        # (BQ, H, L, K, 2)
-        weights = logits.flatten(2).softmax(-1).view_as(logits)
-        value = self.value(tokens).flatten(0, 1).unflatten(-1, (self.heads, -1))
-        xy = (self.places(visibility.pair_uv, levels).unsqueeze(1)
-              + offsets[visibility.cell])
-        answer = deformable(value, visibility.camera, xy, weights[visibility.cell], levels)
+        seen, levels = around.visibility, around.levels
+        x, y, weights = (part[seen.cell] for part in self.sampling(query.flatten(0, 1)))
+        cells = pillar_cells(seen.pair_uv, levels, self.sampling.shape[2])      # (P, L, K, 2)
+        value = self.value(around.tokens).flatten(0, 1).unflatten(-1, (self.heads, -1))
+        answer = deformable(value.split(levels.lengths, 1), seen.camera,
+                            x + everywhere(cells[..., 0], self.heads),
+                            y + everywhere(cells[..., 1], self.heads), weights, levels)
         total = torch.zeros(batch * count, channels, dtype=answer.dtype, device=answer.device)
-        total = total.index_add(0, visibility.cell, answer * visibility.share)
+        total = total.index_add(0, seen.cell, answer * seen.share)
         return self.dropout(self.output(total.view(batch, count, channels).to(query.dtype)))
 
-    def places(self, uv, levels):
-        """(..., Z, 2) parts of the image -> cells (..., L, K, 2); point k is at height k % Z."""
-        size = levels.widths_heights(uv)[:, None]                   # (L, 1, 2)
-        repeat = self.sampling.shape[2] // self.heights
-        cells = uv.unsqueeze(-3) * size - 0.5                       # (..., L, Z, 2)
-        return cells.repeat(*[1] * (cells.ndim - 2), repeat, 1)
+
+def pillar_cells(uv, levels, points):
+    """(..., Z, 2) parts of the image -> cells (..., L, K, 2); point k is at height k % Z."""
+    size = levels.widths_heights(uv)[:, None]                       # (L, 1, 2)
+    cells = uv.unsqueeze(-3) * size - 0.5                           # (..., L, Z, 2)
+    return cells.repeat(*[1] * (cells.ndim - 2), points // uv.shape[-2], 1)
 
 
 class EncoderLayer(nn.Module):
@@ -83,10 +105,10 @@ class EncoderLayer(nn.Module):
         self.feedforward = feedforward(config)
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
 
-    def forward(self, query, position, maps, reference, grid, tokens, visibility, levels):
-        """query (B, Q, C) -> (B, Q, C); the rest as in the two attentions."""
-        query = self.norms[0](query + self.temporal(query, position, maps, reference, grid))
-        query = self.norms[1](query + self.spatial(query, tokens, visibility, levels))
+    def forward(self, query, past, present, around):
+        """query, past, present (B, Q, C) -> (B, Q, C)."""
+        query = self.norms[0](query + self.temporal(query, past, present, around))
+        query = self.norms[1](query + self.spatial(query, around))
         return self.norms[2](query + self.feedforward(query))
 
 
@@ -138,12 +160,11 @@ class BevEncoder(nn.Module):
         # The vector is computed with in its own precision and enters the network in the network's.
         told = self.can_bus(can_bus.to(self.embedding.dtype))
         query = self.embedding + told.unsqueeze(1)                  # (B, Q, C)
-        position = self.position()
         past, reference = self._past(query, can_bus, history, batch)
+        around = Surroundings(self.position(), self.grid, reference, levels, tokens, visibility)
         first = query
         for layer in self.layers:
-            maps = self._maps(past, history, first, query)
-            arguments = (query, position, maps, reference, self.grid, tokens, visibility, levels)
+            arguments = (query, *self._maps(past, history, first, query), around)
             if self.config.checkpointing and self.training:
                 query = checkpoint(layer, *arguments, use_reentrant=False)
             else:
@@ -159,14 +180,14 @@ class BevEncoder(nn.Module):
         shift = shift * history.valid.unsqueeze(-1) * self.config.bev_cells
         both = self.config.quirks.shift_both_references
         moves = torch.stack([shift, shift if both else torch.zeros_like(shift)], 1)
-        return past.to(query.dtype), (reference + moves.unsqueeze(2)).float()
+        return past.to(query.dtype).contiguous(), (reference + moves.unsqueeze(2)).float()
 
     def _maps(self, past, history, first, query):
-        """(B, 2, Q, C) past and present of one layer; without a past, the present twice."""
+        """Past and present (B, Q, C) of one layer; without a past, the present twice."""
         if past is None:
-            return torch.stack([query, query], 1)
+            return query, query
         valid = history.valid.view(-1, 1, 1)
         present = query
         if self.config.quirks.initial_query_beside_history:
             present = torch.where(valid, first, query)
-        return torch.stack([torch.where(valid, past, query), present], 1)
+        return torch.where(valid, past, query), present
