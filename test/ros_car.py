@@ -230,7 +230,9 @@ class Car:
         publishers = [*self.image_publishers.values(), *self.info_publishers.values()]
         wait_until(lambda: all(p.get_subscription_count() for p in publishers), timeout_s,
                    'the node does not listen to the cameras')
-        time.sleep(0.3)       # the other direction of the discovery
+        # The other direction of the discovery shows nowhere.  What is said before is lost for
+        # good, and 0.3 s were too short once in some runs.
+        time.sleep(1.0)
 
     def detection_stamps(self):
         return [stamp_ns(message.header.stamp) for message in list(self.detections)]
