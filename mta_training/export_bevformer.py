@@ -8,7 +8,7 @@ in   images        (1, N, H, W, 3) uint8   RGB, scaled and padded as config.imag
      pair_cell     (P,) int64              Visibility.cell, .camera, .pair_uv, .share
      pair_camera   (P,) int64
      pair_uv       (P, Z, 2) float32
-     pair_share    (P, 1) float32
+     pair_share    (P,) float32
      history_bev   (1, Q, C) float32       `bev` of the frame before
      history_valid (1,) float32            0 = there is none
 out  class_logits  (1, queries, classes), box_codes (1, queries, 10), bev (1, Q, C)

@@ -9,7 +9,13 @@ torch = pytest.importorskip('torch')
 
 from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
 from mta_perception.model.bevformer import Ego, History  # noqa: E402
-from mta_perception.model.bevformer.attention import Levels, bagged, deformable  # noqa: E402
+from mta_perception.model.bevformer.attention import (  # noqa: E402
+    Levels,
+    Pairs,
+    bagged,
+    deformable,
+    one_map_each,
+)
 from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig  # noqa: E402
 from mta_perception.model.bevformer.history import align, relative_can_bus  # noqa: E402
 from mta_perception.model.bevformer.reference import sample_maps, slow_copy  # noqa: E402
@@ -150,30 +156,40 @@ def test_samples_equal_grid_sample_in_value_and_gradient(form):
         values = torch.rand(shape, generator=generator, dtype=torch.float64)
         return (low + (high - low) * values).requires_grad_()
 
-    value, xy = leaf(2, levels.tokens, 2, 3), leaf(6, 2, 2, 3, 2, low=-1.7, high=5.7)
-    weights, maps = leaf(6, 2, 2, 3), torch.tensor([0, 1, 1, 0, 1, 0])
+    value, xy = leaf(2, levels.tokens, 2, 3), leaf(5, 2, 2, 4, 2, low=-1.7, high=5.7)
+    weights, cells = leaf(5, 2, 2, 4), leaf(6, 2, 2, 2, low=-1.0, high=1.0)
+    maps, queries = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([0, 1, 2, 2, 4, 1])
+    shares = torch.rand(6, generator=generator, dtype=torch.float64)
 
-    def ours(value, xy, weights):
-        x, y = xy.flatten(1, 3).unbind(-1)
-        return form(value.split(levels.lengths, 1), maps, x, y, weights.flatten(1), levels)
+    def ours(value, cells, xy, weights):
+        return form(value.split(levels.lengths, 1), Pairs(maps, queries, shares, cells),
+                    *xy.unbind(-1), weights, levels)
 
-    fast = ours(value, xy, weights)
-    slow = torch.stack([sample_maps(value[m:m + 1], xy[i:i + 1, None], weights[i:i + 1, None],
-                                    levels)[0, 0] for i, m in enumerate(maps.tolist())])
-    torch.testing.assert_close(fast, slow, atol=1e-12, rtol=0)
-    pull = torch.rand(fast.shape, generator=generator, dtype=torch.float64)
-    for fast_one, slow_one in zip(torch.autograd.grad((fast * pull).sum(), (value, xy, weights)),
-                                  torch.autograd.grad((slow * pull).sum(), (value, xy, weights))):
+    def slow(value, cells, xy, weights):
+        total = [torch.zeros(6, dtype=torch.float64) for _ in range(5)]
+        for pair, (image, query) in enumerate(zip(maps.tolist(), queries.tolist())):
+            places = xy[query] + cells[pair].repeat(1, 2, 1)
+            total[query] = total[query] + shares[pair] * sample_maps(
+                value[image:image + 1], places[None, None], weights[None, None, query],
+                levels)[0, 0]
+        return torch.stack(total)
+
+    given = value, cells, xy, weights
+    torch.testing.assert_close(ours(*given), slow(*given), atol=1e-12, rtol=0)
+    pull = torch.rand(5, 6, generator=generator, dtype=torch.float64)
+    for fast_one, slow_one in zip(torch.autograd.grad((ours(*given) * pull).sum(), given),
+                                  torch.autograd.grad((slow(*given) * pull).sum(), given)):
         torch.testing.assert_close(fast_one, slow_one, atol=1e-10, rtol=0)
-    assert torch.autograd.gradcheck(ours, (value, xy, weights))
+    assert torch.autograd.gradcheck(ours, given)
 
 
 def test_places_far_out_or_not_finite_harm_nobody():
     levels = Levels(((4, 5),))
-    value, maps = torch.rand(1, 20, 2, 3), torch.zeros(4, dtype=torch.long)
-    x = torch.tensor([[1e30, 2.5], [-1e30, 2.5], [2.0, float('inf')], [2.5, 1.5]])
+    value = torch.rand(1, 20, 2, 3)
+    x = torch.tensor([[1e30, 2.5], [-1e30, 2.5], [2.0, float('inf')], [2.5, 1.5]]).view(4, 2, 1, 1)
     y, weights = torch.full_like(x, 1.5), torch.full_like(x, 0.5)
-    mixed = deformable([value], maps, x, y, weights, levels).view(4, 2, 3)
+    pairs = one_map_each(torch.zeros(1, 4, 1, 1, 2))
+    mixed = deformable([value], pairs, x, y, weights, levels).view(4, 2, 3)
     assert mixed[:2, 0].abs().max() == 0
     torch.testing.assert_close(mixed[0, 1], mixed[1, 1])
     assert torch.isfinite(mixed[3]).all() and mixed[3].abs().min() > 0
@@ -186,6 +202,8 @@ def test_positions_stay_float32_under_autocast():
     exact = model(*given)
     with torch.autocast('cpu', torch.bfloat16):
         rough = model(*given)
+        seen = find_visibility(config, given[1])
+    assert_same(seen, find_visibility(config, given[1]))
     assert rough.box_codes.dtype == rough.references.dtype == torch.float32
     assert (rough.bev.float() - exact.bev).abs().max() < 0.25
     assert (rough.box_codes[..., :2] - exact.box_codes[..., :2]).abs().max() < 2.0

@@ -50,35 +50,55 @@ class Levels(NamedTuple):
                             device=like.device)
 
 
-def deformable(value, maps, x, y, weights, levels):
-    """Weighted samples (P, heads * D) of maps, head by head.
+class Pairs(NamedTuple):
+    """Who reads which map, and around where.  P pairs of a query and a map."""
 
-    value          [(M, S, heads, D)]       tokens of M maps, level by level
-    maps           (P,) int64               which map a query reads
-    x, y, weights  (P, heads * L * points)  cells of the level; ordered head, level, point
+    maps: torch.Tensor       # (P,) int64
+    queries: torch.Tensor    # (P,) int64
+    shares: torch.Tensor     # (P,) part of the query's answer that comes from this pair
+    cells: torch.Tensor      # (P, L, Z, 2) x, y in cells of the level; place k is around k % Z
+
+
+def one_map_each(cells, share=1.0):
+    """Pairs of queries (B, n) with the map of their own sample; cells (B, n, L, Z, 2)."""
+    batch, count = cells.shape[:2]
+    queries = torch.arange(batch * count, device=cells.device)
+    return Pairs(queries // count, queries, cells.new_full((batch * count,), share),
+                 cells.flatten(0, 1))
+
+
+def deformable(value, pairs, x, y, weights, levels):
+    """Weighted samples (Q, heads * D) of maps, head by head.
+
+    value    [(M, S, heads, D)]         tokens of M maps, level by level
+    pairs    Pairs
+    x, y     (Q, heads, L, K)           how far from the pair's cells, in cells of the level
+    weights  (Q, heads, L, K)
     """
     weights = weights.to(x.dtype)
-    if can_be_fused(x):
-        split = value[0].shape[2], len(levels.sizes), -1
-        x, y, weights = (part.unflatten(1, split) for part in (x, y, weights))
-        return sampled([part.to(x.dtype) for part in value], maps, x, y, weights, levels)
-    return bagged(value, maps, x, y, weights, levels)
+    how = sampled if can_be_fused(x) else bagged
+    return how([part.to(x.dtype) for part in value], pairs, x, y, weights, levels)
 
 
-def bagged(value, maps, x, y, weights, levels):
+def bagged(value, pairs, x, y, weights, levels):
     """As `deformable`, by embedding bags."""
     heads, width = value[0].shape[2:]
-    queries = x.shape[0]             # len() would fix it in an exported graph
-    table = _framed(value, levels).to(x.dtype)
-    row, share = _corners(x, y, weights, levels, heads)
-    row = row + (maps * (len(table) // len(value[0]))).view(-1, 1)
+    count = pairs.maps.shape[0]         # len() would fix it in an exported graph
+    table = _framed(value, levels)
+    around = pairs.cells.repeat(1, 1, x.shape[3] // pairs.cells.shape[2], 1).unsqueeze(1)
+    queries = x.shape[0]
+    x, y, weights = (part[pairs.queries] for part in (x, y, weights))
+    x, y = (x + around[..., 0]).flatten(1), (y + around[..., 1]).flatten(1)
+    row, share = _corners(x, y, weights.flatten(1), levels, heads)
+    row = row + (pairs.maps * (table.shape[0] // value[0].shape[0])).view(-1, 1)
     pitch = _per_place([columns + _AROUND for _, columns in levels.sizes], heads, row)
     mixed = sum(
-        weighted_rows(table.view(-1, width), corner.view(queries * heads, -1),
-                      part.view(queries * heads, -1))
+        weighted_rows(table.view(-1, width), corner.view(count * heads, -1),
+                      part.view(count * heads, -1))
         for corner, part in zip((row, row + heads, row + pitch * heads,
                                  row + (pitch + 1) * heads), share))
-    return mixed.view(queries, heads * width)
+    answer = mixed.view(count, heads * width) * pairs.shares.unsqueeze(-1)
+    return answer.new_zeros(queries, heads * width).index_add(0, pairs.queries, answer)
 
 
 def weighted_rows(table, row, share, gather=None):
@@ -165,7 +185,7 @@ class SamplingHead(nn.Module):
                              persistent=False)
 
     def forward(self, query, each_slot=False):
-        """(P, C) -> offsets x, y and weights, (P, heads * slots * points) each.
+        """(Q, C) -> offsets x, y and weights, (Q, heads, slots, points) each.
 
         The weights of a head sum to one, or to one in each slot.
         """
@@ -175,8 +195,9 @@ class SamplingHead(nn.Module):
         bias = torch.cat([self.offsets.bias, self.weights.bias])[self.order]
         x, y, logits = at_least_float32(functional.linear(query, weight, bias)).chunk(3, -1)
         groups = (slots, points) if each_slot else (1, slots * points)
-        weights = logits.unflatten(1, (*groups, heads)).softmax(2)
-        return x, y, weights.flatten(1, 2).transpose(1, 2).flatten(1)
+        weights = logits.unflatten(1, (*groups, heads)).softmax(2).flatten(1, 2)
+        return (x.unflatten(1, self.shape), y.unflatten(1, self.shape),
+                weights.unflatten(1, (slots, points)).movedim(-1, 1))
 
 
 def at_least_float32(x):

@@ -16,6 +16,7 @@ from mta_perception.model.bevformer.attention import (
     SamplingHead,
     at_least_float32,
     deformable,
+    one_map_each,
     xavier,
 )
 from mta_perception.model.bevformer.encoder import feedforward
@@ -47,10 +48,9 @@ class CrossAttention(nn.Module):
         """query (B, n, C), bev (B, Q, C), reference (B, n, 2) 0 to 1 -> (B, n, C)."""
         batch, count, channels = query.shape
         x, y, weights = self.sampling(query.flatten(0, 1))
-        cells = (reference * grid.widths_heights(reference) - 0.5).flatten(0, 1)
+        cells = reference * grid.widths_heights(reference) - 0.5
         value = self.value(bev).unflatten(-1, (self.heads, -1))
-        sample = torch.arange(batch, device=bev.device).repeat_interleave(count)
-        answer = deformable([value], sample, x + cells[:, :1], y + cells[:, 1:], weights, grid)
+        answer = deformable([value], one_map_each(cells[:, :, None, None]), x, y, weights, grid)
         return self.dropout(self.output(answer.view(batch, count, channels).to(query.dtype)))
 
 

@@ -11,7 +11,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mta_perception.model.bevformer.attention import Levels, SamplingHead, deformable, xavier
+from mta_perception.model.bevformer.attention import (
+    Levels,
+    Pairs,
+    SamplingHead,
+    deformable,
+    one_map_each,
+    xavier,
+)
 from mta_perception.model.bevformer.history import align
 from mta_perception.model.bevformer.visibility import Visibility
 
@@ -43,21 +50,11 @@ class TemporalSelfAttention(nn.Module):
         batch, count, channels = query.shape
         asked = torch.cat([past.to(query.dtype), query + around.position], -1)
         x, y, weights = self.sampling(asked.flatten(0, 1), each_slot=True)
-        cells = around.reference.transpose(1, 2).flatten(0, 1).unsqueeze(2)     # (BQ, 2, 1, 2)
         # Both maps of a sample stand one after the other, like two levels of one map.
         value = [self.value(part).unflatten(-1, (self.heads, -1)) for part in (past, present)]
-        sample = torch.arange(batch, device=query.device).repeat_interleave(count)
-        answer = deformable(value, sample, x + self._everywhere(cells[..., 0]),
-                            y + self._everywhere(cells[..., 1]), weights / 2.0, around.grid)
+        cells = around.reference.transpose(1, 2).unsqueeze(3)       # (B, Q, 2, 1, 2)
+        answer = deformable(value, one_map_each(cells, 0.5), x, y, weights, around.grid)
         return self.dropout(self.output(answer.view(batch, count, channels).to(query.dtype)))
-
-    def _everywhere(self, cells):
-        return everywhere(cells.expand(-1, -1, self.sampling.shape[2]), self.heads)
-
-
-def everywhere(cells, heads):
-    """(P, L, K) -> (P, heads * L * K)."""
-    return cells.unsqueeze(1).expand(-1, heads, -1, -1).flatten(1)
 
 
 class SpatialCrossAttention(nn.Module):
@@ -76,22 +73,16 @@ class SpatialCrossAttention(nn.Module):
         """query (B, Q, C) -> (B, Q, C)."""
         batch, count, channels = query.shape
         seen, levels = around.visibility, around.levels
-        x, y, weights = (part[seen.cell] for part in self.sampling(query.flatten(0, 1)))
-        cells = pillar_cells(seen.pair_uv, levels, self.sampling.shape[2])      # (P, L, K, 2)
+        x, y, weights = self.sampling(query.flatten(0, 1))
         value = self.value(around.tokens).flatten(0, 1).unflatten(-1, (self.heads, -1))
-        answer = deformable(value.split(levels.lengths, 1), seen.camera,
-                            x + everywhere(cells[..., 0], self.heads),
-                            y + everywhere(cells[..., 1], self.heads), weights, levels)
-        total = torch.zeros(batch * count, channels, dtype=answer.dtype, device=answer.device)
-        total = total.index_add(0, seen.cell, answer * seen.share)
-        return self.dropout(self.output(total.view(batch, count, channels).to(query.dtype)))
+        pairs = Pairs(seen.camera, seen.cell, seen.share, pillar_cells(seen.pair_uv, levels))
+        answer = deformable(value.split(levels.lengths, 1), pairs, x, y, weights, levels)
+        return self.dropout(self.output(answer.view(batch, count, channels).to(query.dtype)))
 
 
-def pillar_cells(uv, levels, points):
-    """(..., Z, 2) parts of the image -> cells (..., L, K, 2); point k is at height k % Z."""
-    size = levels.widths_heights(uv)[:, None]                       # (L, 1, 2)
-    cells = uv.unsqueeze(-3) * size - 0.5                           # (..., L, Z, 2)
-    return cells.repeat(*[1] * (cells.ndim - 2), points // uv.shape[-2], 1)
+def pillar_cells(uv, levels):
+    """(..., Z, 2) parts of the image -> cells (..., L, Z, 2)."""
+    return uv.unsqueeze(-3) * levels.widths_heights(uv)[:, None] - 0.5
 
 
 class EncoderLayer(nn.Module):

@@ -19,39 +19,39 @@ def can_be_fused(x):
     return x.device.type == 'cpu' and not torch.compiler.is_compiling()
 
 
-def sampled(value, maps, x, y, weights, levels):
-    """Weighted samples (P, heads * D); as attention.deformable but for the shape of places.
-
-    value [(M, S, heads, D)], maps (P,) int64; x, y, weights (P, heads, L, K); all of one dtype,
-    float32 or float64.
-    """
-    return _Sampled.apply(levels.sizes, maps, x, y, weights, *value)
+def sampled(value, pairs, x, y, weights, levels):
+    """As attention.deformable; all but maps and queries of one dtype, float32 or float64."""
+    return _Sampled.apply(levels.sizes, *pairs, x, y, weights, *value)
 
 
 class _Sampled(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, sizes, maps, x, y, weights, *value):
-        places = [part.contiguous() for part in (x, y, weights)]
+    def forward(ctx, sizes, *tensors):
         ctx.sizes = sizes
-        ctx.save_for_backward(maps, *places, *value)
+        ctx.save_for_backward(*tensors)
+        *pairs, x, y, weights = tensors[:7]
+        value = tensors[7:]
         total = value[0].new_zeros(len(x), *value[0].shape[2:])
         for level, (size, part) in enumerate(zip(sizes, value)):
-            _add_samples(*_numpy(part, maps, *places), level, *size, total.numpy())
+            _add_samples(*_numpy(part, *pairs, x, y, weights), level, *size, total.numpy())
         return total.flatten(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        maps, x, y, weights, *value = ctx.saved_tensors
+        maps, queries, shares, cells, x, y, weights, *value = ctx.saved_tensors
         gradient = gradient.contiguous().view(len(x), *value[0].shape[2:])
-        of_places = [torch.zeros_like(x) for _ in range(3)]
-        of_value = [torch.zeros_like(part) for part in value]
+        of_x, of_y, of_weights = (x.new_zeros(x.shape) for _ in range(3))
+        # Head by head, because heads are what the threads share out.
+        of_cells = cells.new_zeros(x.shape[1], *cells.shape)
+        of_value = [part.new_zeros(part.shape) for part in value]
         one = np.ones((), _numpy(x)[0].dtype)[()]
         for level, (size, part, of_part) in enumerate(zip(ctx.sizes, value, of_value)):
-            _add_gradients(*_numpy(gradient, part, maps, x, y, weights), level, *size, one,
-                           *_numpy(of_part, *of_places))
-        return (None, None, *of_places, *of_value)
+            _add_gradients(
+                *_numpy(gradient, part, maps, queries, shares, cells, x, y, weights), level, *size,
+                one, *_numpy(of_part, of_cells, of_x, of_y, of_weights))
+        return None, None, None, None, of_cells.sum(0), of_x, of_y, of_weights, *of_value
 
 
 def _numpy(*tensors):
@@ -59,17 +59,19 @@ def _numpy(*tensors):
 
 
 @njit(**_LOOPS)
-def _add_samples(value, maps, x, y, weights, level, height, width, total):
+def _add_samples(value, maps, queries, shares, cells, x, y, weights, level, height, width, total):
     for head in prange(x.shape[1]):
-        for query in range(x.shape[0]):
-            image = maps[query]
+        for pair in range(len(maps)):
+            image, query = maps[pair], queries[pair]
             for place in range(x.shape[3]):
-                at_x, at_y = x[query, head, level, place], y[query, head, level, place]
+                spot = place % cells.shape[2]
+                at_x = cells[pair, level, spot, 0] + x[query, head, level, place]
+                at_y = cells[pair, level, spot, 1] + y[query, head, level, place]
                 left, top = np.floor(at_x), np.floor(at_y)
                 u, v = int(left), int(top)
                 if u < -1 or v < -1 or u >= width or v >= height:
                     continue
-                weight = weights[query, head, level, place]
+                weight = shares[pair] * weights[query, head, level, place]
                 right, low = at_x - left, at_y - top
                 lower = low * weight
                 upper = weight - lower
@@ -96,18 +98,20 @@ def _add_samples(value, maps, x, y, weights, level, height, width, total):
 
 
 @njit(**_LOOPS)
-def _add_gradients(gradient, value, maps, x, y, weights, level, height, width, one,
-                   of_value, of_x, of_y, of_weights):
+def _add_gradients(gradient, value, maps, queries, shares, cells, x, y, weights, level, height,
+                   width, one, of_value, of_cells, of_x, of_y, of_weights):
     for head in prange(x.shape[1]):
-        for query in range(x.shape[0]):
-            image = maps[query]
+        for pair in range(len(maps)):
+            image, query = maps[pair], queries[pair]
             for place in range(x.shape[3]):
-                at_x, at_y = x[query, head, level, place], y[query, head, level, place]
+                spot = place % cells.shape[2]
+                at_x = cells[pair, level, spot, 0] + x[query, head, level, place]
+                at_y = cells[pair, level, spot, 1] + y[query, head, level, place]
                 left, top = np.floor(at_x), np.floor(at_y)
                 u, v = int(left), int(top)
                 if u < -1 or v < -1 or u >= width or v >= height:
                     continue
-                weight = weights[query, head, level, place]
+                weight = shares[pair] * weights[query, head, level, place]
                 nothing = weight - weight
                 # Per side: is there a cell, and its share.
                 there_0 = one if u >= 0 else nothing
@@ -132,12 +136,14 @@ def _add_gradients(gradient, value, maps, x, y, weights, level, height, width, o
                     of_value[image, row + u_next, head, k] += share_01 * pull
                     of_value[image, row_next + u, head, k] += share_10 * pull
                     of_value[image, row_next + u_next, head, k] += share_11 * pull
-                of_weights[query, head, level, place] = (
+                of_weights[query, head, level, place] += shares[pair] * (
                     low_0 * (side_0 * pull_00 + side_1 * pull_01)
                     + low_1 * (side_0 * pull_10 + side_1 * pull_11))
-                of_x[query, head, level, place] = weight * (
-                    low_0 * (there_1 * pull_01 - there_0 * pull_00)
-                    + low_1 * (there_1 * pull_11 - there_0 * pull_10))
-                of_y[query, head, level, place] = weight * (
-                    side_0 * (down_1 * pull_10 - down_0 * pull_00)
-                    + side_1 * (down_1 * pull_11 - down_0 * pull_01))
+                pull_x = weight * (low_0 * (there_1 * pull_01 - there_0 * pull_00)
+                                   + low_1 * (there_1 * pull_11 - there_0 * pull_10))
+                pull_y = weight * (side_0 * (down_1 * pull_10 - down_0 * pull_00)
+                                   + side_1 * (down_1 * pull_11 - down_0 * pull_01))
+                of_x[query, head, level, place] += pull_x
+                of_y[query, head, level, place] += pull_y
+                of_cells[head, pair, level, spot, 0] += pull_x
+                of_cells[head, pair, level, spot, 1] += pull_y

@@ -28,6 +28,8 @@ def slow_copy(model, form):
     """A copy of a BEVFormer whose attention is `form`, 'published' or 'dense'."""
     spatial = {'published': PublishedSpatial, 'dense': DenseSpatial}[form]
     model = copy.deepcopy(model)
+    model.backbone.to(memory_format=torch.contiguous_format)        # the usual layout of maps
+    model.neck.to(memory_format=torch.contiguous_format)
     if form == 'published':
         model.decoder = _as(PublishedDecoder, model.decoder, model.config)
     for layer in model.encoder.layers:
@@ -131,7 +133,17 @@ class GridCross(CrossAttention):
         return self.dropout(self.output(answer))
 
 
-class DenseSpatial(SpatialCrossAttention):
+class GridSpatial(SpatialCrossAttention):
+    """What the two slow forms share."""
+
+    def places(self, uv, levels):
+        """(..., Z, 2) parts of the image -> cells (..., L, K, 2); point k is at height k % Z."""
+        cells = pillar_cells(uv, levels)
+        repeat = self.sampling.shape[2] // cells.shape[-2]
+        return cells.repeat(*[1] * (cells.ndim - 2), repeat, 1)
+
+
+class DenseSpatial(GridSpatial):
     """Every cell asks every camera."""
 
     def forward(self, query, around):
@@ -140,7 +152,7 @@ class DenseSpatial(SpatialCrossAttention):
         batch, cameras = tokens.shape[:2]
         offsets, logits = sampling_of(self.sampling, query)
         weights = logits.flatten(3).softmax(-1).view_as(logits)
-        cells = pillar_cells(visibility.uv, levels, self.sampling.shape[2])
+        cells = self.places(visibility.uv, levels)
         xy = cells.unsqueeze(3) + offsets.unsqueeze(1)
         value = self.value(tokens).flatten(0, 1).unflatten(-1, (self.heads, -1))
         answer = sample_maps(
@@ -151,7 +163,7 @@ class DenseSpatial(SpatialCrossAttention):
         return self.dropout(self.output(total / seen.sum(1).clamp(min=1)))
 
 
-class PublishedSpatial(SpatialCrossAttention):
+class PublishedSpatial(GridSpatial):
     """Each camera gets a padded copy of the queries it sees."""
 
     def forward(self, query, around):
@@ -169,7 +181,7 @@ class PublishedSpatial(SpatialCrossAttention):
                 uv[b, n, :len(cells)] = visibility.uv[b, n, cells].to(uv)
         offsets, logits = sampling_of(self.sampling, asked.flatten(0, 1))
         weights = logits.flatten(3).softmax(-1).view_as(logits)
-        xy = pillar_cells(uv.flatten(0, 1), levels, self.sampling.shape[2]).unsqueeze(2) + offsets
+        xy = self.places(uv.flatten(0, 1), levels).unsqueeze(2) + offsets
         value = self.value(tokens).flatten(0, 1).unflatten(-1, (self.heads, -1))
         answer = sample_maps(value, xy, weights, levels).unflatten(0, (batch, cameras))
         total = torch.zeros_like(query)

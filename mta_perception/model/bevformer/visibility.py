@@ -17,7 +17,7 @@ class Visibility(NamedTuple):
     cell: torch.Tensor         # (P,) int64, sample * Q + cell
     camera: torch.Tensor       # (P,) int64, sample * N + camera
     pair_uv: torch.Tensor      # (P, Z, 2) uv of the pairs
-    share: torch.Tensor        # (P, 1) 1 / number of cameras that see the cell
+    share: torch.Tensor        # (P,) 1 / number of cameras that see the cell
 
 
 def pillars(config):
@@ -39,7 +39,8 @@ def find_visibility(config, image_from_lidar, camera_mask=None):
     """
     points = pillars(config).to(image_from_lidar.device)
     points = torch.cat([points, torch.ones_like(points[..., :1])], -1)
-    seen = torch.einsum('bnij,zqj->bnqzi', image_from_lidar.float(), points)
+    with torch.autocast(points.device.type, enabled=False):
+        seen = torch.einsum('bnij,zqj->bnqzi', image_from_lidar.float(), points)
     depth = seen[..., 2:3]
     height = (config.image.height if config.quirks.padding_counts_as_image
               else config.image.content_height)
@@ -54,4 +55,4 @@ def find_visibility(config, image_from_lidar, camera_mask=None):
     sample, cell, camera = mask.any(-1).transpose(1, 2).nonzero(as_tuple=True)
     seen_by = mask.any(-1).sum(1).clamp(min=1)                      # (B, Q)
     return Visibility(mask, uv, sample * cells + cell, sample * cameras + camera,
-                      uv[sample, camera, cell], 1.0 / seen_by[sample, cell].unsqueeze(-1))
+                      uv[sample, camera, cell], 1.0 / seen_by[sample, cell])
