@@ -181,11 +181,14 @@ class Car:
         return stamp
 
     def step(self, timeout_s=15.0, **options):
-        """One round, and its detections: waits until they come."""
+        """One round, and its detections: waits until they and the memory's state come."""
         stamp = self.say(**options)
         wait_until(lambda: stamp in self.detection_stamps(), timeout_s,
                    lambda: f'no detections for {stamp}; last came {self.detection_stamps()[-3:]}, '
                    f'diagnostics say {self.words()}')
+        wait_until(lambda: stamp in [stamp_ns(message.header.stamp)
+                                     for message in list(self.history)], 5.0,
+                   f'detections but no state of the memory for {stamp}')
         return next(message for message in reversed(list(self.detections))
                     if stamp_ns(message.header.stamp) == stamp)
 

@@ -175,9 +175,12 @@ def test_without_odometry_frames_are_dropped_and_it_is_said(car):
 def test_pose_jump_drops_the_memory(car):
     start(car)
     car.step(xy=(5000.0, 300.0))
-    wait_until(lambda: car.history[-1].resets == 1, 5.0, 'no reset')
-    assert 'jump' in car.history[-1].last_reset_reason
-    assert car.history[-1].length == 1
+    # Images and odometry race.  Where the images won, that frame was placed from the odometry
+    # before it, and the memory goes with the next one.
+    car.step()
+    state = car.history[-1]
+    assert state.resets == 1 and 'jump' in state.last_reset_reason
+    assert state.length <= 2
 
 
 def test_gap_drops_the_memory(car):
@@ -196,7 +199,7 @@ def test_camera_info_that_changes_is_used_and_named(car):
     start(car)
     for camera in CAMERAS:
         car.info_publishers[camera].publish(car.camera_info(camera, car.stamp_ns, focal=520.0))
-    time.sleep(0.2)
+    time.sleep(0.5)                                    # another topic: no order is promised
     car.step(infos=False)
     statuses = car.statuses()
     assert statuses['camera cam_back'][2]['calibration_changes'] == '1'
