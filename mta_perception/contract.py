@@ -34,6 +34,9 @@ CLASS_COLOURS = {
     'traffic_cone': (47, 200, 79),
 }
 
+# Which detections a new model's manifest tells the node to publish, and so which are captioned.
+DECODE = {'score_threshold': 0.2, 'max_detections': 100}
+
 BASE_FRAME = 'base_link'
 
 

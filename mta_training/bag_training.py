@@ -1,12 +1,14 @@
-"""Training on bags: which ones train and which ones judge, decoded once, one process a core."""
+"""Training on bags: which ones train and which ones judge, decoded once."""
 
+from functools import partial
+import os
 from pathlib import Path
 
 from mta_perception.bag import BagError, SceneBag
-from mta_perception.model.config import MtaConfig
 from mta_training import dataset, train
+from mta_training.captioning import corrupted
+from mta_training.prediction import evaluate_learner, held_out_scene
 from mta_training.team import run_team
-from mta_training.validation import HeldOut, evaluate_model
 
 
 def split_bags(directory, held_out_names=None):
@@ -30,21 +32,26 @@ def split_bags(directory, held_out_names=None):
     return training, held_out
 
 
-def train_on_bags(bags, held_out, out, config, *, cache, model_config=None, resume=False):
+def train_on_bags(bags, held_out, out, recipe, *, cache, resume=False, processes=1, threads=0,
+                  text_cache=None):
     """Train on bag directories into `out`, judged on the bags `held_out` (may be empty).
 
     Decoded images go to `cache`, 2 MB a frame at nano size; bags already there are not decoded
-    again.
+    again.  processes: started here; 1 where `accelerate launch` has started this one.
     """
-    model_config = model_config or MtaConfig.nano()
-    workers = max(config.processes, config.threads)
-    caches = dataset.cache_scenes(bags, cache, model_config.image, workers)
-    held_out_caches = dataset.cache_scenes(held_out, cache, model_config.image, workers)
-    run_team(config.processes, _member, caches, list(zip(held_out_caches, held_out)), Path(out),
-             config, model_config, resume)
+    image, workers = recipe.model.image, os.cpu_count() or 1
+    caches = dataset.cache_scenes(bags, cache, image, workers)
+    held_out_caches = dataset.cache_scenes(held_out, cache, image, workers)
+    run_team(processes, _member, caches, list(zip(held_out_caches, held_out)), Path(out), recipe,
+             resume, threads, text_cache)
 
 
-def _member(team, caches, held_out, out, config, model_config, resume):
+def _member(caches, held_out, out, recipe, resume, threads, text_cache):
     scenes = [dataset.load_scene(path) for path in caches]
-    judged = [HeldOut(dataset.load_scene(path), SceneBag(bag).samples) for path, bag in held_out]
-    train.run(scenes, judged, out, config, model_config, resume, evaluate_model, team=team)
+    captions = corrupted([scene.captions for scene in scenes], recipe.captions.missing,
+                         recipe.captions.wrong, recipe.seed)
+    scenes = [scene._replace(captions=said) for scene, said in zip(scenes, captions)]
+    judged = [held_out_scene(dataset.load_scene(path), bag) for path, bag in held_out]
+    evaluate = partial(evaluate_learner, frames=recipe.evaluate_frames)
+    train.run(scenes, judged, out, recipe, resume=resume, evaluate=evaluate, threads=threads,
+              text_cache=text_cache)

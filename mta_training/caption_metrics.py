@@ -1,32 +1,37 @@
-"""How good captions are: BLEU, ROUGE-L and CIDEr-D over matched objects, without Java.
+"""How good captions are: BLEU, METEOR, ROUGE-L and CIDEr-D by pycocoevalcap, under two protocols.
 
-Strict protocol: in each frame predictions, best score first, take the nearest free ground-truth
-object of their class within 2 m (nuScenes' matching).  N is the number of ground-truth objects
-with a caption; one that nobody found counts as an empty sentence, so that a model cannot gain by
-keeping silent. Words are lower-cased runs of letters and digits: no PTB tokeniser, and therefore
-no METEOR either.
+strict    m@k = (1/N) sum_i m(c_i, c'_i) [found at k], N = ground truths in range with a caption
+          (Scan2Cap's formula).  CIDEr and ROUGE-L are means over objects: who was not found adds
+          0, and CIDEr's idf is that of all N references at every k.  BLEU and METEOR are corpus
+          scores: that of the found pairs times found / N.  `found_*` is m@k * N / found.
+tod3cap   each score over the kept pairs alone (idf too), times kept / predictions.
+
+Words of the strict protocol are lower-cased runs of letters and digits: the PTB tokeniser, which
+needs Java, gives the same for sentences of our grammar.  METEOR is the reference's jar or, without
+Java, None: nothing else goes by its name.
 """
 
+from contextlib import contextmanager
+import functools
 import re
-from typing import NamedTuple
+import shutil
+import subprocess
 
-import numpy as np
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
-from mta_perception.contract import CLASS_RANGE_M, CLASSES
+from mta_training.caption_protocols import (
+    MATCH_M,
+    DescribedObjects,
+    strict_pairs,
+    tod3cap_pairs,
+)
 
-MATCH_M = 2.0
-
-
-class DescribedObjects(NamedTuple):
-    """Objects of one frame with their captions."""
-
-    boxes: np.ndarray      # (n, 10) contract.BoxCode, ego frame
-    labels: np.ndarray     # (n,) int
-    scores: np.ndarray     # (n,) float; ones for ground truth
-    captions: list         # n strings, '' = none
+__all__ = ['DescribedObjects', 'caption_scores', 'evaluate_captions', 'open_meteor',
+           'strict_scores', 'tod3cap_scores']
+_SCORES = ('BLEU_1', 'BLEU_2', 'BLEU_3', 'BLEU_4', 'METEOR', 'ROUGE_L', 'CIDEr')
 
 
 def words(caption):
@@ -34,55 +39,114 @@ def words(caption):
     return ' '.join(re.findall(r"[a-z0-9']+", caption.lower()))
 
 
-def caption_scores(references, candidates):
+def tod3cap_words(caption):
+    """Split at spaces, without the free-standing tokens ',' and '.'; case stays."""
+    return ' '.join(token for token in caption.split() if token not in (',', '.'))
+
+
+@functools.cache
+def java_runs():
+    """Is there a Java that starts?  (macOS has one that does not.)"""
+    java = shutil.which('java')
+    return java is not None and subprocess.run(
+        [java, '-version'], capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def open_meteor():
+    """pycocoevalcap's Meteor with its Java process, ended afterwards; None without Java."""
+    if not java_runs():
+        yield None
+        return
+    meteor = Meteor()
+    try:
+        yield meteor
+    finally:
+        # Its own __del__ runs whenever and leaves the pipes open.
+        meteor.meteor_p.kill()
+        meteor.meteor_p.communicate()
+
+
+def caption_scores(references, candidates, meteor=None, tokenise=words):
     """Corpus scores of candidates against one reference each, two lists of N strings.
 
-    Returns a dict with BLEU_1 to BLEU_4 and ROUGE_L (0 to 1) and CIDEr (0 to 10).
+    meteor: what `open_meteor` gives.  Returns a dict with BLEU_1 to BLEU_4, METEOR (None without
+    Java) and ROUGE_L (0 to 1) and CIDEr (0 to 10).
     """
     if len(references) != len(candidates) or not references:
         raise ValueError(f'{len(references)} references and {len(candidates)} candidates; '
                          'expected equally many, at least one.')
-    truth = {i: [words(text)] for i, text in enumerate(references)}
-    said = {i: [words(text)] for i, text in enumerate(candidates)}
+    truth = {i: [tokenise(text)] for i, text in enumerate(references)}
+    said = {i: [tokenise(text)] for i, text in enumerate(candidates)}
     bleu, _ = Bleu(4).compute_score(truth, said, verbose=0)
     rouge, _ = Rouge().compute_score(truth, said)
     cider, _ = Cider().compute_score(truth, said)
-    scores = {f'BLEU_{n + 1}': float(value) for n, value in enumerate(bleu)}
-    return {**scores, 'ROUGE_L': float(rouge), 'CIDEr': float(cider)}
+    return {**{f'BLEU_{n + 1}': float(value) for n, value in enumerate(bleu)},
+            'METEOR': _meteor_score(meteor, truth, said), 'ROUGE_L': float(rouge),
+            'CIDEr': float(cider)}
 
 
-def match_captions(truth, predicted):
-    """Caption pairs of one frame: a list of (reference, candidate), candidate '' if not found."""
-    ranges = np.array([CLASS_RANGE_M[name] for name in CLASSES])
-    distance = np.hypot(truth.boxes[:, 0], truth.boxes[:, 1])
-    wanted = [i for i, text in enumerate(truth.captions)
-              if text and distance[i] < ranges[truth.labels[i]]]
-    found = {}
-    for index in np.argsort(-np.asarray(predicted.scores), kind='stable'):
-        free = [i for i in wanted
-                if i not in found and truth.labels[i] == predicted.labels[index]]
-        if not free:
-            continue
-        offsets = truth.boxes[free, :2] - predicted.boxes[index, :2]
-        nearest = int(np.argmin(np.hypot(*offsets.T)))
-        if np.hypot(*offsets[nearest]) <= MATCH_M:
-            found[free[nearest]] = predicted.captions[index]
-    return [(truth.captions[i], found.get(i, '')) for i in wanted]
+def _meteor_score(meteor, truth, said):
+    if meteor is None:
+        return None
+    try:
+        return float(meteor.compute_score(truth, said)[0])
+    except (BrokenPipeError, ValueError) as error:
+        raise RuntimeError(f"METEOR's Java process answers nonsense or has ended ({error}); "
+                           'expected a number. Does it have 2 GB of memory?') from error
 
 
-def evaluate_captions(truth_frames, predicted_frames):
-    """Strict scores over many frames, and those of the found objects alone (`found_*`).
+def strict_scores(pairs, meteor=None):
+    """m@k over the strict Pairs of all frames, see the top of this file.
 
-    Returns a dict: caption_scores, 'objects', 'found' (share), 'found_CIDEr', ...
+    Returns a dict: objects (N), found (share), _SCORES, the same over the found ones as `found_*`
+    (where one was found), and BLEU_4_corpus: BLEU-4 over all N, a missing one an empty sentence.
     """
-    pairs = [pair for truth, predicted in zip(truth_frames, predicted_frames)
-             for pair in match_captions(truth, predicted)]
     if not pairs:
-        raise ValueError('no ground-truth object has a caption; nothing can be scored.')
-    result = caption_scores(*zip(*pairs))
-    matched = [pair for pair in pairs if pair[1]]
-    result['objects'], result['found'] = len(pairs), len(matched) / len(pairs)
-    if matched:
-        result.update({f'found_{name}': value
-                       for name, value in caption_scores(*zip(*matched)).items()})
+        raise ValueError('no ground-truth object in range has a caption; nothing can be scored.')
+    found = [pair for pair in pairs if pair.kept]
+    share = len(found) / len(pairs)
+    every = caption_scores(*_sides(pairs))
+    result = {'objects': len(pairs), 'found': share, **_zeros(meteor),
+              'BLEU_4_corpus': every['BLEU_4']}
+    if found:
+        among = caption_scores(*_sides(found), meteor)
+        # Means over objects: a miss has added 0 already, and the idf is that of all references.
+        result.update({name: None if among[name] is None else among[name] * share
+                       for name in _SCORES}, ROUGE_L=every['ROUGE_L'], CIDEr=every['CIDEr'])
+        result.update({f'found_{name}': None if result[name] is None else result[name] / share
+                       for name in _SCORES})
     return result
+
+
+def tod3cap_scores(pairs, meteor=None):
+    """Scores over the tod3cap Pairs of all frames: predictions (N), kept (share), _SCORES."""
+    kept = [pair for pair in pairs if pair.kept]
+    result = {'predictions': len(pairs), 'kept': len(kept) / max(len(pairs), 1),
+              **_zeros(meteor)}
+    if kept:
+        among = caption_scores(*_sides(kept), meteor, tod3cap_words)
+        result.update({name: None if value is None else value * result['kept']
+                       for name, value in among.items()})
+    return result
+
+
+def _zeros(meteor):
+    return {name: None if name == 'METEOR' and meteor is None else 0.0 for name in _SCORES}
+
+
+def _sides(pairs):
+    return [pair.reference for pair in pairs], [pair.candidate for pair in pairs]
+
+
+def evaluate_captions(truth_frames, predicted_frames, meteor=None, *, iou=None):
+    """`strict_scores` over many frames; found means within 2 m, or above a rotated 3D IoU."""
+    limits = {'within_m': MATCH_M} if iou is None else {'iou': iou}
+    return strict_scores([pair for truth, predicted in zip(truth_frames, predicted_frames)
+                          for pair in strict_pairs(truth, predicted, **limits)], meteor)
+
+
+def evaluate_captions_tod3cap(truth_frames, predicted_frames, iou, meteor=None):
+    """`tod3cap_scores` over many frames at one threshold."""
+    return tod3cap_scores([pair for truth, predicted in zip(truth_frames, predicted_frames)
+                           for pair in tod3cap_pairs(truth, predicted, iou)], meteor)

@@ -3,7 +3,6 @@
 Each command imports what it needs when it runs: all but `train` and `export` work without torch.
 """
 
-import json
 import math
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from mta_training import training_cli
+from mta_training import eval_cli, training_cli
 
 _INTERRUPTED = 130                   # what typer makes of Ctrl-C
 SCENE_S = 20.0                       # length of a synthetic scene, that of nuScenes'
@@ -86,25 +85,7 @@ def inspect(
     inspect_bag(bag)
 
 
-@app.command('eval')
-def evaluate(
-    results: Annotated[Path, typer.Argument(
-        exists=True, dir_okay=False, help='nuScenes detection result file, JSON.')],
-    dataset: Annotated[Path, typer.Option(
-        exists=True, file_okay=False, help='Root folder of the dataset it is about.')],
-    split: Annotated[str, typer.Option(help='Split to judge on, e.g. mini_val or synth_val.')],
-    version: Version = None,
-    out: Annotated[Optional[Path], typer.Option(
-        file_okay=False, help="Folder for the devkit's metrics_summary.json.")] = None,
-):
-    """Judge a result file with the official nuScenes detection evaluation."""
-    from mta_training.evaluate import evaluate_dataset
-    from mta_training.nuscenes_index import check_tables, find_version
-    version = version or find_version(dataset)
-    check_tables(dataset, version)
-    print(json.dumps(evaluate_dataset(dataset, version, results, split, out), indent=2))
-
-
+eval_cli.register(app)
 training_cli.register(app)
 
 

@@ -6,6 +6,7 @@ depends on, and it is renamed into place when it is whole.  2 MB a frame at nano
 """
 
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 import hashlib
 import json
 import os
@@ -150,4 +151,9 @@ def cache_scenes(bags, cache, image, workers=2):
         futures = [pool.submit(cache_scene, bag, cache, image) for bag in bags]
         for future in futures:
             future.add_done_callback(lambda _: bar.advance(task))
-        return [future.result() for future in futures]
+        try:
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise BagError(f'a process that decoded bags into {cache} was killed, most likely for '
+                           'want of memory. What is decoded is kept: run again, or with fewer '
+                           'processes at work beside it.') from error

@@ -23,11 +23,10 @@ from mta_perception import contract
 from mta_training.dataset import find_bags
 from mta_training.model_card import model_card
 from mta_training.quantise import calibration_frames, quantise_detector
-from mta_training.train import load_model
+from mta_training.run_directory import load_run
 
 OPSET = 20
 HISTORY_STEP_S = 0.5                     # nuScenes keyframes: the spacing training streams with
-DECODE = {'score_threshold': 0.2, 'max_detections': 100}
 ARTEFACTS = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
 
 
@@ -107,8 +106,8 @@ def surround_view(image):
     return np.stack(matrices).astype(np.float32)
 
 
-def export_graphs(model, directory):
-    """Write detector.onnx, qformer.onnx, language.onnx of an MtaModel into `directory`."""
+def export_graphs(model, language_model, directory):
+    """Write detector.onnx, qformer.onnx, language.onnx of an MtaModel and a LanguageModel."""
     directory = Path(directory)
     model = model.float().eval()
     config = model.config
@@ -122,7 +121,7 @@ def export_graphs(model, directory):
     language = _language_inputs(config, 3, prefix=5, tokens=2, past=7)
     count, places = torch.export.Dim('count', max=512), torch.export.Dim('prefix', max=64)
     tokens, past = torch.export.Dim('tokens', max=512), torch.export.Dim('past', max=1024)
-    save_graph(LanguageGraph(model.language), tuple(language.values()),
+    save_graph(LanguageGraph(language_model), tuple(language.values()),
                directory / 'language.onnx', list(language), ['logits', 'keys', 'values'],
                ({0: count, 1: places}, {0: count, 1: tokens}, {1: count, 3: past},
                 {1: count, 3: past}))
@@ -175,8 +174,8 @@ def _language_inputs(config, count, prefix, tokens, past, seed=2):
             'past_values': torch.randn(cache, generator=generator)}
 
 
-def parity(model, directory):
-    """Run every graph in `directory` and the torch model on the same inputs -> Parity."""
+def parity(model, language_model, directory):
+    """Run every graph in `directory` and the torch models on the same inputs -> Parity."""
     model = model.float().eval()
     directory = Path(directory)
     differences = []
@@ -184,7 +183,7 @@ def parity(model, directory):
               {name: torch.from_numpy(value)
                for name, value in example_inputs(model.config, seed=7).items()}),
              (model.qformer, 'qformer.onnx', _object_inputs(model.config, 8, seed=8))]
-    cases += [(LanguageGraph(model.language), 'language.onnx',
+    cases += [(LanguageGraph(language_model), 'language.onnx',
                _language_inputs(model.config, count, prefix, tokens, past, seed=9))
               for count, prefix, tokens, past in ((4, 8, 1, 0), (4, 0, 1, 9), (1, 0, 3, 2))]
     for module, name, inputs in cases:
@@ -229,7 +228,7 @@ def manifest(config, tokenizer, directory, training, metrics, precision='fp32'):
         'bev': {'half_extent_m': bev.half_extent_m, 'cells': bev.cells, 'channels': bev.channels},
         'box_code': ['x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy'],
         'history': {'step_s': HISTORY_STEP_S},
-        'decode': dict(DECODE),
+        'decode': dict(contract.DECODE),
         'captioner': {
             'prefix_tokens': config.qformer.prefix_tokens, 'width': language.hidden_size,
             'layers': language.num_hidden_layers, 'heads': language.num_attention_heads,
@@ -269,15 +268,19 @@ def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20, int8=
     for bags in (calibration_bags, eval_bags):
         if bags is not None:
             find_bags(bags)                          # fails now rather than minutes later
-    model, tokenizer, state = load_model(run, checkpoint)
+    model, language, recipe, state = load_run(run, checkpoint)
+    if recipe.language.model != 'small':
+        raise ValueError(f'{run} captions with {recipe.language.model}: only our own small '
+                         'language model has a runtime form. Use `mta-train eval --run`.')
+    tokenizer, language_model = language.tokenizer, language.runtime_model()
     training = {
-        'data': state['data'], 'steps': state['step'],
-        'samples': state['step'] * state['train']['batch'] * state['train']['processes'],
+        'data': state['data'], 'recipe': recipe.name, 'steps': state['step'],
+        'samples': state['seen'] * recipe.schedule.batch,
         'minutes': round(state['elapsed_s'] / 60.0, 1),
-        'caption_minutes': state['train']['caption_minutes'], 'seed': state['train']['seed'],
-        'git_revision': git_revision()}
+        'caption_minutes': recipe.caption_minutes, 'seed': recipe.seed,
+        'bla': recipe.alignment.bla, 'dca': recipe.alignment.dca, 'git_revision': git_revision()}
     out = Path(out)
-    measured = write_model(model, tokenizer, out, training, {})
+    measured = write_model(model, language_model, tokenizer, out, training, {})
     metrics = _metrics(out, eval_bags, eval_frames)
     float_metrics, precision = {}, 'fp32'
     if int8:
@@ -285,7 +288,8 @@ def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20, int8=
         quantise_model(model.config, tokenizer, out, training, calibration_bags)
         metrics = _metrics(out, eval_bags, eval_frames)
     _write_manifest(model.config, tokenizer, out, training, metrics, precision)
-    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, model.language)]
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, language_model)]
+    sizes[0] += sizes[1]
     (out / 'MODEL_CARD.md').write_text(model_card(
         model.config, *sizes, training, metrics, _LIMITS, precision, float_metrics))
     return {**metrics, **{f'fp32_{name}': value for name, value in float_metrics.items()},
@@ -327,16 +331,16 @@ def git_revision():
         return 'unknown'
 
 
-def write_model(model, tokenizer, out, training, metrics):
+def write_model(model, language_model, tokenizer, out, training, metrics):
     """Write graphs, tokeniser and manifest into `out`; the manifest last, so that a directory with
     one is whole.  Returns the measured Parity; raises ValueError where boxes differ by over
     1e-3."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / 'manifest.yaml').unlink(missing_ok=True)
-    export_graphs(model, out)
+    export_graphs(model, language_model, out)
     tokenizer.save(str(out / 'tokenizer.json'))
-    measured = parity(model, out)
+    measured = parity(model, language_model, out)
     if not measured.boxes <= 1e-3:
         raise ValueError(f'{out}: boxes of torch and ONNX differ by {measured.boxes:.2e}; '
                          'expected at most 1e-3. The exported graph is not the trained network.')

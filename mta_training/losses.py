@@ -14,6 +14,9 @@ from torch.nn import functional
 from mta_perception.contract import CLASSES
 from mta_perception.model.bev_encoder import metres_to_cells
 from mta_perception.model.detection_decoder import codes_from_boxes
+from mta_training.team import Team
+
+_ALONE = Team()
 
 # Per column of the internal code: metres, log sizes, sin, cos, m/s.
 CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 0.3)
@@ -69,13 +72,18 @@ def dense_targets(targets, bev):
 
 
 def heat_loss(logits, heat):
-    """Penalty-reduced focal loss (CornerNet), summed and divided by the number of objects."""
+    """Penalty-reduced focal loss (CornerNet), summed; the caller divides by heat_positives."""
     p = logits.sigmoid()
     positive = heat > 0.999
     log_p, log_not = functional.logsigmoid(logits), functional.logsigmoid(-logits)
     loss = torch.where(positive, (1.0 - p).square() * log_p,
                        (1.0 - heat) ** 4 * p.square() * log_not)
-    return -loss.sum() / positive.sum().clamp(min=1)
+    return -loss.sum()
+
+
+def heat_positives(heat):
+    """Number of peaks of a heatmap."""
+    return int((heat > 0.999).sum())
 
 
 def focal_loss(logits, goals):
@@ -106,24 +114,30 @@ def assign(logits, codes, labels, goals):
     """
     if not len(labels):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    p = logits.detach().sigmoid()[:, labels]                               # (Q, n)
+    p = logits.detach().sigmoid()[:, labels.to(logits.device)]             # (Q, n)
     positive = -(p + 1e-12).log() * 0.25 * (1.0 - p).square()
     negative = -(1.0 - p + 1e-12).log() * 0.75 * p.square()
-    distance = torch.cdist(codes.detach()[:, :8], goals[:, :8], p=1)
+    distance = torch.cdist(codes.detach()[:, :8], goals.to(codes.device)[:, :8], p=1)
     cost = 2.0 * (positive - negative) + 0.25 * distance
     # A broken network must show as a NaN loss with a clear error, not as a crash in the matcher.
     cost = torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4)
     return linear_sum_assignment(cost.cpu().numpy())
 
 
-def detection_loss(stages, targets, bev):
-    """All detection losses of a batch: `stages` of DetectionDecoder, a Targets per frame."""
+def detection_loss(stages, targets, bev, team=_ALONE):
+    """All detection losses of a batch: `stages` of DetectionDecoder, a Targets per frame.
+
+    Sums are divided by counts over all processes of the team.
+    """
+    device = stages.heat_logits.device
     dense = [dense_targets(frame, bev) for frame in targets]
     heat, codes, weights = (torch.stack(parts) for parts in zip(*dense))
-    loss_heat = heat_loss(stages.heat_logits, heat)
+    peaks, weight, objects = team.counts([
+        heat_positives(heat), weights.sum(), sum(len(frame.labels) for frame in targets)])
+    heat, codes, weights = heat.to(device), codes.to(device), weights.to(device)
+    loss_heat = heat_loss(stages.heat_logits, heat) / peaks
     dense_error = code_loss(stages.dense_codes.permute(0, 2, 3, 1), codes.permute(0, 2, 3, 1))
-    loss_dense = (dense_error.sum(-1) * weights).sum() / weights.sum().clamp(min=1)
-    objects = max(1, sum(len(frame.labels) for frame in targets))
+    loss_dense = (dense_error.sum(-1) * weights).sum() / weight
     loss_score = loss_box = 0.0
     matches = []
     for logits, layer_codes in zip(stages.layer_logits, stages.layer_codes):
@@ -131,7 +145,8 @@ def detection_loss(stages, targets, bev):
         goals = torch.zeros_like(logits)
         for index, ((queries, chosen), frame) in enumerate(zip(matches, targets)):
             goals[index, queries, frame.labels[chosen]] = 1.0
-            error = code_loss(layer_codes[index, queries], codes_from_boxes(frame.boxes[chosen]))
+            error = code_loss(layer_codes[index, queries],
+                              codes_from_boxes(frame.boxes[chosen]).to(device))
             loss_box = loss_box + error.sum() / objects
         loss_score = loss_score + focal_loss(logits, goals) / objects
     total = loss_heat + 0.25 * loss_dense + 2.0 * loss_score + 0.25 * loss_box

@@ -17,8 +17,8 @@ with its own tokeniser. {millions:.1f} M parameters in all. {precision}
 {metrics}
 
 mAP and NDS by the official nuScenes code. CIDEr (0 to 10), BLEU and ROUGE-L: every ground-truth
-object with a caption counts, one that was not found as an empty sentence; `found_*` are over the
-found ones alone.
+object with a caption counts, one that was not found (within 2 m) with 0; `found_*` are over the
+found ones alone, `BLEU_4_corpus` takes the others as empty sentences.
 
 ## Limits
 

@@ -9,42 +9,54 @@ from mta_perception.memory import History
 from mta_perception.runtime.captioner import OnnxCaptioner
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
-from mta_training.caption_metrics import DescribedObjects, evaluate_captions
+from mta_training.caption_protocols import DescribedObjects
 from mta_training.dataset import read_scene
-from mta_training.evaluate import Predictions, evaluate_detections
+from mta_training.evaluate import Predictions
+from mta_training.report import JudgedFrame, judge
 from mta_training.samples import Place, make_batch
 
 # The detection metric integrates over all scores; captions are those the node would publish.
 _SCORE_THRESHOLD, _MOST = 0.02, 300
 
 
-def evaluate_model_directory(directory, bags, frames, threads=2):
-    """Metrics of an exported model on the first `frames` keyframes of each bag.
+def judged_frames(directory, bags, frames, threads=2):
+    """Yield a JudgedFrame for each of the first `frames` keyframes of each bag.
 
-    Returns a dict of floats: mAP, NDS, the true-positive errors, CIDEr, BLEU_4, ROUGE_L and their
-    `found_` variants (objects that were found alone), frames.
+    `described` is None for a model without a captioner.
     """
     manifest = Manifest.load(directory)
-    detector, captioner = OnnxDetector(manifest, threads), OnnxCaptioner(manifest, threads)
-    samples, predictions, truth, described = [], {}, [], []
+    detector = OnnxDetector(manifest, threads)
+    captioner = OnnxCaptioner(manifest, threads) if manifest.captioner else None
     for path in bags:
         scene, bag = read_scene(path, manifest.image), SceneBag(path)
         for sample, outputs in zip(bag.samples, _drive(detector, scene, frames)):
             found = decode(outputs, _SCORE_THRESHOLD, _MOST)
-            samples.append(sample)
-            predictions[sample.token] = Predictions(found.boxes, found.labels, found.scores)
             shown = decode(outputs, manifest.score_threshold, manifest.max_detections)
-            captions = []
-            if len(shown.scores):
-                captions = captioner.caption(caption_inputs(outputs, shown))
-            described.append(DescribedObjects(shown.boxes, shown.labels, shown.scores,
-                                              [caption.text for caption in captions]))
-            truth.append(DescribedObjects(sample.boxes, sample.labels,
-                                          np.ones(len(sample.labels)), sample.captions))
-    metrics = evaluate_detections(samples, predictions)
-    if any(any(entry.captions) for entry in truth):
-        metrics.update(evaluate_captions(truth, described))
-    return {**metrics, 'frames': len(samples)}
+            yield JudgedFrame(sample, bag.description,
+                              Predictions(found.boxes, found.labels, found.scores),
+                              _described(captioner, outputs, shown))
+
+
+def _described(captioner, outputs, shown):
+    if captioner is None:
+        return None
+    captions = captioner.caption(caption_inputs(outputs, shown)) if len(shown.scores) else []
+    return DescribedObjects(shown.boxes, shown.labels, shown.scores,
+                            [caption.text for caption in captions])
+
+
+def evaluate_model_directory(directory, bags, frames, threads=2):
+    """Metrics of an exported model on the first `frames` keyframes of each bag, for its card.
+
+    Returns a dict: evaluate.evaluate_detections' and, where the bags have captions, those of the
+    strict protocol at 2 m (caption_metrics.strict_scores; METEOR only with Java), frames.
+    """
+    result = judge(judged_frames(directory, bags, frames, threads), protocols=('strict',))
+    metrics = dict(result['detection'])
+    if result['captions'] is not None:
+        metrics.update({name: value for name, value
+                        in result['captions']['strict']['centre_2m'].items() if value is not None})
+    return {**metrics, 'frames': result['frames']}
 
 
 def _drive(detector, scene, frames):

@@ -48,6 +48,10 @@ class Batch(NamedTuple):
     targets: list                        # B Targets
     captions: list                       # B lists of strings
 
+    def to(self, device):
+        """The same with the network's inputs on a device; the targets stay where they are."""
+        return Batch(*(part.to(device) for part in self[:5]), self.targets, self.captions)
+
 
 class SceneStream:
     """An endless walk through scenes; the same seed and state give the same walk."""
@@ -94,9 +98,18 @@ class SceneStream:
         self.rng.bit_generator.state = state['rng']
 
 
-def make_batch(scenes, places, rng=None):
-    """Batch of the frames at `places`; with an `rng`, cameras fail and light varies at random."""
-    rows = [_sample(scenes[place.scene], place, rng) for place in places]
+def slot_generators(seed, step, slots):
+    """A random generator for every slot of a step: what a slot sees depends on nothing else.
+
+    So a run that is resumed, or has its slots spread over more processes, stays the same run.
+    """
+    return [np.random.default_rng([seed, step, slot]) for slot in slots]
+
+
+def make_batch(scenes, places, generators=None):
+    """Batch of the frames at `places`; with a generator a place, cameras fail and light varies."""
+    rows = [_sample(scenes[place.scene], place, rng)
+            for place, rng in zip(places, generators or [None] * len(places))]
     images, matrices, masks, motions = (
         torch.from_numpy(np.stack(part)) for part in list(zip(*rows))[:4])
     valid = torch.tensor([float(place.continues) for place in places])

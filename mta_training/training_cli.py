@@ -2,53 +2,68 @@
 when they run."""
 
 from pathlib import Path
+import shutil
 from typing import Annotated, Optional
 
 import typer
 
-BagsOption = Annotated[Path, typer.Option('--bags', help='Directory of bags made by `convert`.')]
-
 
 def train_command(
-        bags: BagsOption,
-        out: Annotated[Path, typer.Option('--out', help='Run directory: checkpoints and log.')],
-        minutes: Annotated[float, typer.Option(help='Length; 0 = --steps decide.')] = 0.0,
-        steps: Annotated[int, typer.Option(help='Optimiser steps; 0 = --minutes decide.')] = 0,
+        bags: Annotated[Optional[Path], typer.Option(
+            '--bags', help='Directory of bags made by `convert`.')] = None,
+        out: Annotated[Optional[Path], typer.Option(
+            '--out', help='Run directory: checkpoints, log, curves, pictures.')] = None,
+        config: Annotated[str, typer.Option(
+            '--config', help='nano, nano_joint, paper, or a YAML file (docs/training.md).')
+        ] = 'nano',
+        minutes: Annotated[Optional[float], typer.Option(
+            help="Length by the clock, instead of the config's.", min=0.01)] = None,
+        steps: Annotated[Optional[int], typer.Option(
+            help="Length in optimiser steps, instead of the config's.", min=1)] = None,
+        start: Annotated[Optional[Path], typer.Option(
+            help='Run directory whose detector this one starts from.')] = None,
         val_scenes: Annotated[Optional[list[str]], typer.Option(
             help='Bag to judge on, never trained on; may be repeated. Default: the bags whose '
                  'split is val.')] = None,
         cache: Annotated[Optional[Path], typer.Option(
             help='Where decoded images are kept, 2 MB a frame. Default: <out>/cache.')] = None,
-        processes: Annotated[int, typer.Option(help='Data-parallel processes.', min=1)] = 1,
-        threads: Annotated[int, typer.Option(help='Threads of each process.', min=1)] = 1,
-        batch: Annotated[int, typer.Option(help='Frames a step and process.', min=1)] = 4,
-        learning_rate: Annotated[float, typer.Option(help='Peak learning rate.')] = 8e-4,
-        checkpoint_minutes: Annotated[float, typer.Option(help='Between checkpoints.')] = 5.0,
-        evaluate_minutes: Annotated[float, typer.Option(
-            help='Between evaluations; 0 = only at the end.')] = 15.0,
-        caption_minutes: Annotated[float, typer.Option(
-            help='At the end, captions alone with the detector frozen.')] = 0.0,
-        seed: Annotated[int, typer.Option(help='Random seed.')] = 0,
+        processes: Annotated[int, typer.Option(
+            help='Data-parallel processes on this machine; for several machines use '
+                 '`accelerate launch`.', min=1)] = 1,
+        threads: Annotated[int, typer.Option(
+            help='Threads of each process; 0 = share the cores.', min=0)] = 0,
+        seed: Annotated[Optional[int], typer.Option(help='Random seed.')] = None,
         resume: Annotated[bool, typer.Option(
             '--resume', help='Go on from the last checkpoint.')] = False,
         smoke: Annotated[bool, typer.Option(
-            '--smoke', help='A toy network and a few steps: does everything run?')] = False):
+            '--smoke', help='Everything once, with a toy network on its own few bags, in '
+                            'runs/smoke: does it run here?')] = False):
     """Train detector and captioner on bags; Ctrl-C loses at most the time since a checkpoint."""
-    from mta_perception.model.config import MtaConfig
-    from mta_training import bag_training, train
+    from mta_training import bag_training
+    from mta_training.recipe import Recipe
     if smoke:
-        minutes, steps = 0.0, steps or 20
-    if (minutes > 0) == (steps > 0):
+        from mta_training.smoke import FOLDER, smoke_bags
+        config, bags = 'smoke', bags or smoke_bags()
+        if out is None:
+            out = FOLDER / 'run'
+            if not resume:
+                shutil.rmtree(out, ignore_errors=True)
+    if bags is None or out is None:
+        raise typer.BadParameter('--bags and --out are needed (or --smoke)')
+    if minutes is not None and steps is not None:
         raise typer.BadParameter('give one of --minutes and --steps')
-    config = train.TrainConfig(
-        minutes=minutes, steps=steps, batch=batch, learning_rate=learning_rate, threads=threads,
-        processes=processes, checkpoint_minutes=checkpoint_minutes,
-        evaluate_minutes=evaluate_minutes, seed=seed, language_steps=30 if smoke else 300,
-        caption_minutes=0.05 if smoke else caption_minutes)
+    changes = {}
+    if minutes is not None or steps is not None:
+        changes['schedule'] = {'minutes': minutes} if steps is None else {'steps': steps}
+    if start is not None:
+        changes['start'] = str(start)
+    if seed is not None:
+        changes['seed'] = seed
+    recipe = Recipe.load(config).changed(changes)
     training, held_out = bag_training.split_bags(bags, val_scenes)
     bag_training.train_on_bags(
-        training, held_out, out, config, cache=cache or out / 'cache', resume=resume,
-        model_config=MtaConfig.toy() if smoke else MtaConfig.nano())
+        training, held_out, out, recipe, cache=cache or out / 'cache', resume=resume,
+        processes=processes, threads=threads, text_cache=cache or out / 'cache')
 
 
 def export_command(

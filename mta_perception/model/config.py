@@ -91,10 +91,14 @@ class QFormerConfig:
     heads: int = 4
     layers: int = 2
     prefix_tokens: int = 12
-    neighbourhood: int = 5               # BEV is read at n x n points around the object ...
+    bev: str = 'around'                  # what of the BEV it reads; see qformer.py
+    neighbourhood: int = 5               # around: at n x n points ...
     spacing_m: float = 3.0               # ... this far apart
+    bev_stride: int = 5                  # shared, joint: a token for so many cells squared
 
     def __post_init__(self) -> None:
+        _check(self.bev in ('around', 'shared', 'joint'),
+               f'qformer.bev={self.bev!r}; choose around, shared or joint.')
         _check(self.width % self.heads == 0,
                f'qformer.width={self.width} is not divisible by qformer.heads={self.heads}.')
 
@@ -111,12 +115,18 @@ class LanguageConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     max_tokens: int = 48                 # longest caption that is generated
+    adapter_tokens: int = 0              # LLaMA-Adapter prompts per layer but the first; 0: none
 
     def __post_init__(self) -> None:
         _check(self.hidden_size % self.num_attention_heads == 0
                and self.head_dim % 2 == 0,
                f'language.hidden_size={self.hidden_size} does not give '
                f'{self.num_attention_heads} heads of even width.')
+        _check(self.adapter_tokens >= 0 and (not self.adapter_tokens or
+                                             self.num_hidden_layers > 1),
+               f'language.adapter_tokens={self.adapter_tokens} with num_hidden_layers='
+               f'{self.num_hidden_layers}; expected 0, or more with 2 layers or more: the first '
+               'layer has no adapter.')
 
     @property
     def head_dim(self) -> int:
@@ -142,6 +152,9 @@ class MtaConfig:
                f'bev.channels={channels} is not divisible by decoder.heads={heads}.')
         _check(self.decoder.queries <= len(CLASSES) * self.bev.cells ** 2,
                f'decoder.queries={self.decoder.queries} is more than the heatmap has cells.')
+        _check(self.qformer.bev == 'around' or self.bev.cells % self.qformer.bev_stride == 0,
+               f'qformer.bev_stride={self.qformer.bev_stride} does not divide the '
+               f'{self.bev.cells} cells of the BEV.')
 
     @classmethod
     def nano(cls) -> 'MtaConfig':

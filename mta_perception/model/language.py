@@ -1,7 +1,9 @@
 """Language model: plain Llama architecture with an explicit key/value cache.
 
 Parameter names equal those of transformers' LlamaForCausalLM, so that weights move both ways.  A
-soft prefix (N, P, D) stands where the embeddings of the first P tokens would.
+soft prefix (N, P, D) stands where the embeddings of the first P tokens would.  With
+`LanguageConfig.adapter_tokens` all layers but the first carry a LLaMA-Adapter (Zhang et al. 2023,
+arXiv 2303.16199): prompts that every query attends to, behind a gate that starts at zero.
 """
 
 from typing import NamedTuple
@@ -39,9 +41,13 @@ def rotate(x, cos, sin):
 
 
 class Attention(nn.Module):
-    """Causal self-attention that continues after a cache."""
+    """Causal self-attention that continues after a cache, and the layer's adapter if it has one.
 
-    def __init__(self, config):
+    adapter_prompt (T_a, D) goes through the layer's own key and value projections.
+    adapter_gate (1,) is a plain factor, not its tanh, as in peft's AdaptedAttention.
+    """
+
+    def __init__(self, config, adapter_tokens):
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_attention_heads
@@ -49,6 +55,10 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
+        self.adapter_tokens = adapter_tokens
+        if adapter_tokens:
+            self.adapter_prompt = nn.Parameter(torch.empty(adapter_tokens, width))
+            self.adapter_gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, x, past_key, past_value, cos, sin, mask):
         """x (N, S, D), past (N, heads, T, Dh) -> (N, S, D), keys, values (N, heads, T + S, Dh)."""
@@ -57,7 +67,19 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         k, v = torch.cat([past_key, k], dim=2), torch.cat([past_value, v], dim=2)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if self.adapter_tokens:
+            mixed = mixed + self.adapter_gate * self._from_adapter(q)
         return self.o_proj(mixed.transpose(1, 2).flatten(2)), k, v
+
+    def _from_adapter(self, q):
+        """What rotated queries (N, heads, S, Dh) read from the adapter, which has no position.
+
+        A softmax of its own: the causal attention is what it was without an adapter.
+        """
+        k, v = (project(self.adapter_prompt).unflatten(-1, (self.heads, -1)).transpose(0, 1)
+                for project in (self.k_proj, self.v_proj))                # (heads, T_a, Dh)
+        scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5              # (N, heads, S, T_a)
+        return scores.softmax(-1) @ v
 
 
 class Mlp(nn.Module):
@@ -78,9 +100,9 @@ class Mlp(nn.Module):
 class LlamaLayer(nn.Module):
     """Pre-norm attention and feed-forward."""
 
-    def __init__(self, config):
+    def __init__(self, config, adapter_tokens):
         super().__init__()
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, adapter_tokens)
         self.mlp = Mlp(config)
         self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
@@ -99,7 +121,8 @@ class LlamaModel(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(LlamaLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(LlamaLayer(config, config.adapter_tokens if index else 0)
+                                    for index in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -111,9 +134,9 @@ class LanguageModel(nn.Module):
         self.config = config
         self.model = LlamaModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                nn.init.normal_(parameter, std=0.02)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:              # prompts start as in peft, unlike weights
+                nn.init.normal_(parameter, std=1.0 if name.endswith('adapter_prompt') else 0.02)
 
     def empty_cache(self, count):
         """Keys (or values) of no past: (L, N, heads, 0, Dh)."""

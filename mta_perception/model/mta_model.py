@@ -1,7 +1,7 @@
 """The whole detector: six cameras and a memory in, objects and the next memory out.
 
 `Detector.forward` has the inputs of `detector.onnx` (docs/architecture.md); `MtaModel` adds the
-captioner and the language model.
+captioner.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,6 @@ from mta_perception.model.detection_decoder import (
     DetectionDecoder,
     boxes_from_codes,
 )
-from mta_perception.model.language import LanguageModel
 from mta_perception.model.projection import project_points, tall_map, tall_xy
 from mta_perception.model.qformer import QFormer
 
@@ -78,11 +77,13 @@ class Detector(nn.Module):
 
 
 class MtaModel(nn.Module):
-    """Detector, captioner and language model, with the sizes of one MtaConfig."""
+    """Detector and captioner with the sizes of one MtaConfig; the language model is beside them.
+
+    That one is frozen, and may be a foreign one: see mta_training/caption_language.py.
+    """
 
     def __init__(self, config):
         super().__init__()
         self.config = config
         self.detector = Detector(config)
         self.qformer = QFormer(config)
-        self.language = LanguageModel(config.language)

@@ -6,7 +6,15 @@ in   object_features  (N, F)        from the detector
      bev              (C, Y, X)     the frame's BEV
 out  prefix           (N, P, D)     P tokens as wide as the language model
 
-Each object reads the BEV at n x n points around itself.  Geometry enters as Fourier features of
+An object reads the BEV in one of three ways (`qformer.bev`):
+
+around   at n x n points around itself; what a small model learns fastest, and nano's default
+shared   as tokens of the whole BEV, made once a frame: d_i = Q_i([d_{i-1}, F_BEV]) of MTA
+         (arXiv 2411.10639) as cross-attention, so that the BEV is encoded once for all objects
+joint    the same tokens beside the object's own in one self-attention, for each object anew, as
+         TOD3Cap's released code (transformer blocks over [object, BEV])
+
+Geometry enters as Fourier features of
 polar coordinates: from raw metres a small model learns neither distance nor sector
 (docs/training.md).
 """
@@ -45,27 +53,34 @@ def geometry_features(boxes):
 
 
 class QFormerBlock(nn.Module):
-    """Self-attention over an object's tokens, cross-attention to its surroundings, MLP."""
+    """Self-attention over an object's tokens, cross-attention to what it reads, MLP.
 
-    def __init__(self, width, heads):
+    Without `cross` the tokens are expected to hold what is read.
+    """
+
+    def __init__(self, width, heads, cross=True):
         super().__init__()
         self.heads = heads
         self.self_qkv = nn.Linear(width, 3 * width)
         self.self_out = nn.Linear(width, width)
-        self.cross_q = nn.Linear(width, width)
-        self.cross_kv = nn.Linear(width, 2 * width)
-        self.cross_out = nn.Linear(width, width)
+        if cross:
+            self.cross_q = nn.Linear(width, width)
+            self.cross_kv = nn.Linear(width, 2 * width)
+            self.cross_out = nn.Linear(width, width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3 if cross else 2))
 
-    def forward(self, tokens, surroundings):
-        """tokens (N, T, D), surroundings (N, S, D) -> (N, T, D)."""
+    def forward(self, tokens, read=None):
+        """tokens (N, T, D), read (N or 1, S, D) -> (N, T, D)."""
         q, k, v = self.self_qkv(self.norms[0](tokens)).chunk(3, dim=-1)
         tokens = tokens + self.self_out(self._attend(q, k, v))
-        k, v = self.cross_kv(surroundings).chunk(2, dim=-1)
-        tokens = tokens + self.cross_out(self._attend(self.cross_q(self.norms[1](tokens)), k, v))
-        return tokens + self.mlp(self.norms[2](tokens))
+        if read is not None:
+            k, v = self.cross_kv(read).chunk(2, dim=-1)
+            k, v = (x.expand(tokens.shape[0], -1, -1) for x in (k, v))
+            q = self.cross_q(self.norms[1](tokens))
+            tokens = tokens + self.cross_out(self._attend(q, k, v))
+        return tokens + self.mlp(self.norms[-1](tokens))
 
     def _attend(self, q, k, v):
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
@@ -77,16 +92,24 @@ class QFormer(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        sizes, self.bev = config.qformer, config.bev
+        sizes, self.bev, self.reads = config.qformer, config.bev, config.qformer.bev
         width = sizes.width
         self.object = nn.Sequential(
             nn.Linear(config.object_feature_width + len(CLASSES) + GEOMETRY_WIDTH, 2 * width),
             nn.GELU(), nn.Linear(2 * width, width))
         self.tokens = nn.Parameter(torch.randn(sizes.prefix_tokens, width) * 0.1)
         self.surroundings = nn.Linear(config.bev.channels, width)
-        points = sizes.neighbourhood ** 2
-        self.place = nn.Parameter(torch.randn(points, width) * 0.1)
-        self.blocks = nn.ModuleList(QFormerBlock(width, sizes.heads) for _ in range(sizes.layers))
+        if self.reads == 'around':
+            count = sizes.neighbourhood ** 2
+        else:
+            # TOD3Cap's convolution of kernel 1 and stride 5 reads every 25th cell and no other;
+            # ours reads all of them.
+            self.pool = nn.Conv2d(config.bev.channels, config.bev.channels, sizes.bev_stride,
+                                  sizes.bev_stride)
+            count = (config.bev.cells // sizes.bev_stride) ** 2
+        self.place = nn.Parameter(torch.randn(count, width) * 0.1)
+        self.blocks = nn.ModuleList(QFormerBlock(width, sizes.heads, cross=self.reads != 'joint')
+                                    for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(width)
         self.prefix = nn.Linear(width, config.language.hidden_size)
         steps = torch.arange(sizes.neighbourhood) - (sizes.neighbourhood - 1) / 2
@@ -104,22 +127,28 @@ class QFormer(nn.Module):
 
     def states(self, object_features, boxes, class_logits, bev):
         """Tokens (N, 1 + P, width) after each block, object token first."""
-        return self.states_from(object_features, boxes, class_logits, self.look_around(boxes, bev))
+        return self.states_from(object_features, boxes, class_logits, self.look(boxes, bev))
 
-    def look_around(self, boxes, bev):
-        """The BEV (C, Y, X) at the points around each box (N, 10) -> (N, S, C)."""
+    def look(self, boxes, bev):
+        """What the boxes (N, 10) read of the BEV (C, Y, X): (N, S, C), or (1, S, C) for all."""
+        if self.reads != 'around':
+            return self.pool(bev[None]).flatten(2).transpose(1, 2)
         around = boxes[:, None, :2] + self.grid                            # (N, S, 2) metres
         samples = sample_map(bev[None], metres_to_cells(around, self.bev)[None])[0]
         return samples.permute(1, 2, 0)
 
     def states_from(self, object_features, boxes, class_logits, samples):
-        """As `states`, with what `look_around` saw (N, S, C)."""
+        """As `states`, with what `look` gave (N or 1, S, C)."""
         known = torch.cat([object_features, class_logits.sigmoid(), geometry_features(boxes)], -1)
         first = self.object(known).unsqueeze(1)                            # (N, 1, D)
         tokens = first + torch.cat([torch.zeros_like(self.tokens[:1]), self.tokens])[None]
-        surroundings = self.surroundings(samples) + self.place
+        own = tokens.shape[1]
+        read = self.surroundings(samples) + self.place
+        if self.reads == 'joint':
+            tokens = torch.cat([tokens, read.expand(tokens.shape[0], -1, -1)], dim=1)
+            read = None
         states = []
         for block in self.blocks:
-            tokens = block(tokens, surroundings)
-            states.append(tokens)
+            tokens = block(tokens, read)
+            states.append(tokens[:, :own])
         return states

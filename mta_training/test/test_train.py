@@ -1,39 +1,33 @@
-"""The loop learns, resumes exactly, and streams scenes as it says."""
+"""Training: the stream of samples, memorising, and going on exactly after a kill."""
 
 import csv
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip('torch')
+torch = pytest.importorskip('torch', reason='torch is only in the training environment')
 
 from toy_scenes import toy_scene  # noqa: E402
+from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
 
 from mta_perception.geometry import invert_rigid  # noqa: E402
-from mta_perception.model.config import MtaConfig  # noqa: E402
-from mta_perception.model.mta_model import MtaModel  # noqa: E402
-from mta_training import train  # noqa: E402
-from mta_training.samples import Place, SceneStream, make_batch  # noqa: E402
-from mta_training.team import run_team  # noqa: E402
+from mta_training import run_directory, train  # noqa: E402
+from mta_training.samples import Place, SceneStream, make_batch, slot_generators  # noqa: E402
 
-CONFIG = MtaConfig.toy()
 torch.set_num_threads(1)              # small tensors: threads only wait for each other
+CASES = Path(__file__).with_name('training_cases.py')
 
 
 @pytest.fixture(scope='module')
 def scenes():
-    return [toy_scene(CONFIG, frames=4, objects=8, seed=seed) for seed in range(3)]
-
-
-def settings(**changes):
-    return train.TrainConfig(**{'steps': 8, 'batch': 2, 'language_steps': 10, 'threads': 1,
-                                'checkpoint_minutes': 1e-9, 'caption_start': 0.5,
-                                'evaluate_minutes': 0, **changes})
-
-
-def weights_of(run):
-    model, _, state = train.load_model(run)
-    return torch.cat([value.flatten().double() for value in model.state_dict().values()]), state
+    return toy_scenes()
 
 
 def test_stream_walks_each_scene_in_order():
@@ -73,10 +67,9 @@ def test_batch_moves_standing_objects_with_the_ego(scenes):
 
 def test_random_light_never_touches_the_stored_images(scenes):
     copy = np.array(scenes[0].images)
-    rng = np.random.default_rng(0)
     dead = 0
-    for _ in range(30):
-        batch = make_batch(scenes, [Place(0, 1, False)], rng)
+    for step in range(30):
+        batch = make_batch(scenes, [Place(0, 1, False)], slot_generators(0, step, [0]))
         masked = batch.camera_mask[0] == 0
         assert (batch.images[0][masked] == 0).all()
         dead += int(masked.sum())
@@ -84,64 +77,131 @@ def test_random_light_never_touches_the_stored_images(scenes):
     np.testing.assert_array_equal(copy, scenes[0].images)
 
 
-def test_resumed_run_ends_with_the_same_weights(scenes, tmp_path):
-    train.run(scenes, [], tmp_path / 'whole', settings(), CONFIG, log_line=lambda line: None)
+def test_a_slot_sees_the_same_whoever_holds_it(scenes):
+    places = [Place(0, 1, False), Place(1, 2, True)]
+    both = make_batch(scenes, places, slot_generators(5, 3, [0, 1]))
+    second = make_batch(scenes, places[1:], slot_generators(5, 3, [1]))
+    assert torch.equal(both.images[1], second.images[0])
 
-    class Killed(Exception):
-        pass
+
+def in_a_process(folder, out, recipe, resume=False):
+    """A training in a Python of its own; returns the Popen."""
+    folder.mkdir(exist_ok=True)
+    words = folder / f'{out.name}-{resume}.json'
+    words.write_text(json.dumps({'out': str(out), 'recipe': recipe.to_dict(), 'resume': resume,
+                                 'text_cache': str(folder)}))
+    return subprocess.Popen([sys.executable, str(CASES), str(words)], stderr=subprocess.PIPE,
+                            env={**os.environ, 'OMP_NUM_THREADS': '1'})
 
 
-    steps = train.Trainer.step
-    count = []
+def curve(run):
+    """What log.csv says of each step, but the time."""
+    with open(run / 'log.csv', newline='') as file:
+        return [{name: value for name, value in row.items() if name != 'minutes'}
+                for row in csv.DictReader(file)]
 
-    def counting_step(self):
-        if len(count) == 5:
-            raise Killed
-        count.append(1)
-        return steps(self)
 
-    train.Trainer.step = counting_step
+def step_of(checkpoint):
     try:
-        with pytest.raises(Killed):
-            train.run(scenes, [], tmp_path / 'killed', settings(), CONFIG,
-                      log_line=lambda line: None)
-    finally:
-        train.Trainer.step = steps
-    with pytest.raises(FileExistsError, match='--resume'):
-        train.run(scenes, [], tmp_path / 'killed', settings(), CONFIG)
-    train.run(scenes, [], tmp_path / 'killed', settings(), CONFIG, resume=True,
-              log_line=lambda line: None)
-    whole, first = weights_of(tmp_path / 'whole')
-    killed, second = weights_of(tmp_path / 'killed')
-    assert first['step'] == second['step'] == 8
-    assert float((whole - killed).abs().max()) == 0.0
+        return torch.load(checkpoint, weights_only=False)['step']
+    except FileNotFoundError:
+        return 0
+
+
+def test_a_killed_run_goes_on_with_the_same_curve(tmp_path):
+    """kill -9 wherever it is, resume, kill again: losses, norms and weights are those of a run
+    that nobody disturbed."""
+    recipe = small_recipe(checkpoint_minutes=0.0, schedule={'steps': 10},
+                          alignment={'bla': 'mse', 'dca': 'clip'}, gradient_norms_every=3)
+    whole = in_a_process(tmp_path / 'words', tmp_path / 'whole', recipe)
+    assert whole.wait(120) == 0, whole.stderr.read().decode()
+    for resume, until in ((False, 3), (True, 6)):
+        child = in_a_process(tmp_path / 'words', tmp_path / 'killed', recipe, resume)
+        deadline = time.monotonic() + 120
+        while step_of(tmp_path / 'killed' / 'last.pt') < until:
+            assert child.poll() is None, child.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait(10) == -signal.SIGKILL
+        assert until <= step_of(tmp_path / 'killed' / 'last.pt') < 10
+    last = in_a_process(tmp_path / 'words', tmp_path / 'killed', recipe, True)
+    assert last.wait(120) == 0, last.stderr.read().decode()
+    first, second = curve(tmp_path / 'whole'), curve(tmp_path / 'killed')
+    assert [row['step'] for row in first] == [str(step) for step in range(1, 11)]
+    assert first == second
+    weights = [run_directory.read_checkpoint(tmp_path / name)['learner']
+               for name in ('whole', 'killed')]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+    assert (tmp_path / 'killed' / 'curves.png').stat().st_size > 10_000
+
+
+def test_runs_do_not_overwrite_each_other(scenes, tmp_path):
+    recipe = small_recipe(schedule={'steps': 2})
+    train.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    with pytest.raises(run_directory.RunError, match='--resume'):
+        train.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    other = small_recipe(schedule={'steps': 3}, weights={'bla': 2.0})
+    with pytest.raises(run_directory.RunError, match='schedule, weights'):
+        train.run(scenes, [], tmp_path / 'run', other, resume=True, threads=1, say=silent)
 
 
 def test_frozen_language_model_and_log(scenes, tmp_path):
-    train.run(scenes, [], tmp_path / 'run', settings(steps=20, caption_start=0.0), CONFIG,
-              log_line=lambda line: None)
-    model, tokenizer, _ = train.load_model(tmp_path / 'run')
-    language = torch.load(tmp_path / 'run' / 'language.pt', weights_only=True)
-    for name, value in model.language.state_dict().items():
-        assert torch.equal(value, language[name]), name
-    with open(tmp_path / 'run' / 'log.csv', newline='') as file:
-        rows = list(csv.DictReader(file))
-    assert rows[-1]['step'] == '20' and float(rows[-1]['caption']) > 0
-    assert tokenizer.token_to_id('<s>') == 1
+    recipe = small_recipe(schedule={'steps': 20}, alignment={'bla': 'mse', 'dca': 'clip'},
+                          gradient_norms_every=10)
+    train.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    loaded = run_directory.load_run(tmp_path / 'run')
+    frozen = torch.load(tmp_path / 'run' / 'language.pt', weights_only=True)
+    now = loaded.language.runtime_model().state_dict()
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+    gates = [value for name, value in now.items() if name.endswith('adapter_gate')]
+    assert gates and all(value.abs() > 0 for value in gates)
+    row = curve(tmp_path / 'run')[-1]
+    assert row['step'] == '20'
+    for name in ('language', 'bla', 'dca', 'gradient_detection', 'gradient_language',
+                 'gradient_bla', 'gradient_dca', 'dca_entropy_boxes', 'dca_entropy_captions'):
+        assert float(row[name]) > 0, name
+    assert list((tmp_path / 'run' / 'events').glob('events.*'))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(scenes, tmp_path, monkeypatch):
+    """A full disk, as the operating system reports it: RLIMIT_FSIZE in a process of its own."""
+    recipe = small_recipe(checkpoint_minutes=0.0, schedule={'steps': 40})
+    words = tmp_path / 'words.json'
+    words.write_text(json.dumps({'out': str(tmp_path / 'run'), 'recipe': recipe.to_dict(),
+                                 'resume': False}))
+    program = (
+        'import resource, signal, sys, threading, time, pathlib\n'
+        f'sys.path.insert(0, {str(CASES.parent)!r})\n'
+        'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
+        f'last = pathlib.Path({str(tmp_path / "run" / "last.pt")!r})\n'
+        'def fill():\n'
+        '    while not last.exists(): time.sleep(0.005)\n'
+        '    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n'
+        'threading.Thread(target=fill, daemon=True).start()\n'
+        'from training_cases import run_from_file\n'
+        f'run_from_file({str(words)!r})\n')
+    child = subprocess.run([sys.executable, '-c', program], capture_output=True, timeout=120,
+                           text=True)
+    assert child.returncode == 1 and 'could not be written' in child.stderr, child.stderr[-2000:]
+    state = run_directory.read_checkpoint(tmp_path / 'run')
+    assert 1 <= state['step'] < 40
+    assert not list((tmp_path / 'run').glob('*.partial'))
 
 
 def test_few_frames_are_learned_by_heart(tmp_path):
     """Every object of two frames is found within 2 m with its class, and little else."""
-    scene = toy_scene(CONFIG, frames=2, objects=6, seed=4)
-    train.run([scene], [], tmp_path / 'run',
-              settings(steps=120, batch=2, caption_weight=0.0, learning_rate=3e-3,
-                       checkpoint_minutes=9.0), CONFIG, log_line=lambda line: None)
-    model, _, _ = train.load_model(tmp_path / 'run')
+    recipe = small_recipe(captions={'start': 1.0}, checkpoint_minutes=9.0,
+                          schedule={'steps': 120, 'learning_rate': 3e-3},
+                          weights={'detection': 1.0})
+    scene = toy_scene(recipe.model, frames=2, objects=6, seed=4)
+    train.run([scene], [], tmp_path / 'run', recipe, threads=1, say=silent)
+    model = run_directory.load_run(tmp_path / 'run').model
     batch = make_batch([scene], [Place(0, 0, False)])
-    memory = torch.zeros(1, *model.detector.bev_encoder.embedding.shape[::-1]).view(1, 32, 20, 20)
     with torch.no_grad():
-        result = model.detector(batch.images, batch.image_from_ego, batch.camera_mask, memory,
-                                batch.history_valid, batch.ego_prev_from_ego_now)
+        result = model.detector(batch.images, batch.image_from_ego, batch.camera_mask,
+                                torch.zeros(1, 32, 20, 20), batch.history_valid,
+                                batch.ego_prev_from_ego_now)
     scores = result.class_logits[0].sigmoid()
     found = 0
     for box, label in zip(scene.boxes[0], scene.labels[0]):
@@ -151,20 +211,20 @@ def test_few_frames_are_learned_by_heart(tmp_path):
     assert int((scores.max(1).values > 0.3).sum()) < 3 * len(scene.labels[0])
 
 
-def _two(team, out):
-    scenes = [toy_scene(CONFIG, frames=3, objects=6, seed=seed) for seed in range(2)]
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    trainer = train.Trainer(MtaModel(CONFIG), None, scenes, settings(caption_weight=0.0), team)
-    shown = [trainer.step()['loss'] for _ in range(3)]
-    trainer.save(out / 'last.pt')
-    weights = torch.cat([value.detach().flatten() for value in trainer.model.parameters()])
-    torch.save({'weights': weights, 'shown': shown}, out / f'seen-{team.rank}.pt')
-
-
-def test_two_processes_train_one_model_on_different_frames(tmp_path):
-    run_team(2, _two, tmp_path)
-    first, second = (torch.load(tmp_path / f'seen-{rank}.pt') for rank in range(2))
-    assert torch.equal(first['weights'], second['weights'])
-    assert first['shown'] != second['shown']
-    assert len(torch.load(tmp_path / 'last.pt', weights_only=False)['members']) == 2
+def test_a_run_starts_from_another_ones_detector(scenes, tmp_path):
+    first = small_recipe(schedule={'steps': 3})
+    train.run(scenes, [], tmp_path / 'first', first, threads=1, say=silent)
+    second = small_recipe(schedule={'steps': 1, 'learning_rate': 1e-12},
+                          start=str(tmp_path / 'first'))
+    train.run(scenes, [], tmp_path / 'second', second, threads=1, say=silent)
+    one, two = (run_directory.read_checkpoint(tmp_path / name)['model']
+                for name in ('first', 'second'))
+    for name, value in one.items():
+        if name.startswith('detector.') and 'running' not in name and 'num_batches' not in name:
+            torch.testing.assert_close(value, two[name], atol=1e-6, rtol=1e-6)
+    smaller = second.changed({'model': {'bev': {'channels': 64}}})
+    with pytest.raises(run_directory.RunError, match='same network'):
+        train.run(scenes, [], tmp_path / 'third', smaller, threads=1, say=silent)
+    nowhere = second.changed({'start': str(tmp_path / 'nowhere')})
+    with pytest.raises(run_directory.RunError, match='nowhere'):
+        train.run(scenes, [], tmp_path / 'fourth', nowhere, threads=1, say=silent)

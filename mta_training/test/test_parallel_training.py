@@ -1,0 +1,138 @@
+"""Two processes with half the batch each are one process with the whole batch."""
+
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+from accelerate import Accelerator, DistributedDataParallelKwargs
+import pytest
+
+torch = pytest.importorskip('torch', reason='torch is only in the training environment')
+
+from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
+
+from mta_training import run_directory, train  # noqa: E402
+from mta_training.team import Team, gather_rows, run_team  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def _gradients(out, recipe, mute):
+    """Gradients of one batch, and the loss of each process; mute: the second half of the batch
+    has no captions."""
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[
+        DistributedDataParallelKwargs(find_unused_parameters=True)])
+    team = Team(accelerator.device)
+    scenes = toy_scenes(count=4)
+    learner, recipe = train._build(out, scenes, recipe, team, silent, out)
+    with torch.no_grad():                # gates that are shut hide the adapter
+        for name, parameter in learner.named_parameters():
+            if name.endswith('adaption_gate'):
+                parameter.fill_(0.3)
+    if mute:
+        scenes = [scene if index < 2 else
+                  scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
+                  for index, scene in enumerate(scenes)]
+    trainer = train.Trainer(learner, scenes, recipe, accelerator)
+    # Slot i shows scene i, so that the silent half is one process.
+    trainer.stream.step = lambda: [train_place(slot) for slot in range(recipe.schedule.batch)]
+    trainer.wrapped.train()
+    trainer._accumulate(share=1.0)
+    torch.save({name: parameter.grad for name, parameter in learner.named_parameters()
+                if parameter.requires_grad}, out / f'gradients-{team.size}-{team.rank}.pt')
+    torch.save(None, out / f'done-{team.rank}')
+
+
+def train_place(slot):
+    from mta_training.samples import Place
+    return Place(slot, slot % 3, False)
+
+
+@pytest.mark.parametrize('bla, dca, mute', [('mse', 'clip', False), ('clip', 'mse', False),
+                                            ('clip', 'clip', True)])
+def test_two_processes_have_the_gradients_of_one(bla, dca, mute, tmp_path):
+    recipe = small_recipe(alignment={'bla': bla, 'dca': dca},
+                          schedule={'batch': 4, 'bf16': False, 'freeze_norm': True},
+                          weights={'dca': 1.0})
+    run_team(1, _gradients, tmp_path, recipe, mute)
+    run_team(2, _gradients, tmp_path, recipe, mute)
+    whole = torch.load(tmp_path / 'gradients-1-0.pt')
+    for rank in range(2):
+        half = torch.load(tmp_path / f'gradients-2-{rank}.pt')
+        assert whole.keys() == half.keys()
+        worst = 0.0
+        for name, value in whole.items():
+            if value is None:
+                assert half[name] is None or half[name].abs().max() == 0.0, name
+                continue
+            size, difference = float(value.norm()), float((value - half[name]).norm())
+            worst = max(worst, difference / (size + 1e-6))
+            assert difference <= 2e-3 * size + 1e-6, (name, difference, size)
+        print(f'rank {rank}: largest relative difference {worst:.1e}')
+    for part in ('model.detector.', 'model.qformer.', 'adaption_prompt', 'bla.', 'dca.'):
+        assert any(part in name and value is not None and value.abs().max() > 0
+                   for name, value in whole.items()), part
+
+
+def _rows(out):
+    torch.set_num_threads(1)
+    Accelerator(cpu=True)
+    team = Team()
+    own = torch.arange(3.0 * (team.rank + 1)).view(-1, 3) + 10 * team.rank
+    own.requires_grad_(True)
+    rows = gather_rows(own, team)
+    (rows * torch.arange(len(rows)).view(-1, 1)).sum().backward()
+    torch.save((own.detach(), rows.detach(), own.grad), out / f'{team.rank}.pt')
+
+
+def test_gathered_rows_of_unequal_length_find_their_gradients(tmp_path):
+    run_team(2, _rows, tmp_path)
+    (one, rows, first), (two, same, second) = (torch.load(tmp_path / f'{rank}.pt')
+                                               for rank in range(2))
+    assert torch.equal(rows, same) and torch.equal(rows, torch.cat([one, two]))
+    # Both processes computed the loss: each row's gradient is there twice.
+    assert torch.equal(torch.cat([first, second]),
+                       2.0 * torch.arange(3.0).view(-1, 1).expand(3, 3))
+
+
+def _short_run(out, recipe):
+    torch.set_num_threads(1)
+    train.run(toy_scenes(), [], out, recipe, threads=1, say=silent)
+
+
+def test_a_run_may_be_resumed_by_more_processes(tmp_path):
+    recipe = small_recipe(schedule={'steps': 2, 'batch': 4, 'freeze_norm': True, 'bf16': False})
+    _short_run(tmp_path, recipe)
+    state = run_directory.read_checkpoint(tmp_path)
+    assert state['memory'].shape[0] == 4 and len(state['stream']['slots']) == 4
+    run_team(2, _resumed, tmp_path, recipe)
+    both = [torch.load(tmp_path / f'memory-{rank}.pt') for rank in range(2)]
+    assert torch.equal(torch.cat(both), state['memory'])
+
+
+def _resumed(out, recipe):
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    team = Team()
+    learner, recipe = train._build(out, toy_scenes(), recipe, team, silent, out)
+    trainer = train.Trainer(learner, toy_scenes(), recipe, accelerator)
+    trainer.load(out / 'last.pt')
+    torch.save(trainer.memory, out / f'memory-{team.rank}.pt')
+
+
+def test_accelerate_launch_trains_with_two_processes(bags, tmp_path):
+    """The documented command, on real bags, with both alignments; and --resume."""
+    folder = Path(bags[0]).parent
+    command = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '2',
+               '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no',
+               '-m', 'mta_training.cli', 'train', '--config', 'smoke', '--bags', str(folder),
+               '--out', str(tmp_path / 'run'), '--steps', '4', '--threads', '1']
+    for more in ([], ['--resume']):
+        done = subprocess.run(command + more, capture_output=True, text=True, timeout=240,
+                              env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        assert done.returncode == 0, done.stderr[-3000:]
+    state = run_directory.read_checkpoint(tmp_path / 'run')
+    assert state['step'] == 4 and state['memory'].shape[0] == 2
+    assert 'resumed at step 4' in done.stdout
