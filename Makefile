@@ -39,12 +39,9 @@ bench: train-env  ## Measure this machine: renderer, converter, networks, pipeli
 golden: train-env  ## BEVFormer against outputs of the published code (CASE=case_a.npz); docs/bevformer.md
 	@$(BIN)/python -m mta_training.golden "$(or $(CASE),$(error which file? make golden CASE=case_a.npz))"
 
-train-smoke: train-env  ## Synthetic scenes, bags, a toy training and its export: does everything run?
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -e && \
-	$(BIN)/mta-train synth --out $$folder/synth --scenes 2 --seed 1 && \
-	$(BIN)/mta-train convert $$folder/synth --out $$folder/bags && \
-	$(BIN)/mta-train train --bags $$folder/bags --out $$folder/run --smoke && \
-	$(BIN)/mta-train export --run $$folder/run --out $$folder/model
+train-smoke: train-env  ## A toy training, its evaluation and an ablation, in runs/smoke: does everything run?
+	@$(BIN)/mta-train train --smoke && $(BIN)/mta-train eval --smoke && \
+	$(BIN)/mta-train ablate --table 4 --smoke
 
 lint: train-env  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/mypy

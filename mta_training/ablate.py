@@ -21,7 +21,7 @@ from rich.progress import Progress
 from mta_perception.bag import SceneBag
 from mta_training.ablation_run import Spec, write_spec
 from mta_training.ablation_tables import TABLES
-from mta_training.run_directory import write_atomically
+from mta_training.files import write_atomically
 from mta_training.subsets import conditions
 
 

@@ -12,8 +12,9 @@ import resource
 import sys
 import time
 
+from mta_training.files import write_atomically
 from mta_training.recipe import Recipe
-from mta_training.run_directory import load_run, write_atomically
+from mta_training.run_directory import load_run
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ distances and colours, which take it longest, then come out right.  The alignmen
 """
 
 import math
-import time
 
 import numpy as np
 import torch
 
+from mta_perception.model.detection_decoder import codes_from_boxes
 from mta_training.captioning import Rows, described_boxes
 from mta_training.losses import match
 from mta_training.samples import Place, make_batch
@@ -31,8 +31,8 @@ def look(model, scenes, frames, rng):
         count = len(scenes[scene].boxes)
         first = int(rng.integers(0, max(1, count - length + 1)))
         for result, batch in _walk(model, scenes[scene], first, min(count, first + length)):
-            codes = result.stages.layer_codes[-1, 0]
-            queries, objects = match(result.class_logits[0], codes, batch.targets[0])
+            queries, objects = match(result.class_logits[0], codes_from_boxes(result.boxes[0]),
+                                     batch.targets[0])
             keep = [i for i, chosen in enumerate(objects) if batch.captions[0][chosen]]
             if not keep:
                 continue
@@ -40,7 +40,8 @@ def look(model, scenes, frames, rng):
             true = batch.targets[0].boxes[objects]
             read = model.qformer.look(true, result.bev[0].float())
             parts.append((result.object_features[0, queries].half(), result.boxes[0, queries],
-                          result.class_logits[0, queries].float(), codes[queries].float(),
+                          result.class_logits[0, queries].float(),
+                          result.codes[0, queries].float(),
                           read.expand(len(queries), -1, -1).half(), true))
             texts += [batch.captions[0][chosen] for chosen in objects]
     if not parts:
@@ -61,9 +62,9 @@ def _walk(model, scene, first, end):
         yield result, batch
 
 
-def finish_captions(learner, scenes, minutes, *, frames=1500, batch=64, learning_rate=6e-4,
+def finish_captions(learner, scenes, steps, *, frames=1500, batch=64, learning_rate=6e-4,
                     seed=0, log_line=print):
-    """Train Q-Former, adapter and alignments for `minutes` after looking; returns the loss.
+    """Train Q-Former, adapter and alignments for `steps` after looking; returns the loss.
 
     The detector is not changed.
     """
@@ -76,10 +77,11 @@ def finish_captions(learner, scenes, minutes, *, frames=1500, batch=64, learning
                if parameter.requires_grad and not name.startswith(('model.detector.',
                                                                    'perspective.'))]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
-    team, began, step, smooth = Team(), time.monotonic(), 0, None
+    team, smooth = Team(), None
     # Alone, whatever other processes there are: they wait.
     team.rank, team.size = 0, 1
-    while (share := (time.monotonic() - began) / (60.0 * minutes)) < 1.0:
+    for step in range(steps):
+        share = step / steps
         for group in optimizer.param_groups:
             group['lr'] = learning_rate * min(1.0, share / 0.05 + 0.02) * 0.5 * (
                 1.02 + math.cos(math.pi * share))
@@ -90,10 +92,9 @@ def finish_captions(learner, scenes, minutes, *, frames=1500, batch=64, learning
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        step += 1
         smooth = log['language'] if smooth is None else 0.98 * smooth + 0.02 * log['language']
-        if step % 100 == 0:
-            log_line(f'captions {100 * share:5.1f} %  step {step}  loss {smooth:.3f}')
+        if (step + 1) % 100 == 0:
+            log_line(f'captions: step {step + 1} of {steps}, loss {smooth:.3f}')
     learner.eval()
     return smooth
 

@@ -56,7 +56,7 @@ def described_rows(qformer, result, batch, matches, captions, generators):
         read = qformer.look(boxes, result.bev[index].float())
         parts.append((result.object_features[index, queries], boxes,
                       result.class_logits[index, queries],
-                      result.stages.layer_codes[-1, index, queries],
+                      result.codes[index, queries],
                       read.expand(len(queries), -1, -1)))
         texts += [batch.captions[index][chosen] for chosen in objects]
     return Rows(*(torch.cat(part) for part in zip(*parts)), texts)

@@ -33,12 +33,16 @@ def eval_command(
         split: Annotated[Optional[str], typer.Option(
             help='Its split to judge on, e.g. mini_val or synth_val.')] = None,
         version: Annotated[Optional[str], typer.Option(
-            help='Folder with the tables, e.g. v1.0-mini; the only one unless given.')] = None):
+            help='Folder with the tables, e.g. v1.0-mini; the only one unless given.')] = None,
+        smoke: Annotated[bool, typer.Option(
+            '--smoke', help='Judge the run that `train --smoke` made.')] = False):
     """Judge boxes and captions: metrics.json, report.md, results.json and plots in --out.
 
     One of --model, --run and --results goes with --bags and --out.  RESULTS --dataset --split is
     the official nuScenes detection evaluation alone, printed as JSON.
     """
+    if smoke:
+        run, bags, out, frames, checkpoint = _smoke(run, bags, out, frames)
     sources = [source for source in (official, results, model, run) if source is not None]
     if len(sources) != 1:
         raise typer.BadParameter('give one of --model, --run, --results and RESULTS')
@@ -52,6 +56,15 @@ def eval_command(
         raise typer.BadParameter('--model, --run and --results need --bags and --out, '
                                  'and no --dataset')
     _on_bags(results, model, run, bags, out, frames, checkpoint)
+
+
+def _smoke(run, bags, out, frames):
+    from mta_training.smoke import FOLDER
+    run, bags = run or FOLDER / 'run', bags or FOLDER / 'bags'
+    if not (run / 'last.pt').is_file():
+        raise FileNotFoundError(f'{run} holds no run yet; make one with `mta-train train '
+                                '--smoke`.')
+    return run, bags, out or FOLDER / 'eval', frames or 3, 'last'
 
 
 def _official(results, dataset, version, split, out):

@@ -4,7 +4,6 @@ The graphs' inputs and outputs are the table in docs/architecture.md; `parity` r
 torch with a moving ego, a non-zero history and one dead camera.
 """
 
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 
 from mta_perception import contract
 from mta_training.dataset import find_bags
+from mta_training.files import sha256
 from mta_training.model_card import model_card
 from mta_training.quantise import calibration_frames, quantise_detector
 from mta_training.run_directory import load_run
@@ -242,11 +242,6 @@ def manifest(config, tokenizer, directory, training, metrics, precision='fp32'):
     }
 
 
-def sha256(path):
-    """Hex digest of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 _LIMITS = """
 Trained on one simulated world with flat ground, camera rigs near nuScenes' and about ten object
 styles a class. The numbers above are of the same world and say nothing about real images. The
@@ -272,12 +267,15 @@ def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20, int8=
     if recipe.language.model != 'small':
         raise ValueError(f'{run} captions with {recipe.language.model}: only our own small '
                          'language model has a runtime form. Use `mta-train eval --run`.')
+    if model.config.detector != 'nano':
+        raise ValueError(f'{run} detects with {model.config.detector}, whose graph the node '
+                         'cannot run yet. Use `mta-train eval --run`, or train with nano.')
     tokenizer, language_model = language.tokenizer, language.runtime_model()
     training = {
         'data': state['data'], 'recipe': recipe.name, 'steps': state['step'],
         'samples': state['seen'] * recipe.schedule.batch,
         'minutes': round(state['elapsed_s'] / 60.0, 1),
-        'caption_minutes': recipe.caption_minutes, 'seed': recipe.seed,
+        'caption_steps': recipe.caption_steps, 'seed': recipe.seed,
         'bla': recipe.alignment.bla, 'dca': recipe.alignment.dca, 'git_revision': git_revision()}
     out = Path(out)
     measured = write_model(model, language_model, tokenizer, out, training, {})

@@ -18,7 +18,7 @@ import yaml
 
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer.official import official_name
-from mta_training.export import sha256
+from mta_training.files import sha256
 
 FORMAT = 1
 WEIGHTS, CARD = 'bevformer.pt', 'card.yaml'

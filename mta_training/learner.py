@@ -13,8 +13,8 @@ from torch import nn
 
 from mta_training.alignment import BevLanguageAlignment, DetectionCaptionAlignment
 from mta_training.captioning import described_rows, text_groups
-from mta_training.losses import detection_loss
-from mta_training.perspective import PerspectiveHead, perspective_loss
+from mta_training.detector_losses import judge
+from mta_training.perspective import PerspectiveHead
 
 
 class Learned(NamedTuple):
@@ -34,7 +34,8 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.language, self.recipe = model, language, recipe
         self.embeddings = embeddings
-        self.perspective = PerspectiveHead(model.config.bev.channels)
+        self.perspective = (PerspectiveHead(model.config.bev.channels)
+                            if model.config.detector == 'nano' else None)
         alignment, width = recipe.alignment, model.config.qformer.width
         self.bla = self.dca = None
         if alignment.bla != 'off':
@@ -63,15 +64,12 @@ class Learner(nn.Module):
         with torch.autocast(device, torch.bfloat16, enabled=self.recipe.schedule.bf16):
             result = model.detector(batch.images, batch.image_from_ego, batch.camera_mask, memory,
                                     batch.history_valid, batch.ego_prev_from_ego_now)
-            aside = perspective_loss(self.perspective, result.image_features, batch,
-                                     model.config.image, model.config.backbone.stride, team)
-        detection = detection_loss(result.stages, batch.targets, model.config.bev, team)
-        terms = {'detection': weights.detection * detection.total,
-                 'perspective': weights.detection * weights.perspective * aside}
-        log = {**detection.parts, 'detection': float(detection.total.detach()),
-               'perspective': float(aside.detach())}
+        judged = judge(model, self.perspective, result, batch, weights.perspective, team,
+                       self.recipe.schedule.bf16)
+        terms = {name: weights.detection * term for name, term in judged.terms.items()}
+        log = dict(judged.log)
         if with_captions:
-            rows = described_rows(model.qformer, result, batch, detection.matches,
+            rows = described_rows(model.qformer, result, batch, judged.matches,
                                   self.recipe.captions, generators)
             terms.update(self.caption_terms(rows, log, team))
         return Learned(sum(terms.values()), terms, log, result.bev.detach())

@@ -139,7 +139,7 @@ class Recipe:
     language: Language = field(default_factory=Language)
     start: str = ''                      # run directory whose detector this one starts from
     start_captioner: bool = False        # ... and whose Q-Former and adapter too
-    caption_minutes: float = 0.0         # at the end, captions alone; see caption_stage.py
+    caption_steps: int = 0               # at the end, captions alone; see caption_stage.py
     checkpoint_minutes: float = 5.0
     evaluate_minutes: float = 15.0       # 0 = only at the end
     evaluate_frames: int = 10            # of each held-out scene
@@ -157,23 +157,24 @@ class Recipe:
         qformer = QFormerConfig(layers=4)
         return cls('nano', MtaConfig(qformer=qformer), Schedule(minutes=120.0),
                    # Adam does not see a common factor: 10 : 1 only decides who rules the detector.
-                   captions=Captions(start=0.25, objects=6), caption_minutes=5.0)
+                   captions=Captions(start=0.25, objects=6), caption_steps=1500)
 
     @classmethod
     def nano_joint(cls):
         """The paper's comparison at nano size: a pretrained detector, trained on with captions."""
-        return replace(cls.nano(), name='nano_joint', caption_minutes=0.0, captions=Captions(),
+        return replace(cls.nano(), name='nano_joint', caption_steps=0, captions=Captions(),
                        schedule=Schedule(steps=400, learning_rate=2e-4, freeze_norm=True,
                                          backbone_rate=0.0, clip=35.0))
 
     @classmethod
     def paper(cls):
-        """MTA's settings: 10 epochs, 2e-4, pretrained detector, eight blocks, BLA at the fourth.
+        """MTA's settings: 10 epochs, 2e-4, BEVFormer-tiny pretrained, eight blocks, BLA at the
+        fourth.
 
-        Optimiser, warm-up and clipping are BEVFormer's, which the paper builds on.
+        Optimiser, warm-up and clipping are BEVFormer's, which the paper builds on; `start` is a
+        directory of `mta-train import-bevformer`.
         """
-        size = QFormerConfig(width=768, heads=16, layers=8, prefix_tokens=10, bev='shared')
-        return cls('paper', MtaConfig(name='nano_paper', qformer=size),
+        return cls('paper', MtaConfig.bevformer('tiny_official'),
                    Schedule(epochs=10.0, learning_rate=2e-4, backbone_rate=0.1, weight_decay=0.01,
                             warm_up=0.01, clip=35.0, batch=8, freeze_norm=True),
                    alignment=Alignment(bla_summed=False), captions=Captions(box='predicted'),
@@ -185,9 +186,9 @@ class Recipe:
         toy = MtaConfig.toy()
         return cls('smoke', replace(toy, language=LanguageConfig(
             hidden_size=64, intermediate_size=128, num_hidden_layers=2)),
-                   Schedule(steps=24, batch=2), captions=Captions(objects=6),
-                   language=Language(pretrain_steps=40), evaluate_minutes=0.0, evaluate_frames=3,
-                   gradient_norms_every=10)
+                   Schedule(steps=100, batch=2, learning_rate=3e-3), captions=Captions(objects=6),
+                   weights=Weights(detection=1.0), language=Language(pretrain_steps=80),
+                   evaluate_minutes=0.0, evaluate_frames=3, gradient_norms_every=10)
 
     @classmethod
     def load(cls, name):

@@ -17,6 +17,8 @@ import yaml
 from mta_perception.model.mta_model import MtaModel
 from mta_training import language_training
 from mta_training.caption_language import CaptionLanguage
+from mta_training.files import write_atomically
+from mta_training.import_bevformer import CARD, load_imported
 from mta_training.recipe import Recipe
 from mta_training.text_encoder import CaptionEmbeddings
 
@@ -168,10 +170,14 @@ def load_run(run, which='last'):
 
 
 def load_detector(run, learner, with_captioner=False):
-    """Start a Learner from the detector (and perspective head) of another run's last checkpoint.
+    """Start a Learner from the detector (and perspective head) of another run's last checkpoint,
+    or from a directory of `mta-train import-bevformer`.
 
     with_captioner  its Q-Former and adapter too
     """
+    if (Path(run) / CARD).is_file():
+        _load_published(run, learner.model)
+        return
     state = read_checkpoint(run)
     weights = state['model']
     wanted = learner.model if with_captioner else learner.model.detector
@@ -183,14 +189,19 @@ def load_detector(run, learner, with_captioner=False):
         raise RunError(f'{run}: {len(misfits)} tensors are missing, unknown or of another shape, '
                        f'the first is {misfits[0]}; expected a run with the same network.')
     wanted.load_state_dict(found)
-    learner.perspective.load_state_dict(
-        state.get('perspective') or part_of(state['learner'], 'perspective.'))
+    if learner.perspective is not None:
+        learner.perspective.load_state_dict(
+            state.get('perspective') or part_of(state['learner'], 'perspective.'))
     if with_captioner:
         learner.language.load_trained_state(state['adapter'])
 
 
-def write_atomically(path, text):
-    """Write a small text file; it appears whole or not at all."""
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
+def _load_published(directory, model):
+    network = load_imported(directory)
+    own = getattr(model.detector, 'network', None)
+    if own is None or replace(own.config, quirks=network.config.quirks) != network.config:
+        raise RunError(f'{directory} holds BEVFormer {network.config.name}, the recipe wants '
+                       f'{model.detector.config.detector}; set model.detector in the recipe '
+                       '(MtaConfig.bevformer).')
+    own.load_state_dict(network.state_dict())
+

@@ -260,7 +260,7 @@ def run(scenes, held_out, out, recipe, *, resume=False, evaluate=None, threads=0
         trainer.load(out / 'last.pt')
     log = RunLog(out, leads=team.rank == 0, say=say, resume_at=trainer.progress.step)
     metrics = _loop(trainer, held_out, out, evaluate, log)
-    if recipe.caption_minutes:
+    if recipe.caption_steps:
         _finish_captions(trainer, out, say)
     log.close()
     return metrics
@@ -293,7 +293,7 @@ def _finish_captions(trainer, out, say):
     recipe = trainer.recipe
     if trainer.team.rank == 0:
         torch.set_num_threads(os.cpu_count() or 1)
-        finish_captions(trainer.learner, trainer.scenes, recipe.caption_minutes,
+        finish_captions(trainer.learner, trainer.scenes, recipe.caption_steps,
                         seed=recipe.seed, log_line=say)
     trainer.team.first(None)
     trainer.save(out / 'last.pt')

@@ -1,5 +1,5 @@
-"""`mta-train train`, `export`, `import-bevformer`: the commands that need torch, which loads only
-when they run."""
+"""`mta-train train`, `ablate`, `export`, `import-bevformer`: the commands that need torch, which
+loads only when they run."""
 
 from pathlib import Path
 import shutil
@@ -66,6 +66,58 @@ def train_command(
         processes=processes, threads=threads, text_cache=cache or out / 'cache')
 
 
+def ablate_command(
+        table: Annotated[list[str], typer.Option(
+            '--table', help='1 to 7 (of the paper), noise, backbone, cost, domain, or all; may be '
+                            'repeated.')],
+        bags: Annotated[Optional[Path], typer.Option(
+            '--bags', help='Directory of bags made by `convert`.')] = None,
+        out: Annotated[Optional[Path], typer.Option(
+            '--out', help='Tables, and all runs below it; the same again goes on.')] = None,
+        config: Annotated[str, typer.Option(
+            '--config', help='Recipe of the full method; rows change it.')] = 'nano_joint',
+        start: Annotated[Optional[Path], typer.Option(
+            help='Run directory whose detector all runs start from.')] = None,
+        steps: Annotated[Optional[int], typer.Option(
+            help="Optimiser steps of a run, instead of the config's.", min=1)] = None,
+        seeds: Annotated[Optional[int], typer.Option(
+            help='Runs of each row. Default: 3.', min=1)] = None,
+        frames: Annotated[Optional[int], typer.Option(
+            help='Keyframes of each held-out bag that are judged. Default: 20.', min=1)] = None,
+        val_scenes: Annotated[Optional[list[str]], typer.Option(
+            help='Bag to judge on; may be repeated. Default: those whose split is val.')] = None,
+        cache: Annotated[Optional[Path], typer.Option(
+            help='Where decoded images are kept. Default: <out>/cache.')] = None,
+        workers: Annotated[int, typer.Option(
+            help='Runs at a time on a machine without GPUs; with GPUs one each.', min=1)] = 2,
+        smoke: Annotated[bool, typer.Option(
+            '--smoke', help='A toy network, a few steps, in runs/smoke: does it run?')] = False):
+    """Train and judge every row of a table with several seeds; write it as Markdown and JSON."""
+    from mta_training import ablate
+    from mta_training.ablation_tables import TABLES
+    from mta_training.bag_training import split_bags
+    from mta_training.recipe import Recipe
+    unknown = sorted(set(table) - {*TABLES, 'all'})
+    if unknown:
+        raise typer.BadParameter(f'--table {unknown[0]}: choose one of {", ".join(TABLES)}, all')
+    if smoke:
+        from mta_training.smoke import FOLDER, smoke_bags
+        config, bags, out = 'smoke', bags or smoke_bags(), out or FOLDER / 'ablate'
+        steps, seeds, frames = steps or 20, seeds or 2, frames or 3
+    if bags is None or out is None:
+        raise typer.BadParameter('--bags and --out are needed (or --smoke)')
+    changes = {'schedule': {'steps': steps}} if steps else {}
+    if start is not None:
+        changes['start'] = str(start.resolve())
+    training, held_out = split_bags(bags, val_scenes)
+    names = list(TABLES) if 'all' in table else list(dict.fromkeys(table))
+    for path in ablate.run_tables(
+            names, Recipe.load(config).changed(changes), training, held_out, out,
+            seeds=seeds or 3, frames=frames or 20, cache=cache, workers=workers):
+        typer.echo(path.read_text(encoding='utf-8'))
+        typer.echo(f'written: {path}')
+
+
 def export_command(
         run: Annotated[Path, typer.Option('--run', help='Run directory of `train`.')],
         out: Annotated[Path, typer.Option('--out', help='Model directory, e.g. models/nano.')],
@@ -116,5 +168,6 @@ def import_bevformer_command(
 def register(app):
     """Add the commands to the `mta-train` application."""
     app.command('train')(train_command)
+    app.command('ablate')(ablate_command)
     app.command('export')(export_command)
     app.command('import-bevformer')(import_bevformer_command)

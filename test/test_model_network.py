@@ -179,5 +179,6 @@ def test_nano_is_the_size_the_documents_name():
     parameters = {name: sum(p.numel() for p in part.parameters())
                   for name, part in MtaModel(MtaConfig.nano()).named_children()}
     assert 3e6 < parameters['detector'] < 6e6
-    assert 2e6 < parameters['language'] < 4e6
+    language = LanguageModel(MtaConfig.nano().language)
+    assert 2e6 < sum(p.numel() for p in language.parameters()) < 4e6
     assert np.isclose(MtaConfig.nano().bev.cell_m, 2.048)

@@ -9,6 +9,8 @@ from typing import Any
 
 from mta_perception.contract import CAMERAS, CLASSES
 
+DETECTORS = ('nano', 'bevformer_nano', 'bevformer_tiny', 'bevformer_tiny_official')
+
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
@@ -139,6 +141,7 @@ class MtaConfig:
     """The whole network."""
 
     name: str = 'nano'
+    detector: str = 'nano'               # one of DETECTORS; `_official`: published weights, quirks
     image: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     bev: BevConfig = field(default_factory=BevConfig)
@@ -147,6 +150,8 @@ class MtaConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
 
     def __post_init__(self) -> None:
+        _check(self.detector in DETECTORS,
+               f'detector={self.detector!r}; choose one of {", ".join(DETECTORS)}.')
         channels, heads = self.bev.channels, self.decoder.heads
         _check(channels % heads == 0,
                f'bev.channels={channels} is not divisible by decoder.heads={heads}.')
@@ -172,10 +177,25 @@ class MtaConfig:
                    language=LanguageConfig(hidden_size=64, intermediate_size=128,
                                            num_hidden_layers=2))
 
+    @classmethod
+    def bevformer(cls, size: str = 'tiny') -> 'MtaConfig':
+        """BEVFormer tiny or nano, or tiny_official, as the detector; MTA's captioner at its size.
+
+        Eight Q-Former blocks of width 768 that share the tokens of the BEV (TOD3Cap, MTA).
+        """
+        images = {'tiny': ImageConfig(800, 480, 0.5), 'nano': ImageConfig()}
+        channels = {'tiny': 256, 'nano': 128}
+        base = size.removesuffix('_official')
+        _check(base in images, f'size={size!r}; choose tiny, nano or tiny_official.')
+        return cls(name=f'bevformer_{size}', detector=f'bevformer_{size}', image=images[base],
+                   bev=BevConfig(channels=channels[base]),
+                   qformer=QFormerConfig(width=768, heads=16, layers=8, prefix_tokens=10,
+                                         bev='shared'))
+
     @property
     def object_feature_width(self) -> int:
-        """Width of one row of `object_features`: the query and what the image shows there."""
-        return 2 * self.bev.channels
+        """Width of one row of `object_features`: the query, and of nano's what the image shows."""
+        return self.bev.channels * (2 if self.detector == 'nano' else 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict of this configuration, for checkpoints and YAML."""
@@ -189,4 +209,5 @@ class MtaConfig:
         built = {name: part(**{key: tuple(value) if isinstance(value, list) else value
                                for key, value in values[name].items()})
                  for name, part in parts.items() if name in values}
-        return cls(name=values.get('name', 'nano'), **built)
+        words = {key: values[key] for key in ('name', 'detector') if key in values}
+        return cls(**words, **built)

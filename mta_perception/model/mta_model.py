@@ -11,6 +11,7 @@ from torch import nn
 
 from mta_perception.model.backbone import Backbone
 from mta_perception.model.bev_encoder import BevEncoder
+from mta_perception.model.bevformer.detector import BevFormerDetector
 from mta_perception.model.deformable import sample_map
 from mta_perception.model.detection_decoder import (
     DecoderOutputs,
@@ -30,6 +31,11 @@ class DetectorResult(NamedTuple):
     bev: torch.Tensor              # (B, C, Y, X)
     image_features: torch.Tensor   # (B, N, C, h, w), zero where a camera is masked
     stages: DecoderOutputs
+
+    @property
+    def codes(self):
+        """Boxes (B, Q, 10) as the network says them: metres, log sizes."""
+        return self.stages.layer_codes[-1]
 
 
 class Detector(nn.Module):
@@ -85,5 +91,5 @@ class MtaModel(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.detector = Detector(config)
+        self.detector = (Detector if config.detector == 'nano' else BevFormerDetector)(config)
         self.qformer = QFormer(config)

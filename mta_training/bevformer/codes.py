@@ -8,9 +8,10 @@ import numpy as np
 
 from mta_perception.contract import BoxCode
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform_boxes
+from mta_perception.model.bevformer.detector import LIDAR_IN_EGO_M
 
 # nuScenes' lidar: x right, y forward, on the roof.  For data that does not say where its lidar is.
-LIDAR_FROM_EGO = invert_rigid(rigid_from_yaw(-np.pi / 2.0, (0.94, 0.0, 1.84)))
+LIDAR_FROM_EGO = invert_rigid(rigid_from_yaw(-np.pi / 2.0, LIDAR_IN_EGO_M))
 _SMALLEST_M = 0.02
 
 

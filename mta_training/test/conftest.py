@@ -35,25 +35,28 @@ def real_data():
 
 @pytest.fixture(scope='session')
 def exported(tmp_path_factory):
-    """(model, directory, Parity) of an untrained toy network none of whose layers is zero; not
-    to be changed."""
+    """(model, language model, directory, Parity) of an untrained toy network none of whose layers
+    is zero; not to be changed."""
     torch = pytest.importorskip('torch')
     pytest.importorskip('onnxscript')
     from toy_scenes import toy_scene
 
     from mta_perception.model.config import MtaConfig
+    from mta_perception.model.language import LanguageModel
     from mta_perception.model.mta_model import MtaModel
     from mta_training import export, language_training
     directory = tmp_path_factory.mktemp('models') / 'toy'
     scene = toy_scene(MtaConfig.toy(), frames=1, objects=6)
     tokenizer = language_training.train_tokenizer(scene.captions[0])
     config = MtaConfig.toy()
-    config = replace(config, language=replace(config.language,
-                                              vocab_size=tokenizer.get_vocab_size()))
+    config = replace(config, language=replace(
+        config.language, vocab_size=tokenizer.get_vocab_size(), adapter_tokens=4))
     torch.manual_seed(0)
-    model = MtaModel(config).eval()
+    model, language = MtaModel(config).eval(), LanguageModel(config.language).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not parameter.abs().sum() or '.heat.' in name:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    return model, directory, export.write_model(model, tokenizer, directory, {'data': 'none'}, {})
+        for part in (model, language):
+            for name, parameter in part.named_parameters():
+                if not parameter.abs().sum() or '.heat.' in name:
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+    parity = export.write_model(model, language, tokenizer, directory, {'data': 'none'}, {})
+    return model, language, directory, parity

@@ -1,72 +1,88 @@
 """The last stage changes captions and nothing else."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch')
 
 from toy_scenes import toy_scene  # noqa: E402
+from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
 
-from mta_perception.model.config import MtaConfig  # noqa: E402
-from mta_training import train  # noqa: E402
+from mta_training import run_directory, train  # noqa: E402
 from mta_training.caption_stage import finish_captions, look  # noqa: E402
+from mta_training.learner import Learner  # noqa: E402
 from mta_training.samples import Place, make_batch  # noqa: E402
+from mta_training.text_encoder import CaptionEmbeddings  # noqa: E402
 
-CONFIG = MtaConfig.toy()
 torch.set_num_threads(1)
-
-
-def silent(line):
-    """For log lines nobody reads."""
 
 
 @pytest.fixture(scope='module')
 def scenes():
-    return [toy_scene(CONFIG, frames=4, objects=8, seed=seed) for seed in range(3)]
+    return toy_scenes()
 
 
 @pytest.fixture(scope='module')
 def finished(scenes, tmp_path_factory):
     """A run of four steps, and the same with captions finished."""
     runs = []
-    for minutes in (0.0, 0.05):
+    for steps in (0, 20):
         runs.append(tmp_path_factory.mktemp('run'))
-        settings = train.TrainConfig(steps=4, batch=2, language_steps=10, evaluate_minutes=0,
-                                     caption_start=0.0, caption_minutes=minutes)
-        train.run(scenes, [], runs[-1], settings, CONFIG, log_line=silent)
-    return [train.load_model(run) for run in runs]
+        recipe = small_recipe(schedule={'steps': 4}, caption_steps=steps,
+                              alignment={'dca': 'clip'}, language={'pretrain_steps': 200})
+        for name in ('tokenizer.json', 'language.pt') if len(runs) > 1 else ():
+            shutil.copy(runs[0] / name, runs[1] / name)          # not made twice
+        train.run(scenes, [], runs[-1], recipe, threads=1, say=silent)
+    return [run_directory.load_run(run) for run in runs]
 
 
-def test_the_detector_stays_and_the_captioner_learns(finished):
-    before, after = (model.state_dict() for model, _, _ in finished)
+def test_the_detector_and_the_language_model_stay_and_the_captioner_learns(finished):
+    before, after = (loaded.model.state_dict() for loaded in finished)
     for name, value in before.items():
         same = torch.equal(value, after[name])
         assert same or not name.startswith('detector.'), name
     assert not torch.equal(before['qformer.prefix.weight'], after['qformer.prefix.weight'])
+    one, two = (loaded.language.runtime_model().state_dict() for loaded in finished)
+    for name, value in one.items():
+        assert torch.equal(value, two[name]) != ('adapter' in name), name
 
 
-def test_the_loss_goes_down(finished, scenes):
-    model, tokenizer, _ = finished[0]
+def test_the_loss_goes_down(finished, scenes, tmp_path):
+    """With both alignments on; they go on in this stage."""
+    loaded = finished[0]
+    recipe = loaded.recipe.changed({'alignment': {'bla': 'mse', 'dca': 'clip'}})
+    texts = [text for scene in scenes for frame in scene.captions for text in frame]
+    learner = Learner(loaded.model, loaded.language, recipe,
+                      CaptionEmbeddings.of(texts, 'minilm', tmp_path))
     losses = []
-    for minutes in (1e-3, 0.1):
-        losses.append(finish_captions(model, tokenizer, scenes, minutes, frames=12, batch=16,
+    for steps in (1, 80):
+        losses.append(finish_captions(learner, scenes, steps, frames=12, batch=16,
                                       learning_rate=2e-3, log_line=silent))
     assert losses[1] < 0.7 * losses[0]
 
 
 def test_views_are_what_the_detector_sees(finished, scenes):
-    model, tokenizer, _ = finished[1]
-    views = look(model, tokenizer, scenes[:1], 1, np.random.default_rng(0))
+    model = finished[1].model
+    views, true = look(model, scenes[:1], 1, np.random.default_rng(0))
     counts = {len(frame) for frame in scenes[0].captions}
-    assert len(views.true) == len(views.token_ids) and len(views.true) in counts
+    assert len(true) == len(views.texts) == len(views.codes) and len(true) in counts
     frames = [index for index, boxes in enumerate(scenes[0].boxes)
-              if torch.isin(views.true[:, 0], torch.from_numpy(boxes[:, 0])).all()]
+              if torch.isin(true[:, 0], torch.from_numpy(boxes[:, 0])).all()]
     batch = make_batch(scenes[:1], [Place(0, frames[0], False)])
-    bev = CONFIG.bev
+    bev = model.config.bev
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         result = model.detector(
             batch.images, batch.image_from_ego, batch.camera_mask,
             torch.zeros(1, bev.channels, bev.cells, bev.cells), batch.history_valid,
             batch.ego_prev_from_ego_now)
-    seen = model.qformer.look_around(views.true, result.bev[0].float())
-    torch.testing.assert_close(views.surroundings.float(), seen, atol=2e-2, rtol=1e-2)
+    seen = model.qformer.look(true, result.bev[0].float())
+    torch.testing.assert_close(views.read.float(), seen, atol=2e-2, rtol=1e-2)
+
+
+def test_scenes_without_captions_are_named(finished):
+    scene = toy_scene(finished[0].recipe.model, frames=2)
+    mute = scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
+    with pytest.raises(ValueError, match='has a caption'):
+        look(finished[0].model, [mute], 2, np.random.default_rng(0))

@@ -72,7 +72,7 @@ def test_a_result_file_without_captions(mta_train, bags, results, tmp_path):
 
 
 def test_an_exported_model(mta_train, bags, exported, tmp_path):
-    _, directory, _ = exported
+    _, _, directory, _ = exported
     code, out, error = mta_train('eval', '--model', directory, '--bags', bags[0], '--frames', 2,
                                  '--out', tmp_path / 'report')
     assert code == 0, error
@@ -83,7 +83,7 @@ def test_an_exported_model(mta_train, bags, exported, tmp_path):
 
 def test_card_metrics_of_an_exported_model(bags, exported):
     from mta_training.onnx_evaluation import evaluate_model_directory
-    _, directory, _ = exported
+    _, _, directory, _ = exported
     metrics = evaluate_model_directory(directory, bags[:1], 2)
     assert {'mAP', 'NDS', 'CIDEr', 'BLEU_4', 'ROUGE_L', 'found', 'objects', 'frames',
             'classes'} <= set(metrics)

@@ -9,32 +9,33 @@ pytest.importorskip('onnxscript')
 
 import yaml  # noqa: E402
 
+from mta_perception.model.language import LanguageModel  # noqa: E402
 from mta_perception.model.mta_model import MtaModel  # noqa: E402
-from mta_training import export, language_training  # noqa: E402
+from mta_training import export, files, language_training  # noqa: E402
 
 torch.set_num_threads(1)
 
 
 def test_onnx_equals_torch(exported):
-    _, _, parity = exported
+    *_, parity = exported
     print('largest differences:', parity)
     assert parity.boxes < 1e-3
     assert max(parity) < 1e-3
 
 
 def test_manifest_names_what_lies_there(exported):
-    model, directory, _ = exported
+    model, _, directory, _ = exported
     manifest = yaml.safe_load((directory / 'manifest.yaml').read_text())
     assert set(manifest['files']) == {'detector.onnx', 'qformer.onnx', 'language.onnx',
                                       'tokenizer.json'}
     for name, digest in manifest['files'].items():
-        assert export.sha256(directory / name) == digest
+        assert files.sha256(directory / name) == digest
     assert manifest['captioner']['vocabulary'] == model.config.language.vocab_size
     assert (manifest['captioner']['bos'], manifest['captioner']['eos']) == (1, 2)
 
 
 def test_graphs_have_the_contracts_inputs_and_outputs(exported):
-    _, directory, _ = exported
+    _, _, directory, _ = exported
     expected = {
         'detector.onnx': (['images', 'image_from_ego', 'camera_mask', 'history_bev',
                            'history_valid', 'ego_prev_from_ego_now'],
@@ -51,7 +52,7 @@ def test_graphs_have_the_contracts_inputs_and_outputs(exported):
 
 
 def test_history_and_mask_are_in_the_graph(exported):
-    model, directory, _ = exported
+    model, _, directory, _ = exported
     session = onnxruntime.InferenceSession(directory / 'detector.onnx')
     inputs = export.example_inputs(model.config)
     bev = session.run(['bev'], inputs)[0]
@@ -67,13 +68,14 @@ def test_history_and_mask_are_in_the_graph(exported):
 
 
 def test_parity_sees_other_weights(exported):
-    model, directory, _ = exported
+    model, language, directory, _ = exported
     other = MtaModel(model.config).eval()
-    assert export.parity(other, directory).boxes > 1e-3
+    assert export.parity(other, language, directory).boxes > 1e-3
+    assert export.parity(model, LanguageModel(model.config.language), directory).language > 1e-3
 
 
 def test_interrupted_export_leaves_no_manifest(exported, tmp_path, monkeypatch):
-    model, directory, _ = exported
+    model, language, *_ = exported
     (tmp_path / 'manifest.yaml').write_text('old')
 
     def stop(*_, **__):
@@ -82,5 +84,5 @@ def test_interrupted_export_leaves_no_manifest(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.onnx, 'export', stop)
     tokenizer = language_training.train_tokenizer(['a car'])
     with pytest.raises(KeyboardInterrupt):
-        export.write_model(model, tokenizer, tmp_path, {}, {})
+        export.write_model(model, language, tokenizer, tmp_path, {}, {})
     assert not (tmp_path / 'manifest.yaml').exists()

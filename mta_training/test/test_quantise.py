@@ -15,7 +15,7 @@ import yaml  # noqa: E402
 
 from mta_perception.runtime.manifest import Manifest  # noqa: E402
 from mta_perception.runtime.onnx import OnnxDetector, open_session  # noqa: E402
-from mta_training import export, quantise  # noqa: E402
+from mta_training import export, files, quantise  # noqa: E402
 from mta_training.model_card import model_card  # noqa: E402
 
 
@@ -29,13 +29,13 @@ def toy_frames(config, seed, frames=3):
 @pytest.fixture(scope='module')
 def int8(exported, tmp_path_factory):
     """(config, float32 directory, int8 directory) of the toy network."""
-    model, floats, _ = exported
+    model, _, floats, _ = exported
     directory = tmp_path_factory.mktemp('int8') / 'toy'
     shutil.copytree(floats, directory)
     quantise.quantise_detector(floats / 'detector.onnx', directory / 'detector.onnx',
                                toy_frames(model.config, 0) + toy_frames(model.config, 1))
     values = yaml.safe_load((directory / 'manifest.yaml').read_text())
-    values['files']['detector.onnx'] = export.sha256(directory / 'detector.onnx')
+    values['files']['detector.onnx'] = files.sha256(directory / 'detector.onnx')
     (directory / 'manifest.yaml').write_text(yaml.safe_dump({**values, 'precision': 'int8'}))
     return model.config, floats, directory
 
@@ -85,7 +85,7 @@ def test_boxes_scores_and_sampling_positions_keep_float32_weights(int8):
 
 def test_stem_on_bytes_is_the_stem(exported, tmp_path):
     """Before any rounding the rewritten first layer gives the same features inside the image."""
-    model, floats, _ = exported
+    model, _, floats, _ = exported
     prepared = tmp_path / 'prepared.onnx'
     quantise.quant_pre_process(floats / 'detector.onnx', prepared, skip_symbolic_shape=True)
     graphs = []
@@ -104,7 +104,7 @@ def test_stem_on_bytes_is_the_stem(exported, tmp_path):
 
 
 def test_calibration_frames_come_from_bags(exported, bags):
-    model, floats, _ = exported
+    model, _, floats, _ = exported
     frames = list(quantise.calibration_frames(floats / 'detector.onnx', bags[0].parent,
                                               model.config.image, count=4))
     assert 1 <= len(frames) <= 4
@@ -113,7 +113,7 @@ def test_calibration_frames_come_from_bags(exported, bags):
 
 
 def test_no_frames_and_no_bags_are_named(exported, tmp_path):
-    _, floats, _ = exported
+    _, _, floats, _ = exported
     with pytest.raises(ValueError, match='no frame to calibrate on'):
         quantise.quantise_detector(floats / 'detector.onnx', tmp_path / 'detector.onnx', [])
     assert not list(tmp_path.iterdir())
@@ -126,7 +126,7 @@ def test_no_frames_and_no_bags_are_named(exported, tmp_path):
 
 
 def test_card_shows_both_precisions(exported):
-    model, _, _ = exported
+    model, *_ = exported
     card = model_card(model.config, 1, 1, {}, {'mAP': 0.51, 'AP': {'car': 0.5}}, 'none.', 'int8',
                       {'mAP': 0.52, 'AP': {'car': 0.6}})
     assert '| mAP | 0.510 | 0.520 |' in card and '| AP | car 0.500 | car 0.600 |' in card

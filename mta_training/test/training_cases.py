@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 import sys
 
-from toy_scenes import toy_scene
 import torch
+from toy_scenes import toy_scene
 
 from mta_training import train
 from mta_training.recipe import Recipe
