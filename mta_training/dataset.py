@@ -148,10 +148,10 @@ def cache_scenes(bags, cache, image, workers=2):
     Path(cache).mkdir(parents=True, exist_ok=True)
     with Progress() as bar, ProcessPoolExecutor(max(1, workers)) as pool:
         task = bar.add_task('decoding', total=len(bags))
-        futures = [pool.submit(cache_scene, bag, cache, image) for bag in bags]
-        for future in futures:
-            future.add_done_callback(lambda _: bar.advance(task))
         try:
+            futures = [pool.submit(cache_scene, bag, cache, image) for bag in bags]
+            for future in futures:
+                future.add_done_callback(lambda _: bar.advance(task))
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise BagError(f'a process that decoded bags into {cache} was killed, most likely for '

@@ -34,6 +34,8 @@ def eval_command(
             help='Its split to judge on, e.g. mini_val or synth_val.')] = None,
         version: Annotated[Optional[str], typer.Option(
             help='Folder with the tables, e.g. v1.0-mini; the only one unless given.')] = None,
+        beams: Annotated[int, typer.Option(
+            min=1, help='Beams of --run when it writes captions; 1 = greedy.')] = 1,
         smoke: Annotated[bool, typer.Option(
             '--smoke', help='Judge the run that `train --smoke` made.')] = False):
     """Judge boxes and captions: metrics.json, report.md, results.json and plots in --out.
@@ -55,7 +57,7 @@ def eval_command(
     if bags is None or out is None or dataset is not None:
         raise typer.BadParameter('--model, --run and --results need --bags and --out, '
                                  'and no --dataset')
-    _on_bags(results, model, run, bags, out, frames, checkpoint)
+    _on_bags(results, model, run, bags, out, frames, checkpoint, beams)
 
 
 def _smoke(run, bags, out, frames):
@@ -75,7 +77,7 @@ def _official(results, dataset, version, split, out):
     print(json.dumps(evaluate_dataset(dataset, version, results, split, out), indent=2))
 
 
-def _on_bags(results, model, run, bags, out, frames, checkpoint):
+def _on_bags(results, model, run, bags, out, frames, checkpoint, beams):
     from rich.console import Console
 
     from mta_training.dataset import find_bags
@@ -90,7 +92,7 @@ def _on_bags(results, model, run, bags, out, frames, checkpoint):
         judged = list(judged_frames(model, paths, most))
     else:
         from mta_training.prediction import predict_run
-        judged = list(predict_run(run, paths, most, checkpoint))
+        judged = list(predict_run(run, paths, most, checkpoint, beams=beams))
     result = judge(judged)
     written = write_report(result, judged, out)
     console = Console()

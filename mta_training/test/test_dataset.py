@@ -2,6 +2,8 @@
 
 import os
 from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,3 +87,24 @@ def test_pose_between_two_stamps():
 def test_a_directory_without_bags_is_named(tmp_path):
     with pytest.raises(BagError, match='holds no bags'):
         dataset.find_bags(tmp_path)
+
+
+def test_a_killed_decoder_is_named_and_what_is_decoded_stays(bags, tmp_path):
+    """kill -9 of the workers, as the kernel does for want of memory."""
+    program = (
+        'import os, signal, sys, threading, time\n'
+        'from pathlib import Path\n'
+        'from mta_perception.model.config import ImageConfig\n'
+        'from mta_training import dataset\n'
+        'def kill():\n'
+        '    while True:\n'
+        '        for child in Path("/proc/self/task").glob("*/children"):\n'
+        '            for number in child.read_text().split():\n'
+        '                os.kill(int(number), signal.SIGKILL)\n'
+        '        time.sleep(0.01)\n'
+        'threading.Thread(target=kill, daemon=True).start()\n'
+        'dataset.cache_scenes(sys.argv[2:], sys.argv[1], ImageConfig(224, 128, 0.14))\n')
+    done = subprocess.run([sys.executable, '-c', program, str(tmp_path), *map(str, bags)],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert 'BagError' in done.stderr and 'was killed' in done.stderr

@@ -1,5 +1,6 @@
 """Two processes with half the batch each are one process with the whole batch."""
 
+import json
 import os
 from pathlib import Path
 import subprocess
@@ -136,3 +137,11 @@ def test_accelerate_launch_trains_with_two_processes(bags, tmp_path):
     state = run_directory.read_checkpoint(tmp_path / 'run')
     assert state['step'] == 4 and state['memory'].shape[0] == 2
     assert 'resumed at step 4' in done.stdout
+    # What came out of it can be judged: two greedy frames, with a table at the end.
+    done = subprocess.run(
+        [sys.executable, '-m', 'mta_training.cli', 'eval', '--run', str(tmp_path / 'run'),
+         '--checkpoint', 'last', '--bags', str(folder), '--frames', '1', '--beams', '2',
+         '--out', str(tmp_path / 'report')], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and 'mAP' in done.stdout, done.stderr[-3000:]
+    metrics = json.loads((tmp_path / 'report' / 'metrics.json').read_text())
+    assert metrics['frames'] == len(bags) and 'tod3cap' in metrics['captions']

@@ -19,6 +19,7 @@ from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
 
 from mta_perception.geometry import invert_rigid  # noqa: E402
 from mta_training import run_directory, train  # noqa: E402
+from mta_training.captioning import corrupted  # noqa: E402
 from mta_training.samples import Place, SceneStream, make_batch, slot_generators  # noqa: E402
 
 torch.set_num_threads(1)              # small tensors: threads only wait for each other
@@ -187,6 +188,39 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(scenes, tmp_p
     state = run_directory.read_checkpoint(tmp_path / 'run')
     assert 1 <= state['step'] < 40
     assert not list((tmp_path / 'run').glob('*.partial'))
+
+
+def test_without_any_captions_the_data_is_named(scenes, tmp_path):
+    mute = [scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
+            for scene in scenes]
+    with pytest.raises(run_directory.RunError, match='none of the training bags has captions'):
+        train.run(mute, [], tmp_path / 'run', small_recipe(), threads=1, say=silent)
+
+
+def test_missing_and_wrong_captions_are_drawn_alike_each_time(scenes):
+    captions = [scene.captions for scene in scenes]
+    flat = [text for scene in captions for frame in scene for text in frame]
+    once, again = (corrupted(captions, 0.3, 0.2, seed=1) for _ in range(2))
+    assert once == again != corrupted(captions, 0.3, 0.2, seed=2)
+    said = [text for scene in once for frame in scene for text in frame]
+    assert len(said) == len(flat)
+    gone = sum(not text for text in said) / len(flat)
+    swapped = sum(bool(text) and text != true for text, true in zip(said, flat)) / len(flat)
+    assert 0.2 < gone < 0.4 and 0.1 < swapped < 0.3
+    assert corrupted(captions, 0.0, 0.0, seed=1) is captions
+
+
+def test_a_scene_without_described_objects_trains_on(scenes, tmp_path):
+    """Frames whose objects have no captions teach the detector all the same."""
+    half = [scenes[0], scenes[1]._replace(captions=[[''] * len(frame)
+                                                    for frame in scenes[1].captions])]
+    recipe = small_recipe(schedule={'steps': 6, 'batch': 1}, checkpoint_minutes=0.0,
+                          alignment={'bla': 'mse', 'dca': 'clip'})
+    train.run(half, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    rows = curve(tmp_path / 'run')
+    counts = [float(row['captions']) for row in rows]
+    assert min(counts) == 0.0 < max(counts), counts
+    assert all(float(row['detection']) > 0 for row in rows)
 
 
 def test_few_frames_are_learned_by_heart(tmp_path):
