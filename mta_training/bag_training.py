@@ -11,13 +11,20 @@ from mta_training.prediction import evaluate_learner, held_out_scene
 from mta_training.team import run_team
 
 
-def split_bags(directory, held_out_names=None):
+def split_bags(directory, held_out_names=None, held_out_directory=None):
     """(training bags, held-out bags) below a directory.
 
-    Held out are the bags named, or else those whose split ends in 'val'.  Raises BagError for a
-    name that is not there and where nothing is left to train on.
+    Held out are the bags of another directory, or those named, or else those whose split ends in
+    'val'.  Raises BagError for a name that is not there and where nothing is left to train on.
     """
     bags = dataset.find_bags(directory)
+    if held_out_directory is not None:
+        held_out = dataset.find_bags(held_out_directory)
+        both = {bag.resolve() for bag in bags} & {bag.resolve() for bag in held_out}
+        if both:
+            raise BagError(f'{sorted(both)[0]} is among the training bags and the held-out ones; '
+                           'keep them apart.')
+        return bags, held_out
     names = {bag.name for bag in bags}
     unknown = sorted(set(held_out_names or ()) - names)
     if unknown:

@@ -26,8 +26,8 @@ def eval_command(
             "the devkit's metrics_summary.json).")] = None,
         frames: Annotated[Optional[int], typer.Option(
             min=1, help='Only the first keyframes of each bag.')] = None,
-        checkpoint: Annotated[Literal['best', 'last'], typer.Option(
-            help='Which one of --run.')] = 'best',
+        checkpoint: Annotated[Optional[Literal['best', 'last']], typer.Option(
+            help='Which one of --run. Default: best, where there is one.')] = None,
         dataset: Annotated[Optional[Path], typer.Option(
             exists=True, file_okay=False, help='Root of the dataset RESULTS is about.')] = None,
         split: Annotated[Optional[str], typer.Option(

@@ -1,6 +1,7 @@
 """What a trained network says about scenes: torch in, judged frames and pictures out."""
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -12,8 +13,10 @@ from mta_perception.contract import CAMERAS, CLASSES, DECODE
 from mta_perception.detections import DetectorOutputs, decode
 from mta_perception.render import DrawnObject, draw_overlay
 from mta_training.caption_protocols import DescribedObjects
+from mta_training.dataset import read_scene
 from mta_training.evaluate import Predictions, evaluate_detections
 from mta_training.report import JudgedFrame
+from mta_training.run_directory import load_run
 from mta_training.samples import Place, SceneArrays, make_batch
 
 # The metric integrates over all scores, so that nothing is cut off that the node would drop.
@@ -117,15 +120,14 @@ def draw(path, learner, held_out, frame, outputs):
     os.replace(partial, path)
 
 
-def predict_run(run, bags, frames, checkpoint='last', cache=None, beams=1):
-    """JudgedFrames of a training run on the first `frames` keyframes of each bag."""
-    from mta_training.dataset import cache_scenes, load_scene, read_scene
-    from mta_training.run_directory import load_run
+def predict_run(run, bags, frames, checkpoint=None, beams=1):
+    """JudgedFrames of a training run on the first `frames` keyframes of each bag.
+
+    checkpoint  last or best; None = best where there is one
+    """
+    if checkpoint is None:
+        checkpoint = 'best' if (Path(run) / 'best.pt').is_file() else 'last'
     loaded = load_run(run, checkpoint)
-    image = loaded.recipe.model.image
-    if cache is None:
-        scenes = [read_scene(bag, image) for bag in bags]
-    else:
-        scenes = [load_scene(path) for path in cache_scenes(bags, cache, image)]
-    held_out = [held_out_scene(scene, bag) for scene, bag in zip(scenes, bags)]
+    # One scene in memory at a time.
+    held_out = (held_out_scene(read_scene(bag, loaded.recipe.model.image), bag) for bag in bags)
     return judge_scenes(loaded.model, loaded.language, held_out, frames, beams)

@@ -212,7 +212,7 @@ class Trainer:
         wanted, found = self.recipe.to_dict(), state['recipe']
         other = sorted(name for name in wanted if wanted[name] != found.get(name)
                        and name in ('model', 'schedule', 'weights', 'alignment', 'captions',
-                                    'language', 'seed', 'start'))
+                                    'language', 'seed'))
         if other:
             raise RunError(f'{path} belongs to another recipe: {", ".join(other)} differ; resume '
                            'with the recipe.yaml beside it, or choose another directory.')
@@ -279,7 +279,7 @@ def _build(out, scenes, recipe, team, say, text_cache):
     torch.manual_seed(recipe.seed)
     model = build_model(recipe)
     learner = Learner(model, language, recipe, embeddings)
-    if recipe.start:
+    if recipe.start and not (out / 'last.pt').exists():
         load_detector(recipe.start, learner, with_captioner=recipe.start_captioner)
     return learner, recipe
 

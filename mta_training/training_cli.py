@@ -22,6 +22,8 @@ def train_command(
             help="Length in optimiser steps, instead of the config's.", min=1)] = None,
         start: Annotated[Optional[Path], typer.Option(
             help='Run directory whose detector this one starts from.')] = None,
+        val_bags: Annotated[Optional[Path], typer.Option(
+            help='Directory of bags to judge on, instead of some of --bags.')] = None,
         val_scenes: Annotated[Optional[list[str]], typer.Option(
             help='Bag to judge on, never trained on; may be repeated. Default: the bags whose '
                  'split is val.')] = None,
@@ -60,7 +62,7 @@ def train_command(
     if seed is not None:
         changes['seed'] = seed
     recipe = Recipe.load(config).changed(changes)
-    training, held_out = bag_training.split_bags(bags, val_scenes)
+    training, held_out = bag_training.split_bags(bags, val_scenes, val_bags)
     bag_training.train_on_bags(
         training, held_out, out, recipe, cache=cache or out / 'cache', resume=resume,
         processes=processes, threads=threads, text_cache=cache or out / 'cache')
@@ -84,6 +86,8 @@ def ablate_command(
             help='Runs of each row. Default: 3.', min=1)] = None,
         frames: Annotated[Optional[int], typer.Option(
             help='Keyframes of each held-out bag that are judged. Default: 20.', min=1)] = None,
+        val_bags: Annotated[Optional[Path], typer.Option(
+            help='Directory of bags to judge on, instead of some of --bags.')] = None,
         val_scenes: Annotated[Optional[list[str]], typer.Option(
             help='Bag to judge on; may be repeated. Default: those whose split is val.')] = None,
         cache: Annotated[Optional[Path], typer.Option(
@@ -109,7 +113,7 @@ def ablate_command(
     changes = {'schedule': {'steps': steps}} if steps else {}
     if start is not None:
         changes['start'] = str(start.resolve())
-    training, held_out = split_bags(bags, val_scenes)
+    training, held_out = split_bags(bags, val_scenes, val_bags)
     names = list(TABLES) if 'all' in table else list(dict.fromkeys(table))
     for path in ablate.run_tables(
             names, Recipe.load(config).changed(changes), training, held_out, out,

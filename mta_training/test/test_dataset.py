@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from mta_perception.contract import CAMERAS
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform
 from mta_perception.model.config import ImageConfig
 from mta_training import bags, dataset
+from mta_training.bag_training import split_bags
 
 IMAGE = ImageConfig(448, 256, 0.28)
 SHARED = Path(os.environ.get('MTA_SHARED', Path(__file__).parents[3] / 'shared'))
@@ -108,3 +110,23 @@ def test_a_killed_decoder_is_named_and_what_is_decoded_stays(bags, tmp_path):
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert 'BagError' in done.stderr and 'was killed' in done.stderr
+
+
+def test_bags_are_split_by_name_by_split_or_by_folder(bags, tmp_path):
+    folder, names = Path(bags[0]).parent, sorted(Path(bag).name for bag in bags)
+    training, held_out = split_bags(folder, [names[0]])
+    assert [bag.name for bag in held_out] == names[:1]
+    assert [bag.name for bag in training] == names[1:]
+    training, held_out = split_bags(folder)
+    assert all(SceneBag(bag).split.endswith('val') for bag in held_out)
+    assert sorted(bag.name for bag in [*training, *held_out]) == names
+    (tmp_path / 'other').mkdir()
+    shutil.copytree(bags[0], tmp_path / 'other' / names[0])
+    training, held_out = split_bags(folder, None, tmp_path / 'other')
+    assert len(training) == len(bags) and held_out == [tmp_path / 'other' / names[0]]
+    for arguments, words in (((folder, ['scene-9']), 'has no bag scene-9'),
+                             ((folder, names), 'none is left to train on'),
+                             ((folder, None, folder), 'keep them apart'),
+                             ((tmp_path,), 'holds no bags')):
+        with pytest.raises(BagError, match=words):
+            split_bags(*arguments)
