@@ -70,8 +70,8 @@ def train_command(
 
 def ablate_command(
         table: Annotated[list[str], typer.Option(
-            '--table', help='1 to 7 (of the paper), balance, noise, backbone, cost, domain, or all; '
-                            'may be repeated.')],
+            '--table', help='1 to 7 (of the paper), balance, noise, backbone, cost, domain, or '
+                            'all; may be repeated.')],
         bags: Annotated[Optional[Path], typer.Option(
             '--bags', help='Directory of bags made by `convert`.')] = None,
         out: Annotated[Optional[Path], typer.Option(
