@@ -19,6 +19,9 @@ from mta_training.team import Team, gather_rows
 
 _ALONE = Team()
 _LOGIT_SCALE, _LARGEST_SCALE = 2.6593, 4.6052      # ln(1 / 0.07) and ln(100), as CLIP
+# Class logits start at -4.6 (focal loss's prior of 0.01).  As they are, that constant rules what
+# is projected, and all detections end on one prompt.
+_LOGIT_CENTRE, _LOGIT_SPREAD = -4.6, 2.0
 # Metres and m/s that become about one.  Sizes are logarithms already, headings a unit vector.
 _BOX_SCALE = (51.2, 51.2, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 10.0)
 
@@ -125,7 +128,8 @@ class DetectionCaptionAlignment(nn.Module):
 
     def detections(self, class_logits, codes):
         """(R, K) logits and (R, 10) codes (metres, log sizes) -> pooled (R, D), weights (R, N)."""
-        return self.pool(torch.cat([self.classes(class_logits.float()),
+        scores = (class_logits.float() - _LOGIT_CENTRE) / _LOGIT_SPREAD
+        return self.pool(torch.cat([self.classes(scores),
                                     self.boxes(codes.float() / self.box_scale)], -1))
 
     def sentences(self, logits, answer, embedding):

@@ -108,6 +108,8 @@ def ablate_command(
         from mta_training.smoke import FOLDER, smoke_bags
         config, bags, out = 'smoke', bags or smoke_bags(), out or FOLDER / 'ablate'
         steps, seeds, frames = steps or 20, seeds or 2, frames or 3
+        if start is None and (FOLDER / 'run' / 'last.pt').is_file():
+            start = FOLDER / 'run'                       # what `train --smoke` made
     if bags is None or out is None:
         raise typer.BadParameter('--bags and --out are needed (or --smoke)')
     changes = {'schedule': {'steps': steps}} if steps else {}
