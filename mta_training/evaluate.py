@@ -155,8 +155,8 @@ def evaluate_detections(samples, predictions):
     rows = results_json(samples, predictions)['results']
     truth, found = EvalBoxes(), EvalBoxes()
     for sample in samples:
-        truth.add_boxes(sample.token, _kept(sample, ground_truth_boxes(sample), config))
-        found.add_boxes(sample.token, _kept(
+        truth.add_boxes(sample.token, kept_boxes(sample, ground_truth_boxes(sample), config))
+        found.add_boxes(sample.token, kept_boxes(
             sample, [DetectionBox.deserialize(row) for row in rows[sample.token]], config))
     metrics = DetectionMetrics(config)
     for class_name in config.class_names:
@@ -173,7 +173,7 @@ def evaluate_detections(samples, predictions):
     return summary(metrics.serialize(), counts)
 
 
-def _kept(sample, boxes, config):
+def kept_boxes(sample, boxes, config):
     """The boxes that count: in range, with points in them, no cycle inside a bicycle rack."""
     ego = sample.world_from_ego[:3, 3]
     racks = [Box(entry['global']['translation'], entry['global']['size'],

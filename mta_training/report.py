@@ -148,9 +148,9 @@ def _curves(samples, predictions):
     truth, found = EvalBoxes(), EvalBoxes()
     for sample in samples:
         # The filter of evaluate_detections, so that the areas of these curves are its APs.
-        truth.add_boxes(sample.token, evaluate._kept(
+        truth.add_boxes(sample.token, evaluate.kept_boxes(
             sample, evaluate.ground_truth_boxes(sample), config))
-        found.add_boxes(sample.token, evaluate._kept(
+        found.add_boxes(sample.token, evaluate.kept_boxes(
             sample, [DetectionBox.deserialize(row) for row in rows[sample.token]], config))
     curves = {}
     for name in CLASSES:
