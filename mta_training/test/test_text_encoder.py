@@ -213,6 +213,27 @@ def test_interrupted_write_leaves_the_old_file(clip, tmp_path, monkeypatch):
     assert list(cache.iterdir()) == [path] and path.read_bytes() == before
 
 
+def test_what_was_embedded_before_a_stop_is_kept(clip, tmp_path, monkeypatch):
+    directory, cache = clip[0], tmp_path / 'cache'
+    texts = [f'a car {number} m away' for number in range(25)]
+    want = load_text_encoder(directory).encode(texts)
+    monkeypatch.setattr(text_encoder, '_SAVED_AT_ONCE', 10)
+    real, encoded = text_encoder.TextEncoder.encode, []
+
+    def stops_at_the_third(self, part):
+        encoded.append(len(part))
+        if len(encoded) == 3:
+            raise KeyboardInterrupt
+        return real(self, part)
+
+    monkeypatch.setattr(text_encoder.TextEncoder, 'encode', stops_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        CaptionEmbeddings.of(texts, directory, cache)
+    found = CaptionEmbeddings.of(texts, directory, cache)
+    assert encoded == [10, 10, 5, 5]
+    np.testing.assert_allclose(found.lookup(texts).numpy(), want, atol=1e-5)
+
+
 def edit(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from mta_perception.model.bevformer.fused import can_be_fused, sampled
+from mta_perception.model.bevformer.layers import Kept, Linear, multiply
 
 _BEFORE, _AROUND = 1, 3        # rows or columns of zeros before a map, and in all
 
@@ -171,9 +172,9 @@ class SamplingHead(nn.Module):
 
     def __init__(self, in_channels, heads, slots, points):
         super().__init__()
-        self.shape = heads, slots, points
-        self.offsets = nn.Linear(in_channels, heads * slots * points * 2)
-        self.weights = nn.Linear(in_channels, heads * slots * points)
+        self.shape, self.kept = (heads, slots, points), Kept()
+        self.offsets = Linear(in_channels, heads * slots * points * 2)
+        self.weights = Linear(in_channels, heads * slots * points)
         for layer in (self.offsets, self.weights):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -190,14 +191,18 @@ class SamplingHead(nn.Module):
         The weights of a head sum to one, or to one in each slot.
         """
         heads, slots, points = self.shape
-        # One product for both layers; its columns come as they are needed.
-        weight = torch.cat([self.offsets.weight, self.weights.weight])[self.order]
-        bias = torch.cat([self.offsets.bias, self.weights.bias])[self.order]
-        x, y, logits = at_least_float32(functional.linear(query, weight, bias)).chunk(3, -1)
+        layers = self.offsets, self.weights
+        tensors = [layer.weight for layer in layers] + [layer.bias for layer in layers]
+        both = multiply(query, tensors, lambda: self._joined(tensors), self.kept)
+        x, y, logits = at_least_float32(both).chunk(3, -1)
         groups = (slots, points) if each_slot else (1, slots * points)
         weights = logits.unflatten(1, (*groups, heads)).softmax(2).flatten(1, 2)
         return (x.unflatten(1, self.shape), y.unflatten(1, self.shape),
                 weights.unflatten(1, (slots, points)).movedim(-1, 1))
+
+    def _joined(self, tensors):
+        """One product for both layers; its columns come as they are needed."""
+        return torch.cat(tensors[:2])[self.order], torch.cat(tensors[2:])[self.order]
 
 
 def at_least_float32(x):

@@ -4,6 +4,7 @@ A box code is cx, cy [m], log w, log l, cz [m], log h, sin, cos of the yaw, vx, 
 lidar frame; the yaw is that of mmdet3d before 1.0, see `BEVFormer.decode`.
 """
 
+from collections import OrderedDict
 import math
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from mta_perception.model.bevformer.attention import (
     xavier,
 )
 from mta_perception.model.bevformer.encoder import feedforward
+from mta_perception.model.bevformer.layers import Dropout, Kept, Linear, may_keep, multiply
 
 CODE_SIZE = 10
 
@@ -40,9 +42,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         channels, self.heads = config.channels, config.heads
         self.sampling = SamplingHead(channels, config.heads, 1, config.decoder_points)
-        self.value = xavier(nn.Linear(channels, channels))
-        self.output = xavier(nn.Linear(channels, channels))
-        self.dropout = nn.Dropout(config.dropout)
+        self.value = xavier(Linear(channels, channels))
+        self.output = xavier(Linear(channels, channels))
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, query, bev, reference, grid):
         """query (B, n, C), bev (B, Q, C), reference (B, n, 2) 0 to 1 -> (B, n, C)."""
@@ -60,23 +62,32 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        channels, self.heads, self.dropout = config.channels, config.heads, config.dropout
+        channels, self.heads = config.channels, config.heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
-        self.out_proj = nn.Linear(channels, channels)
+        self.out_proj = Linear(channels, channels)
+        self.dropout = Dropout(config.dropout)
+        self.asking, self.showing = Kept(), Kept()
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, placed, query):
         """placed (B, n, C) tells who looks at whom, query (B, n, C) what they see."""
         split = 2 * query.shape[-1]
-        asked = functional.linear(placed, self.in_proj_weight[:split], self.in_proj_bias[:split])
-        shown = functional.linear(query, self.in_proj_weight[split:], self.in_proj_bias[split:])
-        mixed = functional.scaled_dot_product_attention(
-            *(part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-              for part in (*asked.chunk(2, -1), shown)),
-            dropout_p=self.dropout if self.training else 0.0)
+        tensors = [self.in_proj_weight, self.in_proj_bias]
+        asked = multiply(placed, tensors, lambda: [part[:split] for part in tensors], self.asking)
+        shown = multiply(query, tensors, lambda: [part[split:] for part in tensors], self.showing)
+        mixed = self._mix(*(part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                            for part in (*asked.chunk(2, -1), shown)))
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _mix(self, query, key, value):
+        if not (self.training and query.device.type == 'cpu'):
+            return functional.scaled_dot_product_attention(
+                query, key, value, dropout_p=self.dropout.p if self.training else 0.0)
+        # What the library does there, with our dropout.
+        scores = query / math.sqrt(query.shape[-1]) @ key.transpose(-1, -2)
+        return self.dropout(scores.softmax(-1)) @ value
 
 
 class DecoderLayer(nn.Module):
@@ -85,15 +96,18 @@ class DecoderLayer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.attention = SelfAttention(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.cross = CrossAttention(config)
         self.feedforward = feedforward(config)
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(3))
 
-    def forward(self, query, position, bev, reference, grid):
-        """query (B, n, C), position (n, C) -> (B, n, C)."""
+    def among(self, query, position):
+        """What queries (B, n, C) at positions (n, C) are after a look at each other."""
         mixed = self.attention(query + position, query)
-        query = self.norms[0](query + self.dropout(mixed))
+        return self.norms[0](query + self.dropout(mixed))
+
+    def forward(self, query, position, bev, reference, grid):
+        """Queries (B, n, C) that looked at each other, position (n, C) -> (B, n, C)."""
         query = self.norms[1](query + self.cross(query + position, bev, reference, grid))
         return self.norms[2](query + self.feedforward(query))
 
@@ -113,15 +127,18 @@ class DetectionDecoder(nn.Module):
         self.scores = nn.ModuleList(_score_branch(channels, config.classes) for _ in range(layers))
         self.boxes = nn.ModuleList(_box_branch(channels) for _ in range(layers))
         self.grid = Levels(((config.bev_cells, config.bev_cells),))
+        self.kept = Kept()
 
     def forward(self, bev):
         """bev (B, Q, C) -> Decoded."""
         position, query = self.embedding.chunk(2, -1)
         reference = at_least_float32(self.start(position)).sigmoid().expand(len(bev), -1, -1)
-        query = query.expand(len(bev), -1, -1)
         logits, codes, states, references = [], [], [], [reference]
-        for layer, score, box in zip(self.layers, self.scores, self.boxes):
+        for index, layer in enumerate(self.layers):
+            query = (layer.among(query, position) if index
+                     else self._first(query, position, len(bev)))
             query = layer(query, position, bev, reference[..., :2], self.grid)
+            score, box = self.scores[index], self.boxes[index]
             logits.append(at_least_float32(score(query)))
             step = _in_float32(box, query)
             place = (inverse_sigmoid(reference) + step[..., [0, 1, 4]]).sigmoid()
@@ -131,6 +148,15 @@ class DetectionDecoder(nn.Module):
             references.append(reference)
         return Decoded(torch.stack(logits), torch.stack(codes), torch.stack(states),
                        torch.stack(references))
+
+    def _first(self, query, position, batch):
+        """Queries (B, n, C) after their first look at each other: made of weights alone."""
+        layer = self.layers[0]
+        tensors = [self.embedding, *layer.attention.parameters(), *layer.norms[0].parameters()]
+        if self.training or not may_keep(*tensors):
+            return layer.among(query.expand(batch, -1, -1), position)
+        return self.kept.get(tensors, lambda: layer.among(query[None], position)).expand(
+            batch, -1, -1)
 
     def code(self, step, place):
         """Box codes (..., 10) from a branch's answer (..., 10) and a place (..., 3), 0 to 1."""
@@ -153,13 +179,14 @@ def _in_float32(branch, query):
 
 
 def _score_branch(channels, classes):
-    last = nn.Linear(channels, classes)
+    last = Linear(channels, classes)
     nn.init.constant_(last.bias, -math.log(99.0))                   # starts at 1 %
     return nn.Sequential(
-        nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(),
-        nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(), last)
+        Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(inplace=True),
+        Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(inplace=True), last)
 
 
 def _box_branch(channels):
-    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels),
-                         nn.ReLU(), nn.Linear(channels, CODE_SIZE))
+    return nn.Sequential(OrderedDict([
+        ('0', Linear(channels, channels, relu=True)), ('2', Linear(channels, channels, relu=True)),
+        ('4', Linear(channels, CODE_SIZE))]))

@@ -5,6 +5,7 @@ Shapes: B samples, N cameras, Q = cells x cells in rows from behind to ahead (li
 channels, S tokens of a camera over all levels.
 """
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from mta_perception.model.bevformer.attention import (
     xavier,
 )
 from mta_perception.model.bevformer.history import align
+from mta_perception.model.bevformer.layers import Dropout, Linear
 from mta_perception.model.bevformer.visibility import Visibility
 
 
@@ -41,9 +43,9 @@ class TemporalSelfAttention(nn.Module):
         super().__init__()
         channels, self.heads = config.channels, config.heads
         self.sampling = SamplingHead(2 * channels, config.heads, 2, config.temporal_points)
-        self.value = xavier(nn.Linear(channels, channels))
-        self.output = xavier(nn.Linear(channels, channels))
-        self.dropout = nn.Dropout(config.dropout)
+        self.value = xavier(Linear(channels, channels))
+        self.output = xavier(Linear(channels, channels))
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, query, past, present, around):
         """query, past, present (B, Q, C) -> (B, Q, C)."""
@@ -65,9 +67,9 @@ class SpatialCrossAttention(nn.Module):
         channels, self.heads = config.channels, config.heads
         self.sampling = SamplingHead(channels, config.heads, config.backbone.levels,
                                      config.spatial_points)
-        self.value = xavier(nn.Linear(channels, channels))
-        self.output = xavier(nn.Linear(channels, channels))
-        self.dropout = nn.Dropout(config.dropout)
+        self.value = xavier(Linear(channels, channels))
+        self.output = xavier(Linear(channels, channels))
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, query, around):
         """query (B, Q, C) -> (B, Q, C)."""
@@ -105,9 +107,11 @@ class EncoderLayer(nn.Module):
 
 def feedforward(config):
     """Two linear layers with dropout after each."""
-    return nn.Sequential(
-        nn.Linear(config.channels, config.feedforward), nn.ReLU(), nn.Dropout(config.dropout),
-        nn.Linear(config.feedforward, config.channels), nn.Dropout(config.dropout))
+    # Numbered as in the published network, where 1 is ReLU.
+    return nn.Sequential(OrderedDict([
+        ('0', Linear(config.channels, config.feedforward, relu=True)),
+        ('2', Dropout(config.dropout)),
+        ('3', Linear(config.feedforward, config.channels)), ('4', Dropout(config.dropout))]))
 
 
 class BevEncoder(nn.Module):

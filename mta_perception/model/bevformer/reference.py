@@ -21,6 +21,7 @@ from mta_perception.model.bevformer.encoder import (
     TemporalSelfAttention,
     pillar_cells,
 )
+from mta_perception.model.bevformer.layers import Dropout, Linear
 from mta_perception.model.bevformer.visibility import Visibility, pillars
 
 
@@ -30,15 +31,27 @@ def slow_copy(model, form):
     model = copy.deepcopy(model)
     model.backbone.to(memory_format=torch.contiguous_format)        # the usual layout of maps
     model.neck.to(memory_format=torch.contiguous_format)
-    if form == 'published':
-        model.decoder = _as(PublishedDecoder, model.decoder, model.config)
+    decoder = {'published': PublishedDecoder, 'dense': SlowDecoder}[form]
+    model.decoder = _as(decoder, model.decoder, model.config)
     for layer in model.encoder.layers:
         layer.temporal = _as(GridTemporal, layer.temporal, model.config)
         layer.spatial = _as(spatial, layer.spatial, model.config)
     for layer in model.decoder.layers:
         layer.cross = _as(GridCross, layer.cross, model.config)
         layer.attention = _as(LibraryAttention, layer.attention, model.config)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, (Linear, Dropout)):
+                setattr(module, name, _library_layer(child).train(model.training))
     return model
+
+
+def _library_layer(layer):
+    if isinstance(layer, Dropout):
+        return nn.Dropout(layer.p)
+    other = nn.Linear(layer.in_features, layer.out_features)
+    other.weight, other.bias = layer.weight, layer.bias
+    return nn.Sequential(other, nn.ReLU(inplace=True)) if layer.relu else other
 
 
 def _as(kind, module, config):
@@ -105,7 +118,14 @@ class LibraryAttention(nn.MultiheadAttention):
         return super().forward(placed, placed, query, need_weights=False)[0]
 
 
-class PublishedDecoder(DetectionDecoder):
+class SlowDecoder(DetectionDecoder):
+    """Keeps nothing from frame to frame."""
+
+    def _first(self, query, position, batch):
+        return self.layers[0].among(query.expand(batch, -1, -1), position)
+
+
+class PublishedDecoder(SlowDecoder):
     """The boxes of each layer are asked for twice: to move the references, then by the head."""
 
     def forward(self, bev):

@@ -80,11 +80,11 @@ class Block(nn.Module):
 
     def forward(self, x):
         """(N, C_in, h, w) -> (N, C_out, h / stride, w / stride)."""
-        out = functional.relu(self.bn1(self.conv1(x)))
+        out = functional.relu_(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         if self.bottleneck:
-            out = self.bn3(self.conv3(functional.relu(out)))
-        return functional.relu(out + (x if self.downsample is None else self.downsample(x)))
+            out = self.bn3(self.conv3(functional.relu_(out)))
+        return functional.relu_(out + (x if self.downsample is None else self.downsample(x)))
 
 
 class ResNet(nn.Module):
@@ -108,7 +108,7 @@ class ResNet(nn.Module):
 
     def forward(self, images):
         """(N, 3, H, W) -> list of (N, C, H / stride, W / stride)."""
-        x = functional.max_pool2d(functional.relu(self.bn1(self.conv1(images))), 3, 2, 1)
+        x = functional.max_pool2d(functional.relu_(self.bn1(self.conv1(images))), 3, 2, 1)
         outputs = []
         for stage, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)):
             x = layer(x)
