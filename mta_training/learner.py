@@ -57,13 +57,29 @@ class Learner(nn.Module):
                     module.eval()
         return self
 
+    @torch.no_grad()
+    def remember(self, batches, memory):
+        """Memory (B, C, Y, X) after Batches, oldest first, as the network at work has it."""
+        if not batches:
+            return memory
+        training = self.training
+        self.eval()
+        for batch in batches:
+            memory = self._detect(batch, memory).bev
+        self.train(training)
+        return memory
+
+    def _detect(self, batch, memory):
+        with torch.autocast(memory.device.type, torch.bfloat16,
+                            enabled=self.recipe.schedule.bf16):
+            return self.model.detector(
+                batch.images, batch.image_from_ego, batch.camera_mask, memory,
+                batch.history_valid, batch.ego_prev_from_ego_now)
+
     def forward(self, batch, memory, generators, team, with_captions=True):
         """batch a samples.Batch, memory (B, C, Y, X), a generator a frame -> Learned."""
         model, weights = self.model, self.recipe.weights
-        device = memory.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.recipe.schedule.bf16):
-            result = model.detector(batch.images, batch.image_from_ego, batch.camera_mask, memory,
-                                    batch.history_valid, batch.ego_prev_from_ego_now)
+        result = self._detect(batch, memory)
         judged = judge(model, self.perspective, result, batch, weights.perspective, team,
                        self.recipe.schedule.bf16)
         terms = {name: weights.detection * term for name, term in judged.terms.items()}

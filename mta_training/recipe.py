@@ -40,6 +40,7 @@ class Schedule:
     clip: float = 10.0
     bf16: bool = True                    # autocast; geometry, box regression and losses stay fp32
     freeze_norm: bool = False            # batch norms keep their statistics
+    history: str = 'stream'              # or queue; see samples.py
 
     def __post_init__(self):
         lengths = [value for value in (self.steps, self.epochs, self.minutes) if value]
@@ -48,6 +49,8 @@ class Schedule:
                'give just one of them.')
         _check(self.batch >= 1 and self.accumulate >= 1,
                f'schedule: batch={self.batch}, accumulate={self.accumulate}; expected 1 or more.')
+        _check(self.history in ('stream', 'queue'),
+               f'schedule.history={self.history!r}; choose stream or queue.')
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,8 @@ class Recipe:
         """
         return cls('paper', MtaConfig.bevformer('tiny_official'),
                    Schedule(epochs=10.0, learning_rate=2e-4, backbone_rate=0.1, weight_decay=0.01,
-                            warm_up=0.01, clip=35.0, batch=8, freeze_norm=True),
+                            warm_up=0.01, clip=35.0, batch=8, freeze_norm=True,
+                            history='queue'),
                    alignment=Alignment(bla_summed=False), captions=Captions(box='predicted'),
                    language=Language(model='Llama-3.2-1B', gradient_checkpointing=True))
 

@@ -1,9 +1,10 @@
-"""Training samples: frames of scenes as arrays, streamed in their order, a few scenes side by
-side.
+"""Training samples: frames of scenes as arrays, a few scenes side by side.
 
-Each slot of a batch walks along one scene and then jumps to another; the BEV of its last step is
-the history of the next, so that learning to use a memory costs nothing (SOLOFusion's and
-StreamPETR's streaming training).
+Streamed: each slot of a batch walks along one scene and then jumps to another; the BEV of its last
+step is the history of the next, so that learning to use a memory costs nothing (SOLOFusion's and
+StreamPETR's streaming training).  Queued: frames in any order, each with two of the three before
+it, as BEVFormer is trained; that costs two more forward passes, but half a second to a second and
+a half lie between a frame and its history.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from mta_perception.geometry import invert_rigid
+from mta_training.bevformer.queue import choose
 from mta_training.losses import Targets
 
 
@@ -34,7 +36,8 @@ class Place(NamedTuple):
 
     scene: int
     frame: int
-    continues: bool              # the slot showed this scene's frame - 1 in the step before
+    continues: bool              # the slot showed this scene's frame - pace just before
+    pace: int = 1                # frames since then
 
 
 class Batch(NamedTuple):
@@ -66,7 +69,7 @@ class SceneStream:
         self.order = []
 
     def step(self):
-        """The next Place of every slot."""
+        """The next Place of every slot, each in a tuple of its own."""
         places = []
         for index, (scene, frame, left) in enumerate(self.slots):
             continues = left > 0 and frame + 1 < self.lengths[scene]
@@ -75,7 +78,7 @@ class SceneStream:
             else:
                 scene, frame, left = self._jump()
             self.slots[index] = scene, frame, left
-            places.append(Place(scene, frame, continues))
+            places.append((Place(scene, frame, continues),))
         return places
 
     def _jump(self):
@@ -94,6 +97,44 @@ class SceneStream:
     def restore(self, state):
         """Go on where `state` was taken."""
         self.slots = [tuple(slot) for slot in state['slots']]
+        self.order = list(state['order'])
+        self.rng.bit_generator.state = state['rng']
+
+
+class QueueStream:
+    """Endless queues of Places, oldest first, whose last are all frames in a random order.
+
+    Interface and exactness as SceneStream's.  Where a scene has not begun yet its first frame
+    stands, without a history (BEVFormer's dataset; model_facts 1.9).
+    """
+
+    def __init__(self, lengths, slots, seed=0):
+        self.places = [(scene, frame) for scene, length in enumerate(lengths)
+                       for frame in range(length)]
+        if not self.places:
+            raise ValueError(f'scene lengths {lengths} have no frame; expected some.')
+        self.count, self.order = slots, []
+        self.rng = np.random.default_rng(seed)
+
+    def step(self):
+        """The next queue of every slot: three Places, of which the last is learned."""
+        return [self._queue() for _ in range(self.count)]
+
+    def _queue(self):
+        if not self.order:
+            self.order = self.rng.permutation(len(self.places)).tolist()
+        scene, frame = self.places[self.order.pop()]
+        frames = choose(frame, self.rng)
+        paces = [0, *np.diff(frames).tolist()]
+        return tuple(Place(scene, chosen, pace > 0, max(pace, 1))
+                     for chosen, pace in zip(frames, paces))
+
+    def state(self):
+        """What `restore` needs to go on exactly here."""
+        return {'order': list(self.order), 'rng': self.rng.bit_generator.state}
+
+    def restore(self, state):
+        """Go on where `state` was taken."""
         self.order = list(state['order'])
         self.rng.bit_generator.state = state['rng']
 
@@ -127,7 +168,8 @@ def _sample(scene, place, rng):
     images[mask == 0] = 0
     motion = np.eye(4)
     if place.continues:
-        motion = invert_rigid(scene.world_from_ego[frame - 1]) @ scene.world_from_ego[frame]
+        before = scene.world_from_ego[frame - place.pace]
+        motion = invert_rigid(before) @ scene.world_from_ego[frame]
     targets = Targets(torch.from_numpy(scene.boxes[frame]), torch.from_numpy(scene.labels[frame]))
     return (images, scene.image_from_ego[frame], mask, motion.astype(np.float32), targets,
             scene.captions[frame])

@@ -26,7 +26,7 @@ from mta_training.run_directory import (
     write_checkpoint,
 )
 from mta_training.run_log import RunLog
-from mta_training.samples import SceneStream, make_batch, slot_generators
+from mta_training.samples import QueueStream, SceneStream, make_batch, slot_generators
 from mta_training.team import Team
 
 
@@ -129,7 +129,8 @@ class Trainer:
         self.wrapped, self.optimizer = accelerator.prepare(
             learner, make_optimizer(learner, schedule))
         lengths = [len(scene.boxes) for scene in scenes]
-        self.stream = SceneStream(lengths, schedule.batch, seed=recipe.seed)
+        stream = {'stream': SceneStream, 'queue': QueueStream}[schedule.history]
+        self.stream = stream(lengths, schedule.batch, seed=recipe.seed)
         self.progress = Progress(schedule, sum(lengths))
         self.best = -1.0
         bev = learner.model.config.bev
@@ -164,10 +165,13 @@ class Trainer:
 
     def _accumulate(self, share):
         """Add the gradient of the next batch; returns what is logged."""
-        places = self.stream.step()[self.slots.start:self.slots.stop]
+        queues = self.stream.step()[self.slots.start:self.slots.stop]
         generators = slot_generators(self.recipe.seed, self.seen, self.slots)
-        batch = make_batch(self.scenes, places, generators).to(self.accelerator.device)
-        learned = self.wrapped(batch, self.memory, generators, self.team,
+        *past, batch = (
+            make_batch(self.scenes, places, generators).to(self.accelerator.device)
+            for places in zip(*queues))
+        memory = self.learner.remember(past, self.memory)
+        learned = self.wrapped(batch, memory, generators, self.team,
                                with_captions=share >= self.recipe.captions.start)
         if not torch.isfinite(learned.total):
             raise FloatingPointError(

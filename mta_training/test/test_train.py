@@ -20,7 +20,14 @@ from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
 from mta_perception.geometry import invert_rigid  # noqa: E402
 from mta_training import run_directory, train  # noqa: E402
 from mta_training.captioning import corrupted  # noqa: E402
-from mta_training.samples import Place, SceneStream, make_batch, slot_generators  # noqa: E402
+from mta_training.samples import (  # noqa: E402
+    Place,
+    QueueStream,
+    SceneStream,
+    make_batch,
+    slot_generators,
+)
+from mta_training.team import Team  # noqa: E402
 
 torch.set_num_threads(1)              # small tensors: threads only wait for each other
 CASES = Path(__file__).with_name('training_cases.py')
@@ -35,7 +42,7 @@ def test_stream_walks_each_scene_in_order():
     stream = SceneStream([5, 7, 3], slots=2, longest=4, seed=1)
     before, seen = [None, None], set()
     for _ in range(200):
-        places = stream.step()
+        places = [place for place, in stream.step()]
         for slot, place in enumerate(places):
             assert 0 <= place.frame < [5, 7, 3][place.scene]
             if place.continues:
@@ -46,11 +53,58 @@ def test_stream_walks_each_scene_in_order():
     assert seen == {(s, f) for s, n in enumerate([5, 7, 3]) for f in range(n)}
 
 
-def test_restored_stream_goes_on_alike():
-    first = SceneStream([5, 7, 3], slots=2, seed=1)
+def test_queues_end_at_every_frame_once():
+    """Two of the three frames before each, in their order; none before the scene's first."""
+    stream, lengths, paces = QueueStream([5, 7, 3], slots=3, seed=1), [5, 7, 3], set()
+    queues = [queue for _ in range(10) for queue in stream.step()]
+    for turn in (queues[:15], queues[15:]):
+        assert {(queue[-1].scene, queue[-1].frame) for queue in turn} == {
+            (scene, frame) for scene, length in enumerate(lengths) for frame in range(length)}
+    for queue in queues:
+        assert len(queue) == 3 and len({place.scene for place in queue}) == 1
+        assert not queue[0].continues
+        for before, place in zip(queue, queue[1:]):
+            assert place.continues == (place.frame > before.frame)
+            if place.continues:
+                assert place.frame - place.pace == before.frame
+                paces.add(place.pace)
+            else:
+                assert place.frame == before.frame == 0
+    assert paces == {1, 2}
+
+
+def test_history_of_a_queue_is_what_the_network_at_work_has(scenes, tmp_path):
+    """Frame by frame in evaluation mode, moved by how far the car went between the two."""
+    recipe = small_recipe(schedule={'history': 'queue'})
+    learner, _ = train._build(tmp_path, scenes, recipe, Team(), silent, tmp_path)
+    queue = [Place(0, 0, False), Place(0, 2, True, 2)]
+    moved = make_batch(scenes, queue[1:]).ego_prev_from_ego_now[0].double().numpy()
+    poses = scenes[0].world_from_ego
+    np.testing.assert_allclose(poses[0] @ moved, poses[2], atol=1e-4)
+    bev = learner.model.config.bev
+    nothing = torch.zeros(1, bev.channels, bev.cells, bev.cells)
+    learner.train()
+    found = learner.remember([make_batch(scenes, [place]) for place in queue], nothing)
+    assert learner.training and not found.requires_grad
+    learner.eval()
+    memory = nothing
+    for place in queue:
+        batch = make_batch(scenes, [place])
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+            memory = learner.model.detector(
+                batch.images, batch.image_from_ego, batch.camera_mask, memory,
+                batch.history_valid, batch.ego_prev_from_ego_now).bev
+    torch.testing.assert_close(found, memory)
+    alone = learner.remember([make_batch(scenes, queue[1:])], nothing)
+    assert (found - alone).abs().max() > 1e-3              # the first frame is remembered
+
+
+@pytest.mark.parametrize('kind', [SceneStream, QueueStream])
+def test_restored_stream_goes_on_alike(kind):
+    first = kind([5, 7, 3], slots=2, seed=1)
     for _ in range(7):
         first.step()
-    second = SceneStream([5, 7, 3], slots=2, seed=9)
+    second = kind([5, 7, 3], slots=2, seed=9)
     second.restore(first.state())
     assert [first.step() for _ in range(20)] == [second.step() for _ in range(20)]
 
@@ -109,10 +163,12 @@ def step_of(checkpoint):
         return 0
 
 
-def test_a_killed_run_goes_on_with_the_same_curve(tmp_path):
+@pytest.mark.parametrize('history', ['stream', 'queue'])
+def test_a_killed_run_goes_on_with_the_same_curve(tmp_path, history):
     """kill -9 wherever it is, resume, kill again: losses, norms and weights are those of a run
     that nobody disturbed."""
-    recipe = small_recipe(checkpoint_minutes=0.0, schedule={'steps': 10},
+    recipe = small_recipe(checkpoint_minutes=0.0,
+                          schedule={'steps': 10, 'history': history},
                           alignment={'bla': 'mse', 'dca': 'clip'}, gradient_norms_every=3)
     whole = in_a_process(tmp_path / 'words', tmp_path / 'whole', recipe)
     assert whole.wait(120) == 0, whole.stderr.read().decode()
