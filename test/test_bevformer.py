@@ -158,7 +158,7 @@ def test_samples_equal_grid_sample_in_value_and_gradient(form):
 
     value, xy = leaf(2, levels.tokens, 2, 3), leaf(5, 2, 2, 4, 2, low=-1.7, high=5.7)
     weights, cells = leaf(5, 2, 2, 4), leaf(6, 2, 2, 2, low=-1.0, high=1.0)
-    maps, queries = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([0, 1, 2, 2, 4, 1])
+    maps, queries = torch.tensor([0, 1, 0, 1, 0, 1]), torch.tensor([0, 1, 1, 2, 2, 4])
     shares = torch.rand(6, generator=generator, dtype=torch.float64)
 
     def ours(value, cells, xy, weights):

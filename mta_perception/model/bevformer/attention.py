@@ -12,6 +12,7 @@ autocast says: bfloat16 cannot tell cells apart.  No operation has a last axis o
 CPU such ones take several times as long.
 """
 
+from functools import partial, reduce
 import math
 from typing import NamedTuple
 
@@ -52,7 +53,8 @@ class Levels(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Who reads which map, and around where.  P pairs of a query and a map."""
+    """Who reads which map, and around where.  P pairs of a query and a map; those of one query
+    stand together."""
 
     maps: torch.Tensor       # (P,) int64
     queries: torch.Tensor    # (P,) int64
@@ -170,9 +172,10 @@ class SamplingHead(nn.Module):
     levels of the map, or the two maps of temporal attention.
     """
 
-    def __init__(self, in_channels, heads, slots, points):
+    def __init__(self, in_channels, heads, slots, points, parts=1):
+        """parts: how many pieces of in_channels / parts a query comes in."""
         super().__init__()
-        self.shape, self.kept = (heads, slots, points), Kept()
+        self.shape = heads, slots, points
         self.offsets = Linear(in_channels, heads * slots * points * 2)
         self.weights = Linear(in_channels, heads * slots * points)
         for layer in (self.offsets, self.weights):
@@ -182,27 +185,34 @@ class SamplingHead(nn.Module):
             self.offsets.bias.copy_(ring_bias(heads, slots, points).flatten())
         places = torch.arange(heads * slots * points)
         by_point = places.view(heads, -1).T.flatten() + 2 * len(places)
+        self.kept = nn.ModuleList(Kept() for _ in range(parts))
         self.register_buffer('order', torch.cat([2 * places, 2 * places + 1, by_point]),
                              persistent=False)
 
-    def forward(self, query, each_slot=False):
-        """(Q, C) -> offsets x, y and weights, (Q, heads, slots, points) each.
+    def forward(self, *query, each_slot=False):
+        """Pieces (Q, C / parts) -> offsets x, y and weights, (Q, heads, slots, points) each.
 
         The weights of a head sum to one, or to one in each slot.
         """
         heads, slots, points = self.shape
         layers = self.offsets, self.weights
         tensors = [layer.weight for layer in layers] + [layer.bias for layer in layers]
-        both = multiply(query, tensors, lambda: self._joined(tensors), self.kept)
+        both = reduce(torch.add, (
+            multiply(part, tensors, partial(self._joined, tensors, index), kept)
+            for index, (part, kept) in enumerate(zip(query, self.kept))))
         x, y, logits = at_least_float32(both).chunk(3, -1)
         groups = (slots, points) if each_slot else (1, slots * points)
         weights = logits.unflatten(1, (*groups, heads)).softmax(2).flatten(1, 2)
         return (x.unflatten(1, self.shape), y.unflatten(1, self.shape),
                 weights.unflatten(1, (slots, points)).movedim(-1, 1))
 
-    def _joined(self, tensors):
-        """One product for both layers; its columns come as they are needed."""
-        return torch.cat(tensors[:2])[self.order], torch.cat(tensors[2:])[self.order]
+    def _joined(self, tensors, index):
+        """Weight and bias of one product for both layers; its columns come as they are needed.
+
+        Of the weight what a piece of the query is multiplied with; the first brings the bias.
+        """
+        weight = torch.cat(tensors[:2])[self.order].chunk(len(self.kept), 1)[index]
+        return weight, None if index else torch.cat(tensors[2:])[self.order]
 
 
 def at_least_float32(x):

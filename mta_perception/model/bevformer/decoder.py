@@ -133,7 +133,7 @@ class DetectionDecoder(nn.Module):
         """bev (B, Q, C) -> Decoded."""
         position, query = self.embedding.chunk(2, -1)
         reference = at_least_float32(self.start(position)).sigmoid().expand(len(bev), -1, -1)
-        logits, codes, states, references = [], [], [], [reference]
+        logits, steps, states, places, references = [], [], [], [], [reference]
         for index, layer in enumerate(self.layers):
             query = (layer.among(query, position) if index
                      else self._first(query, position, len(bev)))
@@ -142,12 +142,13 @@ class DetectionDecoder(nn.Module):
             logits.append(at_least_float32(score(query)))
             step = _in_float32(box, query)
             place = (inverse_sigmoid(reference) + step[..., [0, 1, 4]]).sigmoid()
-            codes.append(self.code(step, place))
+            steps.append(step)
+            places.append(place)
             states.append(query)
             reference = place.detach()
             references.append(reference)
-        return Decoded(torch.stack(logits), torch.stack(codes), torch.stack(states),
-                       torch.stack(references))
+        codes = self.code(torch.stack(steps), torch.stack(places))
+        return Decoded(torch.stack(logits), codes, torch.stack(states), torch.stack(references))
 
     def _first(self, query, position, batch):
         """Queries (B, n, C) after their first look at each other: made of weights alone."""

@@ -42,7 +42,8 @@ class TemporalSelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         channels, self.heads = config.channels, config.heads
-        self.sampling = SamplingHead(2 * channels, config.heads, 2, config.temporal_points)
+        self.sampling = SamplingHead(2 * channels, config.heads, 2, config.temporal_points,
+                                     parts=2)
         self.value = xavier(Linear(channels, channels))
         self.output = xavier(Linear(channels, channels))
         self.dropout = Dropout(config.dropout)
@@ -50,8 +51,9 @@ class TemporalSelfAttention(nn.Module):
     def forward(self, query, past, present, around):
         """query, past, present (B, Q, C) -> (B, Q, C)."""
         batch, count, channels = query.shape
-        asked = torch.cat([past.to(query.dtype), query + around.position], -1)
-        x, y, weights = self.sampling(asked.flatten(0, 1), each_slot=True)
+        x, y, weights = self.sampling(
+            past.to(query.dtype).flatten(0, 1), (query + around.position).flatten(0, 1),
+            each_slot=True)
         # Both maps of a sample stand one after the other, like two levels of one map.
         value = [self.value(part).unflatten(-1, (self.heads, -1)) for part in (past, present)]
         cells = around.reference.transpose(1, 2).unsqueeze(3)       # (B, Q, 2, 1, 2)

@@ -1,7 +1,7 @@
 """Deformable attention on a CPU as one loop, forwards and backwards, with nothing stored between.
 
-One head after the other: what a head reads of a map then fits into a core's cache.  Threads take
-heads, so that no two of them add to the same gradient.
+Forwards threads take neighbouring queries, which read neighbouring places.  Backwards they take
+heads, so that no two of them add to the same gradient of a map.
 """
 
 from numba import njit, prange
@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 # Not all of fast maths: a NaN must stay one.
 _LOOPS = {'parallel': True, 'nogil': True, 'cache': True, 'error_model': 'numpy',
           'fastmath': {'reassoc', 'contract', 'arcp', 'nsz'}}
+
+_PARTS = 64              # of the queries; enough for threads that are not equally fast
 
 
 def can_be_fused(x):
@@ -69,8 +71,17 @@ def _numpy(*tensors):
 @njit(**_LOOPS)
 def _add_samples(lanes, value, maps, queries, shares, cells, x, y, weights, level, height, width,
                  total):
-    for head in prange(x.shape[1]):
-        for pair in range(len(maps)):
+    count = len(maps)
+    parts = min(_PARTS, count)
+    for part in prange(parts):
+        first, end = count * part // parts, count * (part + 1) // parts
+        # Pairs of one query stay with whoever has the first of them.
+        while 0 < first < count and queries[first] == queries[first - 1]:
+            first += 1
+        while end < count and queries[end] == queries[end - 1]:
+            end += 1
+        for step in range((end - first) * x.shape[1]):
+            pair, head = first + step // x.shape[1], step % x.shape[1]
             image, query = maps[pair], queries[pair]
             for place in range(x.shape[3]):
                 spot = place % cells.shape[2]

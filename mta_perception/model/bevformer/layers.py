@@ -71,9 +71,10 @@ def multiply(x, tensors, join, kept, relu=False):
         return functional.relu_(out) if relu else out
 
     def ordered():
-        weight, bias = (tensor.detach() for tensor in join())
+        weight, bias = join()
         rows = x.numel() // x.shape[-1]
-        return torch.ops.mkldnn._reorder_linear_weight(weight, rows), bias
+        return (torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows),
+                None if bias is None else bias.detach())
 
     return torch.ops.mkldnn._linear_pointwise(
         x, *kept.get(tensors, ordered), 'relu' if relu else 'none', [], '')
