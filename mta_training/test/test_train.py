@@ -20,6 +20,7 @@ from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
 from mta_perception.geometry import invert_rigid  # noqa: E402
 from mta_training import run_directory, train  # noqa: E402
 from mta_training.captioning import corrupted  # noqa: E402
+from mta_training.export import origin  # noqa: E402
 from mta_training.samples import (  # noqa: E402
     Place,
     QueueStream,
@@ -312,6 +313,9 @@ def test_a_run_starts_from_another_ones_detector(scenes, tmp_path):
     for name, value in one.items():
         if name.startswith('detector.') and 'running' not in name and 'num_batches' not in name:
             torch.testing.assert_close(value, two[name], atol=1e-6, rtol=1e-6)
+    assert origin(str(tmp_path / 'first')) == {
+        'detector_from': 'first: 3 steps, 3 scenes, 12 keyframes'}
+    assert origin('gone') == {'detector_from': 'gone'} and origin('') == {}
     smaller = second.changed({'model': {'bev': {'channels': 64}}})
     with pytest.raises(run_directory.RunError, match='same network'):
         train.run(scenes, [], tmp_path / 'third', smaller, threads=1, say=silent)
