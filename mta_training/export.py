@@ -23,7 +23,7 @@ from mta_training.dataset import find_bags
 from mta_training.files import sha256
 from mta_training.model_card import model_card
 from mta_training.quantise import calibration_frames, quantise_detector
-from mta_training.run_directory import RunError, load_run, read_checkpoint
+from mta_training.run_directory import load_run, origin
 
 OPSET = 20
 HISTORY_STEP_S = 0.5                     # nuScenes keyframes: the spacing training streams with
@@ -138,13 +138,13 @@ def save_graph(module, inputs, path, input_names, output_names, dynamic):
             module.eval(), inputs, dynamo=True, opset_version=OPSET, input_names=input_names,
             output_names=output_names, dynamic_shapes=dynamic, verbose=False)
     graph = program.model_proto
-    forgetorigin(graph)
+    forget_origin(graph)
     partial = path.with_suffix('.partial')
     onnx.save(graph, partial)
     os.replace(partial, path)
 
 
-def forgetorigin(model):
+def forget_origin(model):
     """Remove from a ModelProto the stack traces of the machine that made it."""
     parts = [model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input,
              *model.graph.output, *model.graph.initializer]
@@ -274,7 +274,8 @@ def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20, int8=
     training = {
         'data': state['data'], 'recipe': recipe.name, 'steps': state['step'],
         'samples': state['seen'] * recipe.schedule.batch,
-        'minutes': round(state['elapsed_s'] / 60.0, 1), **origin(recipe.start),
+        'minutes': round(state['elapsed_s'] / 60.0, 1),
+        **state.get('origin', origin(recipe.start)),
         'caption_steps': recipe.caption_steps, 'seed': recipe.seed,
         'bla': recipe.alignment.bla, 'dca': recipe.alignment.dca, 'git_revision': git_revision()}
     out = Path(out)
@@ -292,17 +293,6 @@ def export(run, out, *, checkpoint='last', eval_bags=None, eval_frames=20, int8=
         model.config, *sizes, training, metrics, _LIMITS, precision, float_metrics))
     return {**metrics, **{f'fp32_{name}': value for name, value in float_metrics.items()},
             **{f'parity_{name}': value for name, value in measured._asdict().items()}}
-
-
-def origin(start):
-    """What a run's detector had learned before, as the model card says it."""
-    if not start:
-        return {}
-    try:
-        state = read_checkpoint(start)
-    except RunError:
-        return {'detector_from': Path(start).name}
-    return {'detector_from': f"{Path(start).name}: {state['step']} steps, {state['data']}"}
 
 
 def quantise_model(config, tokenizer, out, training, calibration_bags):

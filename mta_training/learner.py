@@ -76,8 +76,12 @@ class Learner(nn.Module):
                 batch.images, batch.image_from_ego, batch.camera_mask, memory,
                 batch.history_valid, batch.ego_prev_from_ego_now)
 
-    def forward(self, batch, memory, generators, team, with_captions=True):
-        """batch a samples.Batch, memory (B, C, Y, X), a generator a frame -> Learned."""
+    def forward(self, batch, memory, generators, team, with_captions=True, past=()):
+        """batch a samples.Batch, memory (B, C, Y, X), a generator a frame -> Learned.
+
+        past: Batches of the frames before, oldest first, where the memory is not that of the last.
+        """
+        memory = self.remember(past, memory)
         model, weights = self.model, self.recipe.weights
         result = self._detect(batch, memory)
         judged = judge(model, self.perspective, result, batch, weights.perspective, team,

@@ -157,6 +157,17 @@ def read_checkpoint(run, which='last'):
     return torch.load(path, map_location='cpu', weights_only=False)
 
 
+def origin(start):
+    """What a run's detector had learned before, as the model card says it."""
+    if not start:
+        return {}
+    try:
+        state = read_checkpoint(start)
+    except RunError:
+        return {'detector_from': Path(start).name}
+    return {'detector_from': f"{Path(start).name}: {state['step']} steps, {state['data']}"}
+
+
 def load_run(run, which='last'):
     """LoadedRun of a run directory; `which` is last or best."""
     state = read_checkpoint(run, which)

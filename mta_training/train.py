@@ -8,21 +8,24 @@ of a batch sees.
 """
 
 import ctypes
+from datetime import timedelta
 import math
 import os
 from pathlib import Path
 import time
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 import torch
 
 from mta_training.caption_stage import finish_captions
 from mta_training.learner import Learner
+from mta_training.recipe import Recipe
 from mta_training.run_directory import (
     RunError,
     build_language,
     build_model,
     load_detector,
+    origin,
     write_checkpoint,
 )
 from mta_training.run_log import RunLog
@@ -137,6 +140,7 @@ class Trainer:
         self.memory = torch.zeros(share, bev.channels, bev.cells, bev.cells,
                                   device=accelerator.device)
         self.seen = 0                    # batches so far
+        self.origin = origin(recipe.start)
 
     def step(self):
         """One step of the optimiser -> dict of floats for the log."""
@@ -170,8 +174,7 @@ class Trainer:
         *past, batch = (
             make_batch(self.scenes, places, generators).to(self.accelerator.device)
             for places in zip(*queues))
-        memory = self.learner.remember(past, self.memory)
-        learned = self.wrapped(batch, memory, generators, self.team,
+        learned = self.wrapped(batch, self.memory, generators, self.team, past=past,
                                with_captions=share >= self.recipe.captions.start)
         if not torch.isfinite(learned.total):
             raise FloatingPointError(
@@ -204,7 +207,8 @@ class Trainer:
         if self.team.rank:
             return
         write_checkpoint(path, self.learner, state, {
-            'recipe': self.recipe.to_dict(), 'optimizer': self.optimizer.state_dict(),
+            'recipe': self.recipe.to_dict(), 'origin': self.origin,
+            'optimizer': self.optimizer.state_dict(),
             'memory': torch.cat(memories), 'stream': self.stream.state(), 'best': self.best,
             'data': f'{len(self.scenes)} scenes, '
                     f'{sum(len(scene.boxes) for scene in self.scenes)} keyframes',
@@ -213,8 +217,8 @@ class Trainer:
     def load(self, path):
         """Go on where `save` stopped."""
         state = torch.load(path, map_location='cpu', weights_only=False)
-        wanted, found = self.recipe.to_dict(), state['recipe']
-        other = sorted(name for name in wanted if wanted[name] != found.get(name)
+        wanted, found = self.recipe.to_dict(), Recipe.from_dict(state['recipe']).to_dict()
+        other = sorted(name for name in wanted if wanted[name] != found[name]
                        and name in ('model', 'schedule', 'weights', 'alignment', 'captions',
                                     'language', 'seed'))
         if other:
@@ -233,6 +237,7 @@ class Trainer:
         self.memory = state['memory'][self.slots.start:self.slots.stop].to(
             self.accelerator.device)
         self.best, self.seen = state['best'], state['seen']
+        self.origin = state.get('origin', self.origin)
         self.progress.step, self.progress.elapsed_s = state['step'], state['elapsed_s']
         self.progress.pause()
 
@@ -250,7 +255,9 @@ def run(scenes, held_out, out, recipe, *, resume=False, evaluate=None, threads=0
     out.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+        # The others wait while the first one embeds captions and trains the small language model.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True),
+                         InitProcessGroupKwargs(timeout=timedelta(hours=12))])
     team = Team(accelerator.device)
     if (out / 'last.pt').exists() and not resume:
         raise RunError(f'{out} already holds a run; go on with --resume or choose another '

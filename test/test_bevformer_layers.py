@@ -38,6 +38,14 @@ def step_of_an_optimiser(layer):
     optimiser.step()
 
 
+def step_of_a_fused_optimiser(layer):
+    """Which torch does not count as a change."""
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=1.0, fused=True)
+    with torch.enable_grad():
+        layer(torch.randn(4, 16)).square().sum().backward()
+    optimiser.step()
+
+
 def other_tensors(layer):
     """Assigned, not copied."""
     layer.load_state_dict({name: torch.randn_like(tensor)
@@ -52,7 +60,8 @@ def change_behind_torchs_back(layer):
 
 
 CHANGES = {
-    'optimiser': step_of_an_optimiser, 'assigned': other_tensors,
+    'optimiser': step_of_an_optimiser, 'fused': step_of_a_fused_optimiser,
+    'assigned': other_tensors,
     'loaded': lambda layer: layer.load_state_dict(Linear(16, 16).state_dict()),
     'data': change_behind_torchs_back,
     'replaced': lambda layer: setattr(layer, 'weight', torch.nn.Parameter(torch.randn(16, 16))),
@@ -70,6 +79,13 @@ def test_new_weights_are_noticed(change):
     CHANGES[change](layer)
     torch.testing.assert_close(layer(x), library(layer, x), rtol=1e-5, atol=1e-5)
     assert (layer(x) - before).abs().max() > 0.1
+
+
+def test_a_wrong_width_is_named():
+    """As the library does."""
+    layer = Linear(16, 16).eval()
+    with torch.no_grad(), pytest.raises(RuntimeError, match='cannot be multiplied'):
+        layer(torch.randn(3, 8))
 
 
 @torch.no_grad()
@@ -122,4 +138,5 @@ def test_dropout_repeats_with_the_seed_and_ends_with_training():
         outs.append(layer(x))
     torch.testing.assert_close(*outs, equal_nan=True)
     assert outs[0][0, 0].isnan()
+    assert Dropout(1.0)(torch.ones(5)).abs().sum() == 0
     assert layer.eval()(x) is x

@@ -197,10 +197,9 @@ class SamplingHead(nn.Module):
         heads, slots, points = self.shape
         layers = self.offsets, self.weights
         tensors = [layer.weight for layer in layers] + [layer.bias for layer in layers]
-        both = reduce(torch.add, (
-            multiply(part, tensors, partial(self._joined, tensors, index), kept)
-            for index, (part, kept) in enumerate(zip(query, self.kept))))
-        x, y, logits = at_least_float32(both).chunk(3, -1)
+        x, y, logits = reduce(torch.add, (
+            at_least_float32(multiply(part, tensors, partial(self._joined, tensors, index), kept))
+            for index, (part, kept) in enumerate(zip(query, self.kept)))).chunk(3, -1)
         groups = (slots, points) if each_slot else (1, slots * points)
         weights = logits.unflatten(1, (*groups, heads)).softmax(2).flatten(1, 2)
         return (x.unflatten(1, self.shape), y.unflatten(1, self.shape),

@@ -21,7 +21,7 @@ from mta_perception.model.bevformer.attention import (
     xavier,
 )
 from mta_perception.model.bevformer.encoder import feedforward
-from mta_perception.model.bevformer.layers import Dropout, Kept, Linear, may_keep, multiply
+from mta_perception.model.bevformer.layers import Dropout, Kept, Linear, multiply
 
 CODE_SIZE = 10
 
@@ -82,7 +82,8 @@ class SelfAttention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def _mix(self, query, key, value):
-        if not (self.training and query.device.type == 'cpu'):
+        if not (self.training and self.dropout.p and query.device.type == 'cpu'
+                and query.dtype == torch.float32):
             return functional.scaled_dot_product_attention(
                 query, key, value, dropout_p=self.dropout.p if self.training else 0.0)
         # What the library does there, with our dropout.
@@ -154,7 +155,7 @@ class DetectionDecoder(nn.Module):
         """Queries (B, n, C) after their first look at each other: made of weights alone."""
         layer = self.layers[0]
         tensors = [self.embedding, *layer.attention.parameters(), *layer.norms[0].parameters()]
-        if self.training or not may_keep(*tensors):
+        if self.training or not self.kept.may(tensors):
             return layer.among(query.expand(batch, -1, -1), position)
         return self.kept.get(tensors, lambda: layer.among(query[None], position)).expand(
             batch, -1, -1)

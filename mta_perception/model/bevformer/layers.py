@@ -21,8 +21,8 @@ _ONEDNN = torch.backends.mkldnn.is_available() and all(
 class Kept(nn.Module):
     """What was computed of tensors, until one of them changes or training begins.
 
-    Not copied with its owner.  A change through `.data` in evaluation mode, which torch does not
-    count, is not noticed.
+    Not copied with its owner.  A change that torch does not count (through `.data`) is not
+    noticed before gradients are on again.
     """
 
     def __init__(self):
@@ -30,21 +30,36 @@ class Kept(nn.Module):
         self._drop()
 
     def _drop(self):
-        self.tensors, self.states, self.value = [], [], None
+        self.kept = [], [], None
 
     def train(self, mode=True):
         """As nn.Module's."""
         self._drop()
         return super().train(mode)
 
+    def may(self, tensors):
+        """Whether what these decide may be kept: float32 on a CPU, no gradients, graphs,
+        autocast."""
+        if torch.compiler.is_compiling():
+            return False
+        if torch.is_grad_enabled():
+            # A step of an optimiser may follow, and fused ones do not count as a change.
+            self._drop()
+            return False
+        return not torch.is_autocast_enabled('cpu') and all(
+            tensor.device.type == 'cpu' and tensor.dtype == torch.float32
+            and not tensor.is_inference() for tensor in tensors)
+
     def get(self, tensors, compute):
         """compute(), or what it gave when the tensors were the same."""
         states = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        same = states == self.states and all(
-            new is old for new, old in zip(tensors, self.tensors))
+        before, states_before, value = self.kept
+        same = states == states_before and all(
+            new is old for new, old in zip(tensors, before))
         if not same:
-            self.tensors, self.states, self.value = tensors, states, compute()
-        return self.value
+            value = compute()
+            self.kept = tensors, states, value
+        return value
 
     def __deepcopy__(self, memo):
         return Kept().train(self.training)
@@ -53,31 +68,24 @@ class Kept(nn.Module):
         return Kept, ()
 
 
-def may_keep(*tensors):
-    """Whether what these decide may be kept: float32 on a CPU, no gradients, graphs, autocast."""
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling()
-                or torch.is_autocast_enabled('cpu')) and all(
-        tensor.device.type == 'cpu' and tensor.dtype == torch.float32
-        and not tensor.is_inference() for tensor in tensors)
-
-
 def multiply(x, tensors, join, kept, relu=False):
     """x (..., in) times the weight (out, in) plus the bias that join() makes of the tensors.
 
     For inference both are made once and kept, in the order in which oneDNN takes them.
     """
-    if not (_ONEDNN and may_keep(*tensors) and x.dtype == torch.float32):
-        out = functional.linear(x, *join())
-        return functional.relu_(out) if relu else out
-
     def ordered():
         weight, bias = join()
         rows = x.numel() // x.shape[-1]
         return (torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows),
                 None if bias is None else bias.detach())
 
-    return torch.ops.mkldnn._linear_pointwise(
-        x, *kept.get(tensors, ordered), 'relu' if relu else 'none', [], '')
+    if _ONEDNN and kept.may(tensors) and x.dtype == torch.float32:
+        weight, bias = kept.get(tensors, ordered)
+        if x.shape[-1] == weight.shape[1]:
+            return torch.ops.mkldnn._linear_pointwise(
+                x, weight, bias, 'relu' if relu else 'none', [], '')
+    out = functional.linear(x, *join())
+    return functional.relu_(out) if relu else out
 
 
 class Linear(nn.Linear):
@@ -94,7 +102,7 @@ class Linear(nn.Linear):
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout whose numbers are hashes of places: drawn by all cores, nothing to keep.
+    """nn.Dropout whose numbers, for float32, are hashes of places: drawn by all cores, none kept.
 
     The seed of each call is torch's.
     """
@@ -103,7 +111,7 @@ class Dropout(nn.Dropout):
         """Any shape -> the same."""
         if not self.training or not self.p:
             return x
-        if (x.device.type != 'cpu' or x.dtype != torch.float32
+        if (x.device.type != 'cpu' or x.dtype != torch.float32 or self.p == 1.0
                 or torch.compiler.is_compiling()):
             return super().forward(x)
         return _Dropped.apply(x, self.p)
