@@ -38,7 +38,8 @@ def _gradients(out, recipe, mute):
                   for index, scene in enumerate(scenes)]
     trainer = train.Trainer(learner, scenes, recipe, accelerator)
     # Slot i shows scene i, so that the silent half is one process.
-    trainer.stream.step = lambda: [train_place(slot) for slot in range(recipe.schedule.batch)]
+    trainer.stream.step = lambda: [
+        train_places(slot, recipe.schedule.history) for slot in range(recipe.schedule.batch)]
     trainer.wrapped.train()
     trainer._accumulate(share=1.0)
     torch.save({name: parameter.grad for name, parameter in learner.named_parameters()
@@ -46,16 +47,20 @@ def _gradients(out, recipe, mute):
     torch.save(None, out / f'done-{team.rank}')
 
 
-def train_place(slot):
+def train_places(slot, history):
     from mta_training.samples import Place
-    return Place(slot, slot % 3, False)
+    if history == 'stream':
+        return Place(slot, slot % 3, False),
+    return Place(slot, 0, False), Place(slot, 1 + slot % 2, True, 1 + slot % 2)
 
 
-@pytest.mark.parametrize('bla, dca, mute', [('mse', 'clip', False), ('clip', 'mse', False),
-                                            ('clip', 'clip', True)])
-def test_two_processes_have_the_gradients_of_one(bla, dca, mute, tmp_path):
+@pytest.mark.parametrize('bla, dca, mute, history', [
+    ('mse', 'clip', False, 'stream'), ('clip', 'mse', False, 'queue'),
+    ('clip', 'clip', True, 'stream')])
+def test_two_processes_have_the_gradients_of_one(bla, dca, mute, history, tmp_path):
     recipe = small_recipe(alignment={'bla': bla, 'dca': dca},
-                          schedule={'batch': 4, 'bf16': False, 'freeze_norm': True},
+                          schedule={'batch': 4, 'bf16': False, 'freeze_norm': True,
+                                    'history': history},
                           weights={'dca': 1.0})
     run_team(1, _gradients, tmp_path, recipe, mute)
     run_team(2, _gradients, tmp_path, recipe, mute)
