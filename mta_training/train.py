@@ -273,6 +273,8 @@ def run(scenes, held_out, out, recipe, *, resume=False, evaluate=None, threads=0
     metrics = _loop(trainer, held_out, out, evaluate, log)
     if recipe.caption_steps:
         _finish_captions(trainer, out, say)
+        if metrics and metrics['mAP'] >= trainer.best:
+            trainer.save(out / 'best.pt')            # its detector is the last one
     log.close()
     return metrics
 

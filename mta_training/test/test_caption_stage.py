@@ -34,8 +34,18 @@ def finished(scenes, tmp_path_factory):
                               alignment={'dca': 'clip'}, language={'pretrain_steps': 200})
         for name in ('tokenizer.json', 'language.pt') if len(runs) > 1 else ():
             shutil.copy(runs[0] / name, runs[1] / name)          # not made twice
-        train.run(scenes, [], runs[-1], recipe, threads=1, say=silent)
+        train.run(scenes, ['any'], runs[-1], recipe, threads=1, say=silent,
+                  evaluate=lambda *_: {'mAP': 0.1})
     return [run_directory.load_run(run) for run in runs]
+
+
+def test_the_best_checkpoint_has_the_captions_too(scenes, tmp_path):
+    """Where the last detector is the best one."""
+    recipe = small_recipe(schedule={'steps': 2}, caption_steps=3)
+    train.run(scenes, ['any'], tmp_path, recipe, threads=1, say=silent,
+              evaluate=lambda *_: {'mAP': 0.1})
+    last, best = (run_directory.read_checkpoint(tmp_path, which) for which in ('last', 'best'))
+    assert all(torch.equal(value, best['model'][name]) for name, value in last['model'].items())
 
 
 def test_the_detector_and_the_language_model_stay_and_the_captioner_learns(finished):
