@@ -37,7 +37,7 @@ bench: train-env  ## Measure this machine: renderer, converter, networks, pipeli
 	@$(BIN)/mta bench
 
 golden: train-env  ## BEVFormer against outputs of the published code (CASE=case_a.npz); docs/bevformer.md
-	@$(BIN)/python -m mta_training.golden "$(or $(CASE),$(error which file? make golden CASE=case_a.npz))"
+	@$(BIN)/python -m mta_training.bevformer.golden "$(or $(CASE),$(error which file? make golden CASE=case_a.npz))"
 
 train-smoke: train-env  ## A toy training, its evaluation and an ablation, in runs/smoke: does everything run?
 	@$(BIN)/mta-train train --smoke && $(BIN)/mta-train eval --smoke && \

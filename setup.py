@@ -1,4 +1,5 @@
 """Install mta_perception: with colcon as an ament_python package, or with pip."""
+
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -40,7 +41,7 @@ setup(
     entry_points={
         'console_scripts': [
             'perception_node = mta_perception.ros.node:main',
-            'mta = mta_perception.cli:main',
-        ],
+            'mta = mta_perception.commands.cli:main',
+        ]
     },
 )

@@ -28,8 +28,13 @@ def rig(config):
     matrices = np.tile(np.eye(4), (1, 6, 1, 1))
     for camera, degrees in enumerate((0, -55, 55, 180, 110, -110)):
         focal = (809.0 if camera == 3 else 1260.0) * config.image.scale
-        intrinsics = np.array([[focal, 0, config.image.width / 2],
-                               [0, focal, config.image.content_height / 2], [0, 0, 1]])
+        intrinsics = np.array(
+            [
+                [focal, 0, config.image.width / 2],
+                [0, focal, config.image.content_height / 2],
+                [0, 0, 1],
+            ]
+        )
         yaw = np.radians(degrees)
         forward = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
         rotation = np.stack([[np.cos(yaw), np.sin(yaw), 0.0], [0, 0, -1], forward])
@@ -58,11 +63,11 @@ def encode_and_decode():
     """Encoder and decoder of tiny on given image features."""
     config = BEVFormerConfig.tiny()
     ours = network(config).eval().requires_grad_(False)
-    cells = config.bev_cells ** 2
+    cells = config.bev_cells**2
     features = [torch.randn(1, 6, config.channels, 15, 25)]
     can_bus, matrices = motion(), rig(config)
     history = History(torch.randn(1, cells, config.channels), torch.ones(1, dtype=torch.bool))
-    visibility = find_visibility(config, matrices)      # once per calibration
+    visibility = find_visibility(config, matrices)  # once per calibration
 
     @torch.no_grad()
     def run(model, tables=visibility):
@@ -74,22 +79,28 @@ def encode_and_decode():
     bev, decoded = run(ours)
     for form, model in slow.items():
         other_bev, other = run(model)
-        difference = max(float((one - two).abs().max()) for one, two in (
-            (other_bev, bev), *zip(other, decoded)))
+        difference = max(
+            float((one - two).abs().max()) for one, two in ((other_bev, bev), *zip(other, decoded))
+        )
         if not difference < TOLERANCE:
             raise RuntimeError(f'{form} differs from ours by {difference:.1e}')
-        print(f'{form} and ours differ by {difference:.1e} at most ({decoded.queries.shape[2]} '
-              'queries)')
+        print(
+            f'{form} and ours differ by {difference:.1e} at most ({decoded.queries.shape[2]} '
+            'queries)'
+        )
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         # With gradients on, the library multiplies, whose products can be counted.
         ours.decoder(ours.encoder(features, visibility, can_bus, history))
     flops = counter.get_total_flops()
-    samples = timed_in_turn([partial(run, slow['published'], None), partial(run, slow['dense']),
-                             partial(run, ours)], REPEATS)
+    samples = timed_in_turn(
+        [partial(run, slow['published'], None), partial(run, slow['dense']), partial(run, ours)],
+        REPEATS,
+    )
     rows = list(map(Row, ('published, per frame', 'dense', 'ours'), samples))
     speed = product_speed()
-    rows.append(Row(f'floor: {flops / 1e9:.1f} GFLOP at {speed / 1e9:.0f} GFLOP/s',
-                    [flops / speed * 1e3]))
+    rows.append(
+        Row(f'floor: {flops / 1e9:.1f} GFLOP at {speed / 1e9:.0f} GFLOP/s', [flops / speed * 1e3])
+    )
     report('BEVFormer tiny, encoder and decoder', rows)
 
 
@@ -112,8 +123,9 @@ def training_step():
     ours = network(config).train()
     image = config.image
     images = torch.randn(1, 6, 3, image.height, image.width)
-    history = History(torch.randn(1, config.bev_cells ** 2, config.channels),
-                      torch.ones(1, dtype=torch.bool))
+    history = History(
+        torch.randn(1, config.bev_cells**2, config.channels), torch.ones(1, dtype=torch.bool)
+    )
     given = images, rig(config), Ego(motion()), history
 
     def step(model):

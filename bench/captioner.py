@@ -28,11 +28,17 @@ def main():
         for count in (1, 8):
             boxes = rng.normal(0, 10, (count, BoxCode.WIDTH)).astype(np.float32)
             inputs = CaptionInputs(
-                rng.normal(0, 1, (count, width)).astype(np.float32), boxes,
+                rng.normal(0, 1, (count, width)).astype(np.float32),
+                boxes,
                 rng.normal(0, 1, (count, len(CLASSES))).astype(np.float32),
-                bev.astype(np.float32))
-            rows.append(Row(f'{count} objects, {threads} threads', timed(
-                lambda run=captioner.caption, objects=inputs: run(objects), REPEATS)))
+                bev.astype(np.float32),
+            )
+            rows.append(
+                Row(
+                    f'{count} objects, {threads} threads',
+                    timed(lambda run=captioner.caption, objects=inputs: run(objects), REPEATS),
+                )
+            )
     report(f'Captions of {manifest.name}', rows)
 
 

@@ -12,8 +12,8 @@ import time
 
 from report import Row, report
 
-from mta_training.bags import convert
-from mta_training.synth.generate import synthesise
+from mta_training.conversion.convert import convert
+from mta_training.synth.dataset.generate import synthesise
 
 DRAWN_S, SCENE_S = 8.0, 20.0
 REPEATS = 5
@@ -28,24 +28,34 @@ def seconds_for(function):
 def main():
     with tempfile.TemporaryDirectory() as scratch:
         drawn, dataset, bags = (Path(scratch) / name for name in ('drawn', 'dataset', 'bags'))
-        rendering = seconds_for(lambda: synthesise(drawn, 1, 0, workers=1, seconds=DRAWN_S,
-                                                   progress=False))
+        rendering = seconds_for(
+            lambda: synthesise(drawn, 1, 0, workers=1, seconds=DRAWN_S, progress=False)
+        )
         frames = len(list(drawn.glob('s*s/CAM_FRONT/*.jpg')))
-        report('Synthetic world, one core', [
-            Row('six-camera frames of 1600x900', [frames / rendering])],
-            unit='a second')
+        report(
+            'Synthetic world, one core',
+            [Row('six-camera frames of 1600x900', [frames / rendering])],
+            unit='a second',
+        )
         synthesise(dataset, 1, 0, seconds=SCENE_S, progress=False)
-        copying = [seconds_for(partial(shutil.copytree, dataset, f'{scratch}/copy{k}'))
-                   for k in range(REPEATS)]
+        copying = [
+            seconds_for(partial(shutil.copytree, dataset, f'{scratch}/copy{k}'))
+            for k in range(REPEATS)
+        ]
         converting = []
         for _ in range(REPEATS):
             shutil.rmtree(bags, ignore_errors=True)
-            converting.append(seconds_for(lambda: convert(dataset, bags, workers=1,
-                                                          progress=False)))
-    report('Converter, one core: drive seconds a second', [
-        Row('copying the files', [SCENE_S / value for value in copying]),
-        Row('converting to a bag', [SCENE_S / value for value in converting]),
-    ], unit='x')
+            converting.append(
+                seconds_for(lambda: convert(dataset, bags, workers=1, progress=False))
+            )
+    report(
+        'Converter, one core: drive seconds a second',
+        [
+            Row('copying the files', [SCENE_S / value for value in copying]),
+            Row('converting to a bag', [SCENE_S / value for value in converting]),
+        ],
+        unit='x',
+    )
 
 
 if __name__ == '__main__':

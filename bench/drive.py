@@ -2,12 +2,12 @@
 
 import os
 
-from mta_perception.bag import SceneBag
-from mta_perception.camera_sync import CameraSync
+from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.commands.demo import synthetic_bag
 from mta_perception.config import SyncConfig
 from mta_perception.contract import CAMERAS
-from mta_perception.demo import synthetic_bag
-from mta_perception.ego_motion import EgoMotion
+from mta_perception.pipeline.camera_sync import CameraSync
+from mta_perception.pipeline.ego_motion import EgoMotion
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.share import model_directory
 

@@ -7,7 +7,7 @@ from drive import drive, frame_sets, model
 import numpy as np
 from report import Row, report, timed
 
-from mta_perception.images import model_image, plan_for
+from mta_perception.pipeline.images import model_image, plan_for
 
 REPEATS = 20
 
@@ -22,17 +22,26 @@ def main():
     def plain(index):
         full = cv2.imdecode(np.frombuffer(images[index].data, np.uint8), cv2.IMREAD_COLOR)
         small = cv2.resize(full, plan.scaled, interpolation=cv2.INTER_AREA)
-        out[index, :plan.scaled[1], :plan.scaled[0]] = small[..., ::-1]
+        out[index, : plan.scaled[1], : plan.scaled[0]] = small[..., ::-1]
 
     def ours(index):
         model_image(images[index], plan, out[index])
+
     rows = []
     for threads in (1, 2):
         with ThreadPoolExecutor(threads) as pool:
             for name, function in (('full decode, area resize', plain), ('ours', ours)):
-                rows.append(Row(f'{name}, {threads} threads', timed(
-                    lambda run=pool.map, work=function: list(run(work, range(len(images)))),
-                    REPEATS)))
+                rows.append(
+                    Row(
+                        f'{name}, {threads} threads',
+                        timed(
+                            lambda run=pool.map, work=function: list(
+                                run(work, range(len(images)))
+                            ),
+                            REPEATS,
+                        ),
+                    )
+                )
     report(f'Six 1600x900 JPEGs to {spec.width}x{spec.height}', rows)
 
 

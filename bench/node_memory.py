@@ -9,11 +9,11 @@ import time
 from drive import drive, model
 from report import Row, report
 
-from mta_perception.demo import process_usage
-from mta_perception.processes import Child, free_domain, ros_environment
-from mta_perception.recording import read_recording
+from mta_perception.bags.recording import read_recording
+from mta_perception.commands.demo import process_usage
+from mta_perception.commands.processes import Child, free_domain, ros_environment
+from mta_perception.commands.summary import latencies_ms
 from mta_perception.ros.environment import prepare
-from mta_perception.summary import latencies_ms
 
 PARTS = 4
 
@@ -35,12 +35,21 @@ def main():
     environment, python = ros_environment(free_domain()), [sys.executable, '-m']
     with tempfile.TemporaryDirectory() as folder:
         bag = Path(folder) / 'bag'
-        node = [*python, 'mta_perception.ros.node', '--ros-args', '-p', 'use_sim_time:=true',
-                '-p', f'model:={directory}']
+        node = [
+            *python,
+            'mta_perception.ros.node',
+            '--ros-args',
+            '-p',
+            'use_sim_time:=true',
+            '-p',
+            f'model:={directory}',
+        ]
         record = [*python, 'mta_perception.ros.recorder', '--out', str(bag)]
-        play = [*python, 'mta_perception.cli', 'play', str(scene.path), '--loop']
-        with Child('recorder', record, f'{folder}/recorder.log', environment) as recorder, \
-                Child('node', node, f'{folder}/node.log', environment) as running:
+        play = [*python, 'mta_perception.commands.cli', 'play', str(scene.path), '--loop']
+        with (
+            Child('recorder', record, f'{folder}/recorder.log', environment) as recorder,
+            Child('node', node, f'{folder}/node.log', environment) as running,
+        ):
             recorder.wait_for('ready', 30)
             running.wait_for('active', 90)
             with Child('player', play, f'{folder}/player.log', environment) as player:
@@ -64,19 +73,30 @@ def sample_memory(pid, seconds):
 
 def show(memory, recording, usage, seconds):
     length = max(1, len(memory) // PARTS)
-    report('Node: resident memory', [
-        Row(f'quarter {part + 1}', memory[part * length:(part + 1) * length])
-        for part in range(PARTS)], unit='MB')
+    report(
+        'Node: resident memory',
+        [
+            Row(f'quarter {part + 1}', memory[part * length : (part + 1) * length])
+            for part in range(PARTS)
+        ],
+        unit='MB',
+    )
     arrivals = [message.arrival_ns for message in recording.detections]
     gaps = [(b - a) / 1e6 for a, b in zip(arrivals, arrivals[1:])]
     # Every loop brings the same stamps again, so only the first pass can be told apart.
     first_pass = recording._replace(detections=_until_stamps_repeat(recording.detections))
-    report('Node: recorded messages', [
-        Row('time between detections', gaps),
-        Row('last image of the set to detections', latencies_ms(first_pass))])
-    print(f'{len(arrivals) / seconds:.2f} detections messages and '
-          f'{len(recording.captions) / seconds:.2f} captions a second, '
-          f'{usage["cpu_s"] / seconds:.2f} cores, {usage["peak_memory_mb"]:.0f} MB at most')
+    report(
+        'Node: recorded messages',
+        [
+            Row('time between detections', gaps),
+            Row('last image of the set to detections', latencies_ms(first_pass)),
+        ],
+    )
+    print(
+        f'{len(arrivals) / seconds:.2f} detections messages and '
+        f'{len(recording.captions) / seconds:.2f} captions a second, '
+        f'{usage["cpu_s"] / seconds:.2f} cores, {usage["peak_memory_mb"]:.0f} MB at most'
+    )
 
 
 def _until_stamps_repeat(messages):

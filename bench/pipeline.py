@@ -5,7 +5,7 @@ from collections import defaultdict
 from drive import drive, frame_sets, model
 from report import Row, report
 
-from mta_perception.pipeline import DroppedFrame, PerceptionPipeline
+from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline
 from mta_perception.runtime.onnx import OnnxDetector
 
 WARM_UP = 3
@@ -27,8 +27,10 @@ def main():
                 stages[stage].append(value)
             stages['all'].append(sum(result.timings_ms.values()))
     pipeline.close()
-    rows = [Row('detector', stages.pop('detector')),
-            *(Row(stage, samples) for stage, samples in stages.items())]
+    rows = [
+        Row('detector', stages.pop('detector')),
+        *(Row(stage, samples) for stage, samples in stages.items()),
+    ]
     report(f'Pipeline with {manifest.name}, 2 threads', rows)
 
 

@@ -14,7 +14,7 @@ class Row(NamedTuple):
     """One measured thing."""
 
     name: str
-    samples: list      # in the table's unit
+    samples: list  # in the table's unit
 
 
 def timed(function, repeats, warm_up=2):
@@ -50,10 +50,16 @@ def report(title, rows, unit='ms'):
     numbers = []
     for row in rows:
         median, p90 = np.percentile(row.samples, [50, 90]) if row.samples else (np.nan, np.nan)
-        table.add_row(row.name, str(len(row.samples)), f'{median:.2f}', f'{p90:.2f}',
-                      f'{median / baseline:.2f}' if baseline else '')
-        numbers.append({'name': row.name, 'n': len(row.samples), 'median': float(median),
-                        'p90': float(p90)})
+        table.add_row(
+            row.name,
+            str(len(row.samples)),
+            f'{median:.2f}',
+            f'{p90:.2f}',
+            f'{median / baseline:.2f}' if baseline else '',
+        )
+        numbers.append(
+            {'name': row.name, 'n': len(row.samples), 'median': float(median), 'p90': float(p90)}
+        )
     Console(width=110).print(table)
     if os.environ.get('MTA_BENCH_JSON'):
         with open(os.environ['MTA_BENCH_JSON'], 'a', encoding='utf-8') as sink:

@@ -17,19 +17,21 @@ import time
 import numpy as np
 from report import Row, report
 
+from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.contract import CAMERAS
-from mta_perception.processes import Child, free_domain, ros_environment
 from mta_perception.ros.environment import transport_profile_path
 
 RATE_HZ = 12.0
 RAW_BYTES = 1600 * 900 * 3
-JPEG_BYTES = 180_000          # a typical nuScenes JPEG
+JPEG_BYTES = 180_000  # a typical nuScenes JPEG
 
 
 def message_of(kind):
     from sensor_msgs.msg import CompressedImage, Image
+
     payload = np.random.default_rng(0).integers(
-        0, 255, RAW_BYTES if kind == 'raw' else JPEG_BYTES, dtype=np.uint8)
+        0, 255, RAW_BYTES if kind == 'raw' else JPEG_BYTES, dtype=np.uint8
+    )
     data = array('B')
     data.frombytes(memoryview(payload))
     if kind == 'raw':
@@ -39,11 +41,13 @@ def message_of(kind):
 
 def qos():
     from rclpy.qos import QoSProfile, ReliabilityPolicy
+
     return QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def start_ros(name):
     import rclpy
+
     os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
     rclpy.init()
     return rclpy.create_node(name)
@@ -53,8 +57,9 @@ def publish(kind, seconds):
     """All six cameras once a period; stamps are the wall clock."""
     node = start_ros('bench_publisher')
     message = message_of(kind)
-    publishers = [node.create_publisher(type(message), f'/{camera}/image', qos())
-                  for camera in CAMERAS]
+    publishers = [
+        node.create_publisher(type(message), f'/{camera}/image', qos()) for camera in CAMERAS
+    ]
     deadline = time.monotonic() + 20
     while any(p.get_subscription_count() == 0 for p in publishers):
         if time.monotonic() > deadline:
@@ -73,15 +78,18 @@ def publish(kind, seconds):
 def subscribe(kind, out):
     """Latency of each message in ms, written to `out` when stopped."""
     import rclpy
+
     node = start_ros('bench_subscriber')
     latencies = []
 
     def on_image(message):
         stamp = message.header.stamp
         latencies.append((time.time_ns() - stamp.sec * 1_000_000_000 - stamp.nanosec) / 1e6)
+
     cls = type(message_of(kind))
-    subscriptions = [node.create_subscription(cls, f'/{camera}/image', on_image, qos())
-                     for camera in CAMERAS]
+    subscriptions = [
+        node.create_subscription(cls, f'/{camera}/image', on_image, qos()) for camera in CAMERAS
+    ]
     try:
         while subscriptions:
             rclpy.spin_once(node, timeout_sec=0.2)
@@ -99,8 +107,9 @@ def run_cell(kind, profile, seconds):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'latencies.json'
         this = [sys.executable, __file__, '--kind', kind]
-        with Child('subscriber', [*this, '--subscribe', str(out)], f'{folder}/subscriber.log',
-                   environment) as subscriber:
+        with Child(
+            'subscriber', [*this, '--subscribe', str(out)], f'{folder}/subscriber.log', environment
+        ) as subscriber:
             subprocess.run([*this, '--publish', str(seconds)], env=environment, check=True)
             subscriber.stop()
             if not out.is_file():
@@ -123,8 +132,10 @@ def main():
     else:
         latency_rows, rate_rows = [], []
         for kind in ('raw', 'jpeg'):
-            for name, profile in (('default profile', None),
-                                  ('shared-memory profile', transport_profile_path())):
+            for name, profile in (
+                ('default profile', None),
+                ('shared-memory profile', transport_profile_path()),
+            ):
                 latencies, rate = run_cell(kind, profile, arguments.seconds)
                 latency_rows.append(Row(f'{kind}, {name}', latencies))
                 rate_rows.append(Row(f'{kind}, {name}', [rate]))

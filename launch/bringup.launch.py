@@ -1,11 +1,6 @@
 """Start the perception node; with it, where asked for, RViz and the replay of a bag."""
 
-from launch.actions import (
-    DeclareLaunchArgument,
-    ExecuteProcess,
-    SetEnvironmentVariable,
-    Shutdown,
-)
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
 from launch.substitutions import (
     EnvironmentVariable,
@@ -20,7 +15,7 @@ from launch_ros.substitutions import FindPackageShare
 from launch import LaunchDescription
 
 PACKAGE = 'mta_perception'
-START_S = '5'      # the node has loaded its model by then and misses nothing of a bag [s]
+START_S = '5'  # the node has loaded its model by then and misses nothing of a bag [s]
 
 
 def shipped(*parts):
@@ -31,26 +26,41 @@ def shipped(*parts):
 def declared_arguments():
     return [
         DeclareLaunchArgument(
-            'model', default_value='nano',
+            'model',
+            default_value='nano',
             description='Name of a model under models/, or the path of a directory with a '
-                        'manifest.yaml.'),
+            'manifest.yaml.',
+        ),
         DeclareLaunchArgument(
-            'params_file', default_value=shipped('params', 'perception.yaml'),
+            'params_file',
+            default_value=shipped('params', 'perception.yaml'),
             description='Parameter file of the node; model, transport and use_sim_time are taken '
-                        'from the arguments of this launch.'),
+            'from the arguments of this launch.',
+        ),
         DeclareLaunchArgument(
-            'transport', default_value='compressed', choices=['raw', 'compressed'],
-            description='raw: <cam>/image_raw; compressed: <cam>/image_raw/compressed.'),
+            'transport',
+            default_value='compressed',
+            choices=['raw', 'compressed'],
+            description='raw: <cam>/image_raw; compressed: <cam>/image_raw/compressed.',
+        ),
         DeclareLaunchArgument(
-            'rviz', default_value='false', choices=['true', 'false'],
-            description='Open RViz with boxes, captions, overlay picture and TF.'),
+            'rviz',
+            default_value='false',
+            choices=['true', 'false'],
+            description='Open RViz with boxes, captions, overlay picture and TF.',
+        ),
         DeclareLaunchArgument(
-            'bag', default_value='',
+            'bag',
+            default_value='',
             description='Path of a bag to play with `ros2 bag play --clock`; empty: none. Give '
-                        'use_sim_time:=true with it.'),
+            'use_sim_time:=true with it.',
+        ),
         DeclareLaunchArgument(
-            'use_sim_time', default_value='false', choices=['true', 'false'],
-            description='Take the time from /clock (a bag, a simulator).'),
+            'use_sim_time',
+            default_value='false',
+            choices=['true', 'false'],
+            description='Take the time from /clock (a bag, a simulator).',
+        ),
     ]
 
 
@@ -58,39 +68,56 @@ def transport_profile():
     """Six raw cameras need more shared memory than Fast DDS' default; the user's choice stays."""
     return SetEnvironmentVariable(
         'FASTDDS_DEFAULT_PROFILES_FILE',
-        EnvironmentVariable('FASTDDS_DEFAULT_PROFILES_FILE',
-                            default_value=shipped('params', 'fastdds_shared_memory.xml')))
+        EnvironmentVariable(
+            'FASTDDS_DEFAULT_PROFILES_FILE',
+            default_value=shipped('params', 'fastdds_shared_memory.xml'),
+        ),
+    )
 
 
 def perception_node():
     use_sim_time = ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)
     return Node(
-        package=PACKAGE, executable='perception_node', name='mta_perception', output='screen',
+        package=PACKAGE,
+        executable='perception_node',
+        name='mta_perception',
+        output='screen',
         parameters=[
             LaunchConfiguration('params_file'),
-            {'model': ParameterValue(LaunchConfiguration('model'), value_type=str),
-             'transport': ParameterValue(LaunchConfiguration('transport'), value_type=str),
-             'use_sim_time': use_sim_time},
+            {
+                'model': ParameterValue(LaunchConfiguration('model'), value_type=str),
+                'transport': ParameterValue(LaunchConfiguration('transport'), value_type=str),
+                'use_sim_time': use_sim_time,
+            },
         ],
-        on_exit=Shutdown(reason='the perception node has ended'))
+        on_exit=Shutdown(reason='the perception node has ended'),
+    )
 
 
 def bag_player():
     bag = LaunchConfiguration('bag')
     return ExecuteProcess(
-        cmd=['ros2', 'bag', 'play', bag, '--clock', '100', '--delay', START_S], output='screen',
-        condition=IfCondition(NotEqualsSubstitution(bag, '')))
+        cmd=['ros2', 'bag', 'play', bag, '--clock', '100', '--delay', START_S],
+        output='screen',
+        condition=IfCondition(NotEqualsSubstitution(bag, '')),
+    )
 
 
 def rviz():
     return Node(
-        package='rviz2', executable='rviz2', name='rviz2', output='screen',
+        package='rviz2',
+        executable='rviz2',
+        name='rviz2',
+        output='screen',
         arguments=['-d', shipped('rviz', 'perception.rviz')],
-        parameters=[{'use_sim_time': ParameterValue(LaunchConfiguration('use_sim_time'),
-                                                    value_type=bool)}],
-        condition=IfCondition(LaunchConfiguration('rviz')))
+        parameters=[
+            {'use_sim_time': ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)}
+        ],
+        condition=IfCondition(LaunchConfiguration('rviz')),
+    )
 
 
 def generate_launch_description():
-    return LaunchDescription([*declared_arguments(), transport_profile(), perception_node(),
-                              bag_player(), rviz()])
+    return LaunchDescription(
+        [*declared_arguments(), transport_profile(), perception_node(), bag_player(), rviz()]
+    )

@@ -9,28 +9,53 @@ CONTRACT_VERSION = 1
 
 # The order is part of every trained model (BEVFormer indexes camera embeddings by it).
 CAMERAS = (
-    'cam_front', 'cam_front_right', 'cam_front_left',
-    'cam_back', 'cam_back_left', 'cam_back_right',
+    'cam_front',
+    'cam_front_right',
+    'cam_front_left',
+    'cam_back',
+    'cam_back_left',
+    'cam_back_right',
 )
 
 # BEVFormer's label order; it differs from the nuScenes devkit's.
 CLASSES = (
-    'car', 'truck', 'construction_vehicle', 'bus', 'trailer',
-    'barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone',
+    'car',
+    'truck',
+    'construction_vehicle',
+    'bus',
+    'trailer',
+    'barrier',
+    'motorcycle',
+    'bicycle',
+    'pedestrian',
+    'traffic_cone',
 )
 
 # Evaluation range per class, nuScenes detection_cvpr_2019 [m].
 CLASS_RANGE_M = {
-    'car': 50.0, 'truck': 50.0, 'construction_vehicle': 50.0, 'bus': 50.0, 'trailer': 50.0,
-    'barrier': 30.0, 'motorcycle': 40.0, 'bicycle': 40.0, 'pedestrian': 40.0,
+    'car': 50.0,
+    'truck': 50.0,
+    'construction_vehicle': 50.0,
+    'bus': 50.0,
+    'trailer': 50.0,
+    'barrier': 30.0,
+    'motorcycle': 40.0,
+    'bicycle': 40.0,
+    'pedestrian': 40.0,
     'traffic_cone': 30.0,
 }
 
 # RGB used wherever a class is drawn.
 CLASS_COLOURS = {
-    'car': (255, 158, 0), 'truck': (255, 99, 71), 'construction_vehicle': (233, 150, 70),
-    'bus': (255, 127, 80), 'trailer': (255, 140, 0), 'barrier': (112, 128, 144),
-    'motorcycle': (255, 61, 99), 'bicycle': (220, 20, 60), 'pedestrian': (60, 120, 255),
+    'car': (255, 158, 0),
+    'truck': (255, 99, 71),
+    'construction_vehicle': (233, 150, 70),
+    'bus': (255, 127, 80),
+    'trailer': (255, 140, 0),
+    'barrier': (112, 128, 144),
+    'motorcycle': (255, 61, 99),
+    'bicycle': (220, 20, 60),
+    'pedestrian': (60, 120, 255),
     'traffic_cone': (47, 200, 79),
 }
 
@@ -43,9 +68,9 @@ BASE_FRAME = 'base_link'
 class BoxCode:
     """Last axis of `boxes`: a box in the ego frame at the reference stamp."""
 
-    CENTER = slice(0, 3)     # x, y, z of the geometric centre [m]
-    SIZE = slice(3, 6)       # length, width, height [m]
-    HEADING = slice(6, 8)    # sin, cos of the yaw about z
+    CENTER = slice(0, 3)  # x, y, z of the geometric centre [m]
+    SIZE = slice(3, 6)  # length, width, height [m]
+    HEADING = slice(6, 8)  # sin, cos of the yaw about z
     VELOCITY = slice(8, 10)  # vx, vy over ground, axes of the ego frame [m/s]
     WIDTH = 10
 

@@ -12,40 +12,42 @@ SURE_SCORE = 0.35
 class DetectorOutputs(NamedTuple):
     """Raw outputs of the detector graph, batch 1 squeezed away."""
 
-    class_logits: np.ndarray     # (Q, K) float32, K = len(contract.CLASSES)
-    boxes: np.ndarray            # (Q, 10) float32, contract.BoxCode, ego frame at reference stamp
+    class_logits: np.ndarray  # (Q, K) float32, K = len(contract.CLASSES)
+    boxes: np.ndarray  # (Q, 10) float32, contract.BoxCode, ego frame at reference stamp
     object_features: np.ndarray  # (Q, F) float32, what the captioner reads
-    bev: np.ndarray              # (C, Y, X) float32, cell [iy, ix]: ix grows with +x, iy with +y
+    bev: np.ndarray  # (C, Y, X) float32, cell [iy, ix]: ix grows with +x, iy with +y
 
 
 class Detections(NamedTuple):
     """Decoded objects, best first."""
 
-    boxes: np.ndarray            # (K, 10) float32, contract.BoxCode, ego frame
-    labels: np.ndarray           # (K,) int64, index into contract.CLASSES
-    scores: np.ndarray           # (K,) float32 in [0, 1], descending
-    queries: np.ndarray          # (K,) int64, row of DetectorOutputs each came from
+    boxes: np.ndarray  # (K, 10) float32, contract.BoxCode, ego frame
+    labels: np.ndarray  # (K,) int64, index into contract.CLASSES
+    scores: np.ndarray  # (K,) float32 in [0, 1], descending
+    queries: np.ndarray  # (K,) int64, row of DetectorOutputs each came from
 
 
 class CaptionInputs(NamedTuple):
     """What the captioner is told about K objects of one frame."""
 
     object_features: np.ndarray  # (K, F) float32
-    boxes: np.ndarray            # (K, 10) float32, contract.BoxCode
-    class_logits: np.ndarray     # (K, 10) float32
-    bev: np.ndarray              # (C, Y, X) float32, shared by the objects
+    boxes: np.ndarray  # (K, 10) float32, contract.BoxCode
+    class_logits: np.ndarray  # (K, 10) float32
+    bev: np.ndarray  # (C, Y, X) float32, shared by the objects
 
     def take(self, rows):
         """The same of the objects `rows` (indices or mask)."""
-        return CaptionInputs(self.object_features[rows], self.boxes[rows],
-                             self.class_logits[rows], self.bev)
+        return CaptionInputs(
+            self.object_features[rows], self.boxes[rows], self.class_logits[rows], self.bev
+        )
 
 
 def caption_inputs(outputs, detections):
     """CaptionInputs of decoded Detections, row for row."""
     rows = detections.queries
-    return CaptionInputs(outputs.object_features[rows], detections.boxes,
-                         outputs.class_logits[rows], outputs.bev)
+    return CaptionInputs(
+        outputs.object_features[rows], detections.boxes, outputs.class_logits[rows], outputs.bev
+    )
 
 
 def decode(outputs, score_threshold, max_detections):
@@ -57,5 +59,9 @@ def decode(outputs, score_threshold, max_detections):
     finite = np.isfinite(outputs.boxes).all(axis=1) & np.isfinite(best)
     order = np.argsort(-best, kind='stable')
     order = order[(best[order] >= score_threshold) & finite[order]][:max_detections]
-    return Detections(outputs.boxes[order], labels[order].astype(np.int64),
-                      best[order].astype(np.float32), order.astype(np.int64))
+    return Detections(
+        outputs.boxes[order],
+        labels[order].astype(np.int64),
+        best[order].astype(np.float32),
+        order.astype(np.int64),
+    )

@@ -1,7 +1,8 @@
 """Rigid transforms, pinhole projection and box corners: numpy, float64, no state.
 
 A transform is a (4, 4) matrix named `target_from_source`; a quaternion is ROS order x, y, z, w
-(nuScenes order w, x, y, z is turned around where it enters, in `mta_training.nuscenes`).
+(nuScenes' order w, x, y, z is turned around where it enters, in
+`mta_training.conversion.nuscenes_scene`).
 """
 
 from typing import Any
@@ -30,14 +31,18 @@ def rigid_from_quaternion(quaternion_xyzw: ArrayLike, translation: ArrayLike) ->
     quaternion = np.asarray(quaternion_xyzw, dtype=np.float64)
     length = np.linalg.norm(quaternion)
     if not np.isfinite(length) or length < 1e-6:
-        raise ValueError(f'quaternion (x, y, z, w) = {quaternion.tolist()} is not a rotation; '
-                         'expected finite values of length 1.')
+        raise ValueError(
+            f'quaternion (x, y, z, w) = {quaternion.tolist()} is not a rotation; '
+            'expected finite values of length 1.'
+        )
     x, y, z, w = quaternion / length
-    rotation = np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ])
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
     return rigid(rotation, translation)
 
 
@@ -51,14 +56,24 @@ def quaternion_from_rigid(target_from_source: ArrayLike) -> Array:
     """(4,) quaternion x, y, z, w with w >= 0 of the rotation part."""
     r = np.asarray(target_from_source, dtype=np.float64)[:3, :3]
     # Largest of the four squared components first: stable for every rotation (Shepperd 1978).
-    squares = np.array([1 + r[0, 0] - r[1, 1] - r[2, 2], 1 - r[0, 0] + r[1, 1] - r[2, 2],
-                        1 - r[0, 0] - r[1, 1] + r[2, 2], 1 + np.trace(r)])
+    squares = np.array(
+        [
+            1 + r[0, 0] - r[1, 1] - r[2, 2],
+            1 - r[0, 0] + r[1, 1] - r[2, 2],
+            1 - r[0, 0] - r[1, 1] + r[2, 2],
+            1 + np.trace(r),
+        ]
+    )
     xy, xz, yz = r[0, 1] + r[1, 0], r[0, 2] + r[2, 0], r[1, 2] + r[2, 1]
     wx, wy, wz = r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]
-    quaternion = np.array([
-        [squares[0], xy, xz, wx], [xy, squares[1], yz, wy],
-        [xz, yz, squares[2], wz], [wx, wy, wz, squares[3]],
-    ][int(np.argmax(squares))])
+    quaternion = np.array(
+        [
+            [squares[0], xy, xz, wx],
+            [xy, squares[1], yz, wy],
+            [xz, yz, squares[2], wz],
+            [wx, wy, wz, squares[3]],
+        ][int(np.argmax(squares))]
+    )
     quaternion /= np.linalg.norm(quaternion)
     return quaternion if quaternion[3] >= 0 else -quaternion
 
@@ -96,8 +111,9 @@ def interpolate_rigid(world_from_a: Array, world_from_b: Array, fraction: float)
     if angle < 1e-6:
         quaternion = (1 - fraction) * qa + fraction * qb
     else:
-        quaternion = (np.sin((1 - fraction) * angle) * qa
-                      + np.sin(fraction * angle) * qb) / np.sin(angle)
+        quaternion = (
+            np.sin((1 - fraction) * angle) * qa + np.sin(fraction * angle) * qb
+        ) / np.sin(angle)
     xyz = (1 - fraction) * world_from_a[:3, 3] + fraction * world_from_b[:3, 3]
     return rigid_from_quaternion(quaternion, xyz)
 
@@ -122,13 +138,32 @@ def box_corners(boxes: ArrayLike) -> Array:
     where front is +length.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, np.shape(boxes)[-1])
-    unit = np.array([[1, 1, 1], [1, -1, 1], [1, -1, -1], [1, 1, -1],
-                     [-1, 1, 1], [-1, -1, 1], [-1, -1, -1], [-1, 1, -1]]) / 2.0
+    unit = (
+        np.array(
+            [
+                [1, 1, 1],
+                [1, -1, 1],
+                [1, -1, -1],
+                [1, 1, -1],
+                [-1, 1, 1],
+                [-1, -1, 1],
+                [-1, -1, -1],
+                [-1, 1, -1],
+            ]
+        )
+        / 2.0
+    )
     local = unit[None] * boxes[:, None, BoxCode.SIZE]
     yaw = np.arctan2(boxes[:, 6], boxes[:, 7])
     c, s = np.cos(yaw)[:, None], np.sin(yaw)[:, None]
-    rotated = np.stack([c * local[..., 0] - s * local[..., 1],
-                        s * local[..., 0] + c * local[..., 1], local[..., 2]], axis=-1)
+    rotated = np.stack(
+        [
+            c * local[..., 0] - s * local[..., 1],
+            s * local[..., 0] + c * local[..., 1],
+            local[..., 2],
+        ],
+        axis=-1,
+    )
     corners: Array = rotated + boxes[:, None, BoxCode.CENTER]
     return corners
 

@@ -11,8 +11,10 @@ def share_directories():
     """Directories that may hold params/, models/ and so on, best first; all of them exist."""
     named = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     prefixes = [Path(prefix) for prefix in named if prefix]
-    candidates = [Path(__file__).resolve().parents[1],
-                  *(prefix / 'share' / PACKAGE for prefix in [*prefixes, Path(sys.prefix)])]
+    candidates = [
+        Path(__file__).resolve().parents[1],
+        *(prefix / 'share' / PACKAGE for prefix in [*prefixes, Path(sys.prefix)]),
+    ]
     return [path for path in candidates if (path / 'params').is_dir()]
 
 
@@ -44,4 +46,5 @@ def model_directory(model):
     raise FileNotFoundError(
         f'no model "{model}": neither a directory with a manifest.yaml nor one of the models '
         f'that came with this program ({", ".join(sorted(names)) or "there are none"}). Name one '
-        'of those, or export one with `mta-train export`.')
+        'of those, or export one with `mta-train export`.'
+    )

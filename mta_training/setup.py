@@ -1,9 +1,8 @@
-"""Install mta_training: this folder is the package itself, hence the package_dir."""
+"""Install mta_training: with colcon as an ament_python package, or with pip."""
+
 from setuptools import find_packages, setup
 
 PACKAGE = 'mta_training'
-# `test` is left out: it is for this folder, not for the machine the package is installed on.
-SUBPACKAGES = [f'{PACKAGE}.{name}' for name in find_packages(exclude=['test', 'test.*'])]
 
 setup(
     name=PACKAGE,
@@ -13,16 +12,11 @@ setup(
     author_email='maintainers@mta-perception.example.org',
     license='Apache-2.0',
     python_requires='>=3.10',
-    packages=[PACKAGE, *SUBPACKAGES],
-    package_dir={PACKAGE: '.'},
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
     ],
     zip_safe=False,
-    entry_points={
-        'console_scripts': [
-            'mta-train = mta_training.cli:main',
-        ],
-    },
+    entry_points={'console_scripts': ['mta-train = mta_training.commands.cli:main']},
 )

@@ -13,14 +13,20 @@ import cv2
 import numpy as np
 import pytest
 
+from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.contract import CAMERAS
-from mta_perception.processes import Child, free_domain, ros_environment
 
 SECOND_NS = 1_000_000_000
-START_NS = 1_500_000_000 * SECOND_NS          # an old bag's clock, far from today's
+START_NS = 1_500_000_000 * SECOND_NS  # an old bag's clock, far from today's
 WIDTH, HEIGHT, FOCAL = 640, 360, 500.0
-YAW_DEG = {'cam_front': 0, 'cam_front_right': -55, 'cam_front_left': 55, 'cam_back': 180,
-           'cam_back_left': 110, 'cam_back_right': -110}
+YAW_DEG = {
+    'cam_front': 0,
+    'cam_front_right': -55,
+    'cam_front_left': 55,
+    'cam_back': 180,
+    'cam_back_left': 110,
+    'cam_back_right': -110,
+}
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -34,15 +40,22 @@ def model_directory():
 
 def start_node(folder, domain, parameters=None, arguments=(), wait_for='active:', name='node'):
     """The node as a process; parameters: {name: value} over what the tests need anyway."""
-    values = {'model': model_directory(), 'score_threshold': 0.0, 'max_captions': 2,
-              'caption_rate': 4.0, 'overlay_width': 480, 'diagnostics_rate': 5.0,
-              **(parameters or {})}
+    values = {
+        'model': model_directory(),
+        'score_threshold': 0.0,
+        'max_captions': 2,
+        'caption_rate': 4.0,
+        'overlay_width': 480,
+        'diagnostics_rate': 5.0,
+        **(parameters or {}),
+    }
     command = [sys.executable, '-m', 'mta_perception.ros.node', '--ros-args']
     for key, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         command += ['-p', f'{key}:={text}']
-    child = Child(name, [*command, *arguments], Path(folder) / f'{name}.log',
-                  ros_environment(domain))
+    child = Child(
+        name, [*command, *arguments], Path(folder) / f'{name}.log', ros_environment(domain)
+    )
     if wait_for:
         child.wait_for(wait_for, 60.0)
     return child
@@ -51,12 +64,17 @@ def start_node(folder, domain, parameters=None, arguments=(), wait_for='active:'
 def test_images(seed=0):
     """camera -> (HEIGHT, WIDTH, 3) uint8 BGR: smooth noise, so that JPEGs are small."""
     rng = np.random.default_rng(seed)
-    return {camera: cv2.resize(rng.integers(0, 255, (9, 16, 3), dtype=np.uint8),
-                               (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-            for camera in CAMERAS}
+    return {
+        camera: cv2.resize(
+            rng.integers(0, 255, (9, 16, 3), dtype=np.uint8),
+            (WIDTH, HEIGHT),
+            interpolation=cv2.INTER_CUBIC,
+        )
+        for camera in CAMERAS
+    }
 
 
-test_images.__test__ = False       # a helper, in spite of its name
+test_images.__test__ = False  # a helper, in spite of its name
 
 
 def jpeg(image):
@@ -66,15 +84,24 @@ def jpeg(image):
 class Car:
     """Publishes in one ROS domain and keeps what it hears, in a thread of its own."""
 
-    def __init__(self, domain, namespace='', frame='{}_optical', reliable=True, period_s=0.2,
-                 transport='compressed'):
+    def __init__(
+        self,
+        domain,
+        namespace='',
+        frame='{}_optical',
+        reliable=True,
+        period_s=0.2,
+        transport='compressed',
+    ):
         os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
+
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node('test_car', namespace=namespace or None,
-                                      context=self.context)
+        self.node = rclpy.create_node(
+            'test_car', namespace=namespace or None, context=self.context
+        )
         self.namespace, self.frame, self.period_s = namespace, frame, period_s
         self.transport, self.heard, self.stamp_ns = transport, {}, START_NS
         self.world_xy = np.zeros(2)
@@ -99,54 +126,83 @@ class Car:
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image
         from tf2_msgs.msg import TFMessage
-        qos = QoSProfile(depth=10, reliability=(ReliabilityPolicy.RELIABLE if reliable
-                                                else ReliabilityPolicy.BEST_EFFORT))
+
+        qos = QoSProfile(
+            depth=10,
+            reliability=(
+                ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+            ),
+        )
         make = self.node.create_publisher
-        kind, ending = ((Image, 'image_raw') if self.transport == 'raw'
-                        else (CompressedImage, 'image_raw/compressed'))
-        self.image_publishers = {camera: make(kind, f'{camera}/{ending}', qos)
-                                 for camera in CAMERAS}
-        self.info_publishers = {camera: make(CameraInfo, f'{camera}/camera_info', qos)
-                                for camera in CAMERAS}
+        kind, ending = (
+            (Image, 'image_raw')
+            if self.transport == 'raw'
+            else (CompressedImage, 'image_raw/compressed')
+        )
+        self.image_publishers = {
+            camera: make(kind, f'{camera}/{ending}', qos) for camera in CAMERAS
+        }
+        self.info_publishers = {
+            camera: make(CameraInfo, f'{camera}/camera_info', qos) for camera in CAMERAS
+        }
         self.odometry = make(Odometry, 'odom', qos)
         self.transforms = make(TFMessage, '/tf', qos)
-        self.static = make(TFMessage, '/tf_static', QoSProfile(
-            depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+        self.static = make(
+            TFMessage,
+            '/tf_static',
+            QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+        )
         self.static.publish(TFMessage(transforms=[self.mounting(camera) for camera in CAMERAS]))
 
     def mounting(self, camera):
         """base_link -> optical frame, as a TransformStamped."""
         from geometry_msgs.msg import TransformStamped
+
         message = TransformStamped(child_frame_id=self.frame.format(camera))
         message.header.frame_id = 'base_link'
         yaw = np.deg2rad(YAW_DEG[camera])
         t = message.transform.translation
         t.x, t.y, t.z = float(np.cos(yaw)), float(np.sin(yaw)), 1.5
-        q = message.transform.rotation       # yaw times (optical axes in body axes)
+        q = message.transform.rotation  # yaw times (optical axes in body axes)
         w, z = np.cos(yaw / 2), np.sin(yaw / 2)
-        q.x, q.y, q.z, q.w = (float(value) for value in 0.5 * np.array(
-            [-w - z, w - z, -w + z, w + z]))
+        q.x, q.y, q.z, q.w = (
+            float(value) for value in 0.5 * np.array([-w - z, w - z, -w + z, w + z])
+        )
         return message
 
     def camera_info(self, camera, stamp_ns, focal=FOCAL):
         from sensor_msgs.msg import CameraInfo
-        message = CameraInfo(header=self.header(stamp_ns, self.frame.format(camera)),
-                             width=WIDTH, height=HEIGHT, distortion_model='plumb_bob')
+
+        message = CameraInfo(
+            header=self.header(stamp_ns, self.frame.format(camera)),
+            width=WIDTH,
+            height=HEIGHT,
+            distortion_model='plumb_bob',
+        )
         message.k = [focal, 0.0, WIDTH / 2, 0.0, focal, HEIGHT / 2, 0.0, 0.0, 1.0]
         return message
 
     def image(self, camera, stamp_ns, data=None):
         from sensor_msgs.msg import CompressedImage, Image
+
         header = self.header(stamp_ns, self.frame.format(camera))
         if self.transport == 'raw':
             pixels = self.images[camera] if data is None else data
-            return Image(header=header, height=pixels.shape[0], width=pixels.shape[1],
-                         encoding='bgr8', step=pixels.shape[1] * 3, data=pixels.tobytes())
-        return CompressedImage(header=header, format='jpeg',
-                               data=self.jpegs[camera] if data is None else data)
+            return Image(
+                header=header,
+                height=pixels.shape[0],
+                width=pixels.shape[1],
+                encoding='bgr8',
+                step=pixels.shape[1] * 3,
+                data=pixels.tobytes(),
+            )
+        return CompressedImage(
+            header=header, format='jpeg', data=self.jpegs[camera] if data is None else data
+        )
 
     def odometry_message(self, stamp_ns, xy):
         from nav_msgs.msg import Odometry
+
         message = Odometry(header=self.header(stamp_ns, 'odom'), child_frame_id='base_link')
         message.pose.pose.position.x, message.pose.pose.position.y = map(float, xy)
         message.pose.pose.orientation.w = 1.0
@@ -155,6 +211,7 @@ class Car:
     @staticmethod
     def header(stamp_ns, frame_id):
         from std_msgs.msg import Header
+
         message = Header(frame_id=frame_id)
         message.stamp.sec, message.stamp.nanosec = divmod(stamp_ns, SECOND_NS)
         return message
@@ -173,7 +230,8 @@ class Car:
                 if infos:
                     self.info_publishers[camera].publish(self.camera_info(camera, stamp))
                 self.image_publishers[camera].publish(
-                    self.image(camera, stamp, (data or {}).get(camera)))
+                    self.image(camera, stamp, (data or {}).get(camera))
+                )
         if odometry is True:
             odometry = self.odometry_message(stamp, self.world_xy)
         if odometry is not False:
@@ -183,14 +241,24 @@ class Car:
     def step(self, timeout_s=15.0, **options):
         """One round, and its detections: waits until they and the memory's state come."""
         stamp = self.say(**options)
-        wait_until(lambda: stamp in self.detection_stamps(), timeout_s,
-                   lambda: f'no detections for {stamp}; last came {self.detection_stamps()[-3:]}, '
-                   f'diagnostics say {self.words()}')
-        wait_until(lambda: stamp in [stamp_ns(message.header.stamp)
-                                     for message in list(self.history)], 5.0,
-                   f'detections but no state of the memory for {stamp}')
-        return next(message for message in reversed(list(self.detections))
-                    if stamp_ns(message.header.stamp) == stamp)
+        wait_until(
+            lambda: stamp in self.detection_stamps(),
+            timeout_s,
+            lambda: (
+                f'no detections for {stamp}; last came {self.detection_stamps()[-3:]}, '
+                f'diagnostics say {self.words()}'
+            ),
+        )
+        wait_until(
+            lambda: stamp in [stamp_ns(message.header.stamp) for message in list(self.history)],
+            5.0,
+            f'detections but no state of the memory for {stamp}',
+        )
+        return next(
+            message
+            for message in reversed(list(self.detections))
+            if stamp_ns(message.header.stamp) == stamp
+        )
 
     def words(self):
         """The newest diagnostics in words, those that are not OK."""
@@ -211,9 +279,14 @@ class Car:
     def listen(self, message_type, topic, latched=False):
         """Keep every message of `topic`; returns the list that grows."""
         from rclpy.qos import DurabilityPolicy, QoSProfile
+
         heard = self.heard.setdefault(topic, [])
-        qos = QoSProfile(depth=100, durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched
-                                                else DurabilityPolicy.VOLATILE))
+        qos = QoSProfile(
+            depth=100,
+            durability=(
+                DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+            ),
+        )
         self.node.create_subscription(message_type, topic, heard.append, qos)
         return heard
 
@@ -222,6 +295,7 @@ class Car:
         from diagnostic_msgs.msg import DiagnosticArray
         from mta_msgs.msg import HistoryState, ObjectCaptionArray
         from vision_msgs.msg import Detection3DArray
+
         prefix = f'{self.namespace}/{node}'
         self.detections = self.listen(Detection3DArray, f'{prefix}/detections')
         self.captions = self.listen(ObjectCaptionArray, f'{prefix}/captions')
@@ -231,8 +305,11 @@ class Car:
     def wait_for_node(self, timeout_s=20.0):
         """Until the node hears our images and odometry, and we hear its detections."""
         publishers = [*self.image_publishers.values(), *self.info_publishers.values()]
-        wait_until(lambda: all(p.get_subscription_count() for p in publishers), timeout_s,
-                   'the node does not listen to the cameras')
+        wait_until(
+            lambda: all(p.get_subscription_count() for p in publishers),
+            timeout_s,
+            'the node does not listen to the cameras',
+        )
         # The other direction of the discovery shows nowhere.  What is said before is lost for
         # good, and 0.3 s were too short once in some runs.
         time.sleep(1.0)
@@ -260,11 +337,13 @@ class Car:
         """Lifecycle transitions by name, one after the other; True where all succeed."""
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
+
         for name in transitions:
             number = getattr(Transition, f'TRANSITION_{name.upper()}')
             request = ChangeState.Request(transition=Transition(id=number))
-            if not self.call(ChangeState, f'{self.namespace}/{node}/change_state', request,
-                             timeout_s=30.0).success:
+            if not self.call(
+                ChangeState, f'{self.namespace}/{node}/change_state', request, timeout_s=30.0
+            ).success:
                 return False
         return True
 
@@ -279,9 +358,14 @@ class Car:
 
 
 def _statuses(message):
-    return {status.name.partition(': ')[2]: (
-                status.level[0], status.message, {pair.key: pair.value for pair in status.values})
-            for status in message.status}
+    return {
+        status.name.partition(': ')[2]: (
+            status.level[0],
+            status.message,
+            {pair.key: pair.value for pair in status.values},
+        )
+        for status in message.status
+    }
 
 
 def wait_until(condition, timeout_s, complaint):

@@ -7,29 +7,40 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
-from mta_perception.model.bevformer import Ego, History  # noqa: E402
-from mta_perception.model.bevformer.attention import (  # noqa: E402
+from mta_perception.model import BEVFormer, BEVFormerConfig
+from mta_perception.model.bevformer import Ego, History
+from mta_perception.model.bevformer.attention import (
     Levels,
     Pairs,
     bagged,
     deformable,
     one_map_each,
 )
-from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig  # noqa: E402
-from mta_perception.model.bevformer.history import align, relative_can_bus  # noqa: E402
-from mta_perception.model.bevformer.reference import sample_maps, slow_copy  # noqa: E402
-from mta_perception.model.bevformer.resnet import DeformableConv  # noqa: E402
-from mta_perception.model.bevformer.visibility import find_visibility  # noqa: E402
+from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig
+from mta_perception.model.bevformer.history import align, relative_can_bus
+from mta_perception.model.bevformer.reference import sample_maps, slow_copy
+from mta_perception.model.bevformer.resnet import DeformableConv
+from mta_perception.model.bevformer.visibility import find_visibility
 
 
 def small_config(**changes):
     """Sizes that run in milliseconds; two levels, so that their order matters."""
-    backbone = BackboneConfig((1, 1, 1, 1), 8, False, out_stages=(2, 3), levels=2,
-                              frozen_norm=False)
-    config = BEVFormerConfig('test', ImageConfig(96, 64, 54, 0.06), backbone, channels=32,
-                             heads=4, feedforward=64, bev_cells=12, encoder_layers=2, queries=20,
-                             decoder_layers=2, max_detections=30)
+    backbone = BackboneConfig(
+        (1, 1, 1, 1), 8, False, out_stages=(2, 3), levels=2, frozen_norm=False
+    )
+    config = BEVFormerConfig(
+        'test',
+        ImageConfig(96, 64, 54, 0.06),
+        backbone,
+        channels=32,
+        heads=4,
+        feedforward=64,
+        bev_cells=12,
+        encoder_layers=2,
+        queries=20,
+        decoder_layers=2,
+        max_detections=30,
+    )
     return replace(config, **changes)
 
 
@@ -37,8 +48,13 @@ def cameras(count, config, seed=0):
     """(count, 6, 4, 4): a car with six cameras, every sample another calibration."""
     rng = np.random.default_rng(seed)
     focal = 0.8 * config.image.width
-    intrinsics = np.array([[focal, 0, config.image.width / 2],
-                           [0, focal, config.image.content_height / 2], [0, 0, 1]])
+    intrinsics = np.array(
+        [
+            [focal, 0, config.image.width / 2],
+            [0, focal, config.image.content_height / 2],
+            [0, 0, 1],
+        ]
+    )
     matrices = np.tile(np.eye(4), (count, 6, 1, 1))
     for sample in range(count):
         for camera, degrees in enumerate((0, -55, 55, 180, 110, -110)):
@@ -65,9 +81,13 @@ def inputs(config, count, seed=0):
     generator = torch.Generator().manual_seed(seed)
     image = config.image
     images = torch.randn(count, 6, 3, image.height, image.width, generator=generator)
-    bev = torch.randn(count, config.bev_cells ** 2, config.channels, generator=generator)
-    return (images, cameras(count, config, seed), Ego(can_bus(count, seed)),
-            History(bev, torch.ones(count, dtype=torch.bool)))
+    bev = torch.randn(count, config.bev_cells**2, config.channels, generator=generator)
+    return (
+        images,
+        cameras(count, config, seed),
+        Ego(can_bus(count, seed)),
+        History(bev, torch.ones(count, dtype=torch.bool)),
+    )
 
 
 def some_model(config, seed=0):
@@ -84,8 +104,12 @@ def sample_of(given, index):
     images, matrices, ego, history = given
     one = slice(index, index + 1)
     mask = None if ego.camera_mask is None else ego.camera_mask[one]
-    return (images[one], matrices[one], Ego(ego.can_bus[one], mask),
-            History(history.bev[one], history.valid[one]))
+    return (
+        images[one],
+        matrices[one],
+        Ego(ego.can_bus[one], mask),
+        History(history.bev[one], history.valid[one]),
+    )
 
 
 def assert_same(output, other, tolerance=2e-5):
@@ -104,8 +128,8 @@ def test_a_batch_of_two_is_two_batches_of_one(official):
     both = model(*given)
     for index in range(2):
         alone = model(*sample_of(given, index))
-        assert_same([both.bev[index:index + 1]], [alone.bev])
-        assert_same([part[:, index:index + 1] for part in both[1:]], alone[1:])
+        assert_same([both.bev[index : index + 1]], [alone.bev])
+        assert_same([part[:, index : index + 1] for part in both[1:]], alone[1:])
 
 
 @torch.no_grad()
@@ -162,23 +186,37 @@ def test_samples_equal_grid_sample_in_value_and_gradient(form):
     shares = torch.rand(6, generator=generator, dtype=torch.float64)
 
     def ours(value, cells, xy, weights):
-        return form(value.split(levels.lengths, 1), Pairs(maps, queries, shares, cells),
-                    *xy.unbind(-1), weights, levels)
+        return form(
+            value.split(levels.lengths, 1),
+            Pairs(maps, queries, shares, cells),
+            *xy.unbind(-1),
+            weights,
+            levels,
+        )
 
     def slow(value, cells, xy, weights):
         total = [torch.zeros(6, dtype=torch.float64) for _ in range(5)]
         for pair, (image, query) in enumerate(zip(maps.tolist(), queries.tolist())):
             places = xy[query] + cells[pair].repeat(1, 2, 1)
-            total[query] = total[query] + shares[pair] * sample_maps(
-                value[image:image + 1], places[None, None], weights[None, None, query],
-                levels)[0, 0]
+            total[query] = (
+                total[query]
+                + shares[pair]
+                * sample_maps(
+                    value[image : image + 1],
+                    places[None, None],
+                    weights[None, None, query],
+                    levels,
+                )[0, 0]
+            )
         return torch.stack(total)
 
     given = value, cells, xy, weights
     torch.testing.assert_close(ours(*given), slow(*given), atol=1e-12, rtol=0)
     pull = torch.rand(5, 6, generator=generator, dtype=torch.float64)
-    for fast_one, slow_one in zip(torch.autograd.grad((ours(*given) * pull).sum(), given),
-                                  torch.autograd.grad((slow(*given) * pull).sum(), given)):
+    for fast_one, slow_one in zip(
+        torch.autograd.grad((ours(*given) * pull).sum(), given),
+        torch.autograd.grad((slow(*given) * pull).sum(), given),
+    ):
         torch.testing.assert_close(fast_one, slow_one, atol=1e-10, rtol=0)
     assert torch.autograd.gradcheck(ours, given)
 
@@ -216,8 +254,9 @@ def test_checkpointing_changes_no_gradient():
     for checkpointing in (False, True):
         model = some_model(replace(config, checkpointing=checkpointing)).train()
         model(*given).box_codes.square().mean().backward()
-        gradients.append({name: p.grad for name, p in model.named_parameters()
-                          if p.grad is not None})
+        gradients.append(
+            {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        )
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-4)
@@ -230,15 +269,17 @@ def test_the_encoder_compiles_as_one_graph():
     features = model.features(images)
     visibility = find_visibility(config, matrices)
     compiled = torch.compile(model.encoder, fullgraph=True, backend='eager')
-    assert_same([compiled(features, visibility, ego.can_bus, history)],
-                [model.encoder(features, visibility, ego.can_bus, history)])
+    assert_same(
+        [compiled(features, visibility, ego.can_bus, history)],
+        [model.encoder(features, visibility, ego.can_bus, history)],
+    )
 
 
 def test_exact_alignment_puts_a_standing_thing_where_it_is_now():
     config = BEVFormerConfig.nano()
     cells, yaw_before, degrees = config.bev_cells, 1.1, 20.0
     yaw = yaw_before + np.radians(degrees)
-    move = np.array([5.0, 2.0])                                     # global
+    move = np.array([5.0, 2.0])  # global
     vector = torch.zeros(1, 18, dtype=torch.float64)
     vector[0, :2], vector[0, 16], vector[0, 17] = torch.from_numpy(move), yaw, degrees
 
@@ -261,7 +302,7 @@ def test_exact_alignment_puts_a_standing_thing_where_it_is_now():
 
 def test_the_published_turn_about_a_far_pivot_loses_the_map():
     config = BEVFormerConfig.tiny(official=True)
-    bev = torch.ones(1, config.bev_cells ** 2, 1)
+    bev = torch.ones(1, config.bev_cells**2, 1)
     vector = torch.zeros(1, 18, dtype=torch.float64)
     vector[0, 17] = 10.0
     history = History(bev, torch.ones(1, dtype=torch.bool))
@@ -284,7 +325,7 @@ def test_deformable_convolution_with_still_taps_is_a_convolution():
     layer, x = DeformableConv(5, 7), torch.randn(2, 5, 6, 8)
     plain = torch.nn.functional.conv2d(x, layer.weight, padding=1)
     torch.testing.assert_close(layer(x), 0.5 * plain, atol=1e-5, rtol=0)
-    with torch.no_grad():                                           # all taps one cell right
+    with torch.no_grad():  # all taps one cell right
         layer.conv_offset.bias[1:18:2] = 1.0
     torch.testing.assert_close(layer(x)[..., 1:-2], 0.5 * plain[..., 2:-1], atol=1e-5, rtol=0)
 
@@ -295,24 +336,32 @@ def test_published_sizes(name):
     with torch.device('meta'):
         model = BEVFormer(config)
     count = sum(tensor.numel() for tensor in model.state_dict().values())
-    assert count == {'tiny': 33_574_330, 'small': 59_569_067, 'base': 69_140_395,
-                     'nano': 4_478_221}[name]
+    assert (
+        count
+        == {'tiny': 33_574_330, 'small': 59_569_067, 'base': 69_140_395, 'nano': 4_478_221}[name]
+    )
 
 
 def test_wrong_names_and_shapes_are_all_named():
     config = small_config()
     model = BEVFormer(config)
     from mta_perception.model.bevformer.official import official_name
+
     state = {official_name(name): tensor for name, tensor in model.state_dict().items()}
     loaded = BEVFormer.from_official(state, config)
-    assert all(torch.equal(loaded.state_dict()[name], tensor)
-               for name, tensor in model.state_dict().items())
+    assert all(
+        torch.equal(loaded.state_dict()[name], tensor)
+        for name, tensor in model.state_dict().items()
+    )
     del state['img_backbone.conv1.weight']
     state['pts_bbox_head.extra'] = torch.zeros(1)
     state['pts_bbox_head.query_embedding.weight'] = torch.zeros(3, 64)
-    with pytest.raises(ValueError, match=r'missing: img_backbone\.conv1\.weight; '
-                       r'unexpected: pts_bbox_head\.extra; wrong shape: '
-                       r'pts_bbox_head\.query_embedding\.weight \(3, 64\), expected \(20, 64\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'missing: img_backbone\.conv1\.weight; '
+        r'unexpected: pts_bbox_head\.extra; wrong shape: '
+        r'pts_bbox_head\.query_embedding\.weight \(3, 64\), expected \(20, 64\)',
+    ):
         BEVFormer.from_official(state, config)
 
 
@@ -333,13 +382,17 @@ def _spoil(given, config, what):
     return images, matrices, ego, history
 
 
-@pytest.mark.parametrize('what, words', [
-    ('cameras', r'images has shape \(1, 5, 3, 64, 96\); expected \(1, 6, 3, 64, 96\)'),
-    ('size', r'images has shape .*64, 64\); expected .*64, 96\)'),
-    ('nan', r'image_from_lidar\[0, 1\] \(4, 4\) has values that are not finite'),
-    ('singular', r'image_from_lidar\[0, 3\] \(4, 4\) is singular'),
-    ('grid', r'history.bev has shape \(1, 143, 32\); expected \(1, 144, 32\)'),
-    ('can_bus', r'ego.can_bus has shape \(1, 17\); expected \(1, 18\)')])
+@pytest.mark.parametrize(
+    'what, words',
+    [
+        ('cameras', r'images has shape \(1, 5, 3, 64, 96\); expected \(1, 6, 3, 64, 96\)'),
+        ('size', r'images has shape .*64, 64\); expected .*64, 96\)'),
+        ('nan', r'image_from_lidar\[0, 1\] \(4, 4\) has values that are not finite'),
+        ('singular', r'image_from_lidar\[0, 3\] \(4, 4\) is singular'),
+        ('grid', r'history.bev has shape \(1, 143, 32\); expected \(1, 144, 32\)'),
+        ('can_bus', r'ego.can_bus has shape \(1, 17\); expected \(1, 18\)'),
+    ],
+)
 def test_wrong_input_is_named(what, words):
     config = small_config()
     given = _spoil(inputs(config, 1), config, what)
@@ -350,8 +403,9 @@ def test_wrong_input_is_named(what, words):
 @torch.no_grad()
 def test_bytes_are_normalised_and_padding_is_zero():
     config = BEVFormerConfig.small()
-    model = BEVFormer(small_config(image=replace(config.image, width=96, height=64,
-                                                 content_height=54)))
+    model = BEVFormer(
+        small_config(image=replace(config.image, width=96, height=64, content_height=54))
+    )
     pixels = torch.randint(0, 256, (1, 6, 64, 96, 3), dtype=torch.uint8)
     normal = model.normalise(pixels)
     assert normal[:, :, :, 54:].abs().max() == 0

@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from torch.nn import functional  # noqa: E402
+from torch.nn import functional
 
-from mta_perception.model.bevformer.layers import Dropout, Linear  # noqa: E402
+from mta_perception.model.bevformer.layers import Dropout, Linear
 
 
 def library(layer, x):
@@ -48,8 +48,10 @@ def step_of_a_fused_optimiser(layer):
 
 def other_tensors(layer):
     """Assigned, not copied."""
-    layer.load_state_dict({name: torch.randn_like(tensor)
-                           for name, tensor in layer.state_dict().items()}, assign=True)
+    layer.load_state_dict(
+        {name: torch.randn_like(tensor) for name, tensor in layer.state_dict().items()},
+        assign=True,
+    )
 
 
 def change_behind_torchs_back(layer):
@@ -60,7 +62,8 @@ def change_behind_torchs_back(layer):
 
 
 CHANGES = {
-    'optimiser': step_of_an_optimiser, 'fused': step_of_a_fused_optimiser,
+    'optimiser': step_of_an_optimiser,
+    'fused': step_of_a_fused_optimiser,
     'assigned': other_tensors,
     'loaded': lambda layer: layer.load_state_dict(Linear(16, 16).state_dict()),
     'data': change_behind_torchs_back,
@@ -125,7 +128,7 @@ def test_dropout_has_no_pattern():
         unequal = ~torch.eye(512, dtype=torch.bool)
         assert abs(float((first * other)[unequal].mean())) < limit
     for axis in (0, 1):
-        assert first.mean(axis).abs().max() < 5 * 0.5 / 512 ** 0.5
+        assert first.mean(axis).abs().max() < 5 * 0.5 / 512**0.5
 
 
 def test_dropout_repeats_with_the_seed_and_ends_with_training():

@@ -7,16 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from mta_perception.camera_sync import CameraSync
 from mta_perception.config import SyncConfig
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import CameraImage
+from mta_perception.pipeline.camera_sync import CameraSync
 
 MS = 1_000_000
 START = 1_532_402_927_000 * MS
 # When nuScenes' cameras fire, relative to the lidar stamp [ms].
-NUSCENES_MS = {'cam_front_left': -43.0, 'cam_front': -35.0, 'cam_front_right': -28.0,
-               'cam_back_right': -20.0, 'cam_back': -10.0, 'cam_back_left': -0.5}
+NUSCENES_MS = {
+    'cam_front_left': -43.0,
+    'cam_front': -35.0,
+    'cam_front_right': -28.0,
+    'cam_back_right': -20.0,
+    'cam_back': -10.0,
+    'cam_back_left': -0.5,
+}
 TOGETHER_MS = dict.fromkeys(CAMERAS, 0.0)
 
 
@@ -25,12 +31,20 @@ class Drive:
 
     def __init__(self, sync=None):
         self.sync = sync or CameraSync(CAMERAS, SyncConfig())
-        self.rounds = {}         # (camera, stamp) -> round
-        self.sets = []           # (receive time, FrameSet)
+        self.rounds = {}  # (camera, stamp) -> round
+        self.sets = []  # (receive time, FrameSet)
         self.now_ns = 10**12
 
-    def images(self, count, gaps_ms=(1000 / 12,), offsets_ms=None, jitter_ms=0.3, start=START,
-               first_round=0, seed=0):
+    def images(
+        self,
+        count,
+        gaps_ms=(1000 / 12,),
+        offsets_ms=None,
+        jitter_ms=0.3,
+        start=START,
+        first_round=0,
+        seed=0,
+    ):
         """[CameraImage] of `count` rounds, by stamp; the pauses between rounds repeat gaps_ms."""
         rng, at, result = random.Random(seed), 0.0, []
         for index in range(count):
@@ -47,8 +61,10 @@ class Drive:
         if not images:
             return self
         first = images[0].stamp_ns
-        arrivals = sorted(((image.stamp_ns - first) / rate + latency_ms(image) * MS, index)
-                          for index, image in enumerate(images))
+        arrivals = sorted(
+            ((image.stamp_ns - first) / rate + latency_ms(image) * MS, index)
+            for index, image in enumerate(images)
+        )
         begin = self.now_ns
         for after, index in arrivals:
             self.wait_until(begin + int(after))
@@ -67,13 +83,18 @@ class Drive:
 
     def set_rounds(self):
         """For each set the rounds its images come from."""
-        return [{self.rounds[camera, image.stamp_ns] for camera, image in frames.images.items()}
-                for _, frames in self.sets]
+        return [
+            {self.rounds[camera, image.stamp_ns] for camera, image in frames.images.items()}
+            for _, frames in self.sets
+        ]
 
     def whole(self):
         """Rounds that came out as one set of six."""
-        return [rounds.pop() for rounds, (_, frames) in zip(self.set_rounds(), self.sets)
-                if len(frames.images) == 6 and len(rounds) == 1]
+        return [
+            rounds.pop()
+            for rounds, (_, frames) in zip(self.set_rounds(), self.sets)
+            if len(frames.images) == 6 and len(rounds) == 1
+        ]
 
 
 def check_sets(drive, max_spread_s=0.08):
@@ -105,8 +126,9 @@ def test_nuscenes_rounds_from_any_first_camera(gaps_ms, first):
     assert len(drive.sets) - len(whole) <= 1, 'more than the first set was not a whole round'
 
 
-@pytest.mark.parametrize('gaps_ms, jitter_ms', [
-    ((200,), 2.0), ((200,), 0.0), ((1000 / 30,), 1.0), ((1000 / 12,), 8.0)])
+@pytest.mark.parametrize(
+    'gaps_ms, jitter_ms', [((200,), 2.0), ((200,), 0.0), ((1000 / 30,), 1.0), ((1000 / 12,), 8.0)]
+)
 def test_cameras_that_fire_together(gaps_ms, jitter_ms):
     drive = Drive()
     drive.play(drive.images(30, gaps_ms, TOGETHER_MS, jitter_ms))
@@ -149,8 +171,11 @@ def test_one_lonely_camera_is_not_silent():
 @pytest.mark.parametrize('dead', CAMERAS)
 def test_a_camera_that_dies_and_returns(dead):
     drive = Drive()
-    images = [image for image in drive.images(72) if image.camera != dead
-              or not 24 <= drive.rounds[image.camera, image.stamp_ns] < 48]
+    images = [
+        image
+        for image in drive.images(72)
+        if image.camera != dead or not 24 <= drive.rounds[image.camera, image.stamp_ns] < 48
+    ]
     begin = drive.now_ns - images[0].stamp_ns
     drive.play(images)
     check_sets(drive)
@@ -243,8 +268,12 @@ def test_the_clock_of_all_cameras_jumps(jump_s):
 def test_one_camera_with_a_wrong_clock(off_s, bad):
     drive = Drive()
     images = drive.images(30)
-    wrong = [image._replace(stamp_ns=image.stamp_ns + int(off_s * 1e9))
-             if image.camera == bad else image for image in images]
+    wrong = [
+        image._replace(stamp_ns=image.stamp_ns + int(off_s * 1e9))
+        if image.camera == bad
+        else image
+        for image in images
+    ]
     begin = drive.now_ns
     for real, sent in zip(images, wrong):
         drive.wait_until(begin + real.stamp_ns - images[0].stamp_ns)
@@ -269,8 +298,11 @@ def test_images_sent_twice():
 
 def test_a_slower_camera_is_not_waited_for():
     drive = Drive()
-    images = [image for image in drive.images(48) if image.camera != 'cam_back'
-              or drive.rounds[image.camera, image.stamp_ns] % 3 == 0]
+    images = [
+        image
+        for image in drive.images(48)
+        if image.camera != 'cam_back' or drive.rounds[image.camera, image.stamp_ns] % 3 == 0
+    ]
     begin = drive.now_ns - images[0].stamp_ns
     drive.play(images)
     check_sets(drive)
@@ -284,8 +316,10 @@ def test_a_slower_camera_is_not_waited_for():
 def test_a_faster_camera_opens_no_sets_of_its_own():
     drive = Drive()
     images = [image for image in drive.images(24) if image.camera != 'cam_front']
-    images += [CameraImage('cam_front', START + int(index * 1000 / 36 * MS), b'', 'jpeg')
-               for index in range(-2, 72)]
+    images += [
+        CameraImage('cam_front', START + int(index * 1000 / 36 * MS), b'', 'jpeg')
+        for index in range(-2, 72)
+    ]
     drive.play(sorted(images, key=lambda image: image.stamp_ns))
     check_sets(drive)
     assert len(drive.sets) in (24, 25)
@@ -297,8 +331,10 @@ def test_cameras_that_run_free():
     images = []
     for camera in CAMERAS:
         period, phase = rng.uniform(82, 85), rng.uniform(0, 83)
-        images += [CameraImage(camera, START + int((phase + index * period) * MS), b'', 'jpeg')
-                   for index in range(100)]
+        images += [
+            CameraImage(camera, START + int((phase + index * period) * MS), b'', 'jpeg')
+            for index in range(100)
+        ]
     drive.play(sorted(images, key=lambda image: image.stamp_ns))
     check_sets(drive)
     assert 97 <= len(drive.sets) <= 104
@@ -325,8 +361,11 @@ def test_the_receive_clock_runs_back():
 
 def test_status():
     drive = Drive()
-    images = [image for image in drive.images(36) if image.camera != 'cam_back'
-              or drive.rounds[image.camera, image.stamp_ns] < 12]
+    images = [
+        image
+        for image in drive.images(36)
+        if image.camera != 'cam_back' or drive.rounds[image.camera, image.stamp_ns] < 12
+    ]
     drive.play(images)
     status = drive.sync.status(drive.now_ns)
     assert status['cam_front'].rate_hz == pytest.approx(12, rel=0.01)
@@ -356,10 +395,18 @@ def test_whatever_comes(seed, period_ms, loss, latency_ms):
     offsets = {camera: rng.uniform(0, period_ms) for camera in CAMERAS}
     dead = {camera: rng.choice([None, None, 10]) for camera in CAMERAS}
     for lap in range(2):
-        images = [image for image in drive.images(30, (period_ms,), offsets, jitter_ms=1.0,
-                                                  start=START + rng.choice([0, 50_000]) * MS)
-                  if rng.random() >= loss and not (
-                      dead[image.camera] and drive.rounds[image.camera, image.stamp_ns] > 10)]
+        images = [
+            image
+            for image in drive.images(
+                30,
+                (period_ms,),
+                offsets,
+                jitter_ms=1.0,
+                start=START + rng.choice([0, 50_000]) * MS,
+            )
+            if rng.random() >= loss
+            and not (dead[image.camera] and drive.rounds[image.camera, image.stamp_ns] > 10)
+        ]
         before = len(drive.sets)
         drive.play(images, latency_ms=lambda image: rng.uniform(0, latency_ms))
         assert len(drive.sets) - before >= 20, f'lap {lap} was silent'

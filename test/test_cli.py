@@ -12,12 +12,18 @@ REPOSITORY = Path(__file__).parents[1]
 
 def mta(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, '-m', 'mta_perception.cli', *map(str, arguments)], cwd=REPOSITORY,
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+        [sys.executable, '-m', 'mta_perception.commands.cli', *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def test_every_command_has_help():
-    from mta_perception.cli import app
+    from mta_perception.commands.cli import app
+
     names = {command.callback.__name__ for command in app.registered_commands}
     assert names == {'demo', 'play', 'render', 'ask', 'bench', 'doctor'}
     for command in app.registered_commands:
@@ -27,15 +33,26 @@ def test_every_command_has_help():
 
 
 def test_help_loads_neither_ros_nor_cv2_nor_torch_nor_training():
-    code = ('import sys; sys.modules.update(rclpy=None, cv2=None, torch=None, numpy=None, '
-            'mta_training=None); import mta_perception.cli')
+    code = (
+        'import sys; sys.modules.update(rclpy=None, cv2=None, torch=None, numpy=None, '
+        'mta_training=None); import mta_perception.commands.cli'
+    )
     subprocess.run([sys.executable, '-c', code], check=True, cwd=REPOSITORY)
 
 
-@pytest.mark.parametrize('arguments', [
-    (), ('fly',), ('render',), ('play', '/no/such/bag'), ('demo',), ('ask',),
-    ('demo', '--out', 'x', '--rate', '-1'), ('render', '/no/such/bag', '--out', 'x'),
-])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        (),
+        ('fly',),
+        ('render',),
+        ('play', '/no/such/bag'),
+        ('demo',),
+        ('ask',),
+        ('demo', '--out', 'x', '--rate', '-1'),
+        ('render', '/no/such/bag', '--out', 'x'),
+    ],
+)
 def test_wrong_usage_is_exit_code_2(arguments):
     done = mta(*arguments)
     assert done.returncode == 2
@@ -44,8 +61,11 @@ def test_wrong_usage_is_exit_code_2(arguments):
 
 def test_a_directory_that_is_no_bag_is_one_clear_line(tmp_path):
     out = tmp_path / 'out'
-    for command in (('render', tmp_path, '--out', out), ('play', tmp_path),
-                    ('demo', '--out', out, '--scene', tmp_path)):
+    for command in (
+        ('render', tmp_path, '--out', out),
+        ('play', tmp_path),
+        ('demo', '--out', out, '--scene', tmp_path),
+    ):
         done = mta(*command)
         assert done.returncode == 1, command
         lines = done.stderr.strip().splitlines()
@@ -60,8 +80,14 @@ def test_debug_switch_shows_where_an_error_came_from(tmp_path):
 
 def test_ask_without_a_node_says_what_is_missing():
     pytest.importorskip('mta_msgs')
-    done = mta('ask', 'what is ahead?', '--timeout', '0.5', ROS_DOMAIN_ID='97',
-               ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
+    done = mta(
+        'ask',
+        'what is ahead?',
+        '--timeout',
+        '0.5',
+        ROS_DOMAIN_ID='97',
+        ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
+    )
     assert done.returncode == 1
     assert '/mta_perception/ask' in done.stderr and '--node' in done.stderr
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from mta_perception.geometry import box_corners, invert_rigid, rigid_from_yaw, transform
-from mta_perception.recording import RecordedDetections, Recording
-from mta_perception.summary import (
+from mta_perception.bags.recording import RecordedDetections, Recording
+from mta_perception.commands.summary import (
     _frame_accounts,
     boxes_moved_to,
     latencies_ms,
@@ -16,14 +15,20 @@ from mta_perception.summary import (
     rate_hz,
     with_track_velocities,
 )
+from mta_perception.geometry import box_corners, invert_rigid, rigid_from_yaw, transform
 
 SECOND = 1_000_000_000
 
 
 def message(stamp_ns, arrival_ns=0, boxes=()):
-    return RecordedDetections(stamp_ns, arrival_ns, np.reshape(boxes, (-1, 10)),
-                              ['car'] * len(boxes), np.full(len(boxes), 0.5),
-                              [str(k) for k in range(len(boxes))])
+    return RecordedDetections(
+        stamp_ns,
+        arrival_ns,
+        np.reshape(boxes, (-1, 10)),
+        ['car'] * len(boxes),
+        np.full(len(boxes), 0.5),
+        [str(k) for k in range(len(boxes))],
+    )
 
 
 def recording(detections, image_arrivals=None):
@@ -39,9 +44,10 @@ def world_from_ego_at(stamp_ns):
 
 def test_latency_is_from_the_last_image_of_the_set_to_its_detections():
     arrivals = {100: 5_000_000, 200: 15_000_000}
-    run = recording([message(100, 45_000_000), message(200, 35_000_000),
-                     message(300, 99_000_000)], arrivals)
-    assert latencies_ms(run) == [40.0, 20.0]      # no image arrival was seen for the third
+    run = recording(
+        [message(100, 45_000_000), message(200, 35_000_000), message(300, 99_000_000)], arrivals
+    )
+    assert latencies_ms(run) == [40.0, 20.0]  # no image arrival was seen for the third
 
 
 def test_percentiles_of_nothing_are_none():
@@ -72,8 +78,11 @@ def test_moved_boxes_keep_standing_things_where_they_stand_in_the_world(dt):
     boxes[:, 6], boxes[:, 7] = np.sin(yaw), np.cos(yaw)
     now, then = 2 * SECOND, int((2 + dt) * SECOND)
     moved = boxes_moved_to(boxes, now, then, world_from_ego_at)
-    np.testing.assert_allclose(transform(world_from_ego_at(then), box_corners(moved)),
-                               transform(world_from_ego_at(now), box_corners(boxes)), atol=1e-9)
+    np.testing.assert_allclose(
+        transform(world_from_ego_at(then), box_corners(moved)),
+        transform(world_from_ego_at(now), box_corners(boxes)),
+        atol=1e-9,
+    )
 
 
 def test_moved_boxes_go_on_at_their_velocity():
@@ -117,17 +126,30 @@ def test_track_velocities_are_those_of_the_world_not_of_the_car():
     for one in filled[1:]:
         turned = world_from_ego_at(one.stamp_ns)[:2, :2] @ one.boxes[0, 8:]
         np.testing.assert_allclose(turned, velocity[:2], atol=1e-6)
-    assert np.isnan(messages[-1].boxes[0, 8:]).all()        # the recording itself is left alone
+    assert np.isnan(messages[-1].boxes[0, 8:]).all()  # the recording itself is left alone
 
 
 def test_frames_in_are_all_accounted_for():
-    books = {'frames': {'frames_in': '240', 'processed': '150', 'rate_hz': '7.500',
-                        'dropped': '88', 'dropped/overtaken by a newer frame': '80',
-                        'dropped/no pose': '8', 'sync/sets': '240', 'sync/incomplete sets': '0'}}
+    books = {
+        'frames': {
+            'frames_in': '240',
+            'processed': '150',
+            'rate_hz': '7.500',
+            'dropped': '88',
+            'dropped/overtaken by a newer frame': '80',
+            'dropped/no pose': '8',
+            'sync/sets': '240',
+            'sync/incomplete sets': '0',
+        }
+    }
     accounts = _frame_accounts(books)
-    assert accounts == {'frames_in': 240, 'frames_processed': 150,
-                        'dropped': {'overtaken by a newer frame': 80, 'no pose': 8},
-                        'unexplained': 2, 'synchroniser': {'sets': 240}}
+    assert accounts == {
+        'frames_in': 240,
+        'frames_processed': 150,
+        'dropped': {'overtaken by a newer frame': 80, 'no pose': 8},
+        'unexplained': 2,
+        'synchroniser': {'sets': 240},
+    }
 
 
 def test_pose_lookup_meets_the_poses_and_stays_rigid_between_them():

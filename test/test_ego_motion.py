@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mta_perception.config import EgoMotionConfig
-from mta_perception.ego_motion import EgoMotion, EgoMotionError
 from mta_perception.geometry import quaternion_from_rigid, rigid_from_yaw
+from mta_perception.pipeline.ego_motion import EgoMotion, EgoMotionError
 
 SECOND = 1_000_000_000
 START = 1_532_402_927 * SECOND
@@ -33,8 +33,9 @@ def _driven(rate_hz=50, seconds=3.0, **config):
 @given(st.floats(0.0, 3.1))
 def test_any_stamp_of_a_turning_drive(seconds):
     ego = _driven()
-    np.testing.assert_allclose(ego.world_from_ego(START + round(seconds * SECOND)),
-                               _on_a_circle(seconds), atol=0.06)
+    np.testing.assert_allclose(
+        ego.world_from_ego(START + round(seconds * SECOND)), _on_a_circle(seconds), atol=0.06
+    )
 
 
 def test_known_stamps_are_exact_and_not_shared():
@@ -45,9 +46,13 @@ def test_known_stamps_are_exact_and_not_shared():
     np.testing.assert_array_equal(ego.world_from_ego(START + SECOND), _on_a_circle(1.0))
 
 
-@pytest.mark.parametrize('stamp_ns, reason', [
-    (START + 3 * SECOND + 110_000_000, 'odometry too old'),
-    (START - 110_000_000, 'stamp before odometry')])
+@pytest.mark.parametrize(
+    'stamp_ns, reason',
+    [
+        (START + 3 * SECOND + 110_000_000, 'odometry too old'),
+        (START - 110_000_000, 'stamp before odometry'),
+    ],
+)
 def test_far_outside_is_refused(stamp_ns, reason):
     with pytest.raises(EgoMotionError, match='0.110 s away') as caught:
         _driven().world_from_ego(stamp_ns)
@@ -82,9 +87,15 @@ def test_no_interpolation_over_a_gap():
     assert caught.value.reason == 'gap in odometry'
 
 
-@pytest.mark.parametrize('pose, reason', [
-    (np.full((4, 4), np.nan), 'not finite'), (np.eye(3), 'not finite'),
-    (np.diag([2.0, 1, 1, 1]), 'not a rotation'), (np.diag([-1.0, 1, 1, 1]), 'not a rotation')])
+@pytest.mark.parametrize(
+    'pose, reason',
+    [
+        (np.full((4, 4), np.nan), 'not finite'),
+        (np.eye(3), 'not finite'),
+        (np.diag([2.0, 1, 1, 1]), 'not a rotation'),
+        (np.diag([-1.0, 1, 1, 1]), 'not a rotation'),
+    ],
+)
 def test_impossible_poses_are_refused_and_counted(pose, reason):
     ego = _driven()
     came = ego.add(START + 4 * SECOND, pose)
@@ -92,11 +103,15 @@ def test_impossible_poses_are_refused_and_counted(pose, reason):
     assert ego.newest_stamp_ns == START + 3 * SECOND
 
 
-@pytest.mark.parametrize('translation, quaternion, reason', [
-    ((0, 0, 0), (0, 0, 0, 0), 'quaternion is not of length 1'),
-    ((0, 0, 0), (0, 0, 0.5, 0.5), 'quaternion is not of length 1'),
-    ((0, np.nan, 0), (0, 0, 0, 1), 'pose is not finite'),
-    ((0, 0, 0), (0, 0, np.inf, 1), 'pose is not finite')])
+@pytest.mark.parametrize(
+    'translation, quaternion, reason',
+    [
+        ((0, 0, 0), (0, 0, 0, 0), 'quaternion is not of length 1'),
+        ((0, 0, 0), (0, 0, 0.5, 0.5), 'quaternion is not of length 1'),
+        ((0, np.nan, 0), (0, 0, 0, 1), 'pose is not finite'),
+        ((0, 0, 0), (0, 0, np.inf, 1), 'pose is not finite'),
+    ],
+)
 def test_impossible_messages_are_refused(translation, quaternion, reason):
     ego = EgoMotion()
     assert ego.add_quaternion(START, translation, quaternion) == reason
@@ -179,6 +194,7 @@ def test_reading_while_writing():
                 ego.world_from_ego(START + 2 * SECOND)
             except Exception as error:
                 failures.append(error)
+
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()

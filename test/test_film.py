@@ -7,14 +7,14 @@ import pytest
 from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from mta_perception.bag import SceneBag
+from mta_perception.bags.recording import read_recording
+from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.bags.typestore import message, time_message, typestore
+from mta_perception.commands.demo import _accuracy
+from mta_perception.commands.summary import summarise
 from mta_perception.contract import CLASSES
-from mta_perception.demo import _accuracy
-from mta_perception.film import GroundTruth, check_video, film
+from mta_perception.drawing.film import GroundTruth, check_video, film
 from mta_perception.geometry import transform
-from mta_perception.recording import read_recording
-from mta_perception.summary import summarise
-from mta_perception.typestore import message, time_message, typestore
 
 pytest.importorskip('nuscenes', reason='the official evaluation is not installed here')
 HALF_S = 500_000_000
@@ -25,16 +25,24 @@ def bag(tmp_path_factory):
     """A bag of the hand-made drive in mta_training/test."""
     from tiny_dataset import write_dataset
 
-    from mta_training.bags import convert
+    from mta_training.conversion.convert import convert
+
     root = write_dataset(tmp_path_factory.mktemp('dataset'), scenes=1)
     return convert(root, tmp_path_factory.mktemp('bags'), workers=1, progress=False)[0]
 
 
 def pose(xyz, yaw):
-    return message('geometry_msgs/msg/Pose',
-                   position=message('geometry_msgs/msg/Point', x=xyz[0], y=xyz[1], z=xyz[2]),
-                   orientation=message('geometry_msgs/msg/Quaternion', x=0.0, y=0.0,
-                                       z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2))))
+    return message(
+        'geometry_msgs/msg/Pose',
+        position=message('geometry_msgs/msg/Point', x=xyz[0], y=xyz[1], z=xyz[2]),
+        orientation=message(
+            'geometry_msgs/msg/Quaternion',
+            x=0.0,
+            y=0.0,
+            z=float(np.sin(yaw / 2)),
+            w=float(np.cos(yaw / 2)),
+        ),
+    )
 
 
 def header(stamp_ns):
@@ -46,34 +54,69 @@ def detections(stamp_ns, boxes, labels, track_ids):
     for box, label, track_id in zip(boxes.tolist(), labels, track_ids):
         centre = pose(box[:3], np.arctan2(box[6], box[7]))
         size = message('geometry_msgs/msg/Vector3', x=box[3], y=box[4], z=box[5])
-        items.append(message(
-            'vision_msgs/msg/Detection3D', header=header(stamp_ns), id=str(track_id),
-            bbox=message('vision_msgs/msg/BoundingBox3D', center=centre, size=size),
-            results=[message(
-                'vision_msgs/msg/ObjectHypothesisWithPose',
-                hypothesis=message('vision_msgs/msg/ObjectHypothesis', class_id=CLASSES[label],
-                                   score=1.0),
-                pose=message('geometry_msgs/msg/PoseWithCovariance', pose=centre,
-                             covariance=np.zeros(36)))]))
+        items.append(
+            message(
+                'vision_msgs/msg/Detection3D',
+                header=header(stamp_ns),
+                id=str(track_id),
+                bbox=message('vision_msgs/msg/BoundingBox3D', center=centre, size=size),
+                results=[
+                    message(
+                        'vision_msgs/msg/ObjectHypothesisWithPose',
+                        hypothesis=message(
+                            'vision_msgs/msg/ObjectHypothesis', class_id=CLASSES[label], score=1.0
+                        ),
+                        pose=message(
+                            'geometry_msgs/msg/PoseWithCovariance',
+                            pose=centre,
+                            covariance=np.zeros(36),
+                        ),
+                    )
+                ],
+            )
+        )
     return message('vision_msgs/msg/Detection3DArray', header=header(stamp_ns), detections=items)
 
 
 def captions(stamp_ns, sample, track_ids):
     zero = message('geometry_msgs/msg/Vector3', x=0.0, y=0.0, z=0.0)
-    return message('mta_msgs/msg/ObjectCaptionArray', header=header(stamp_ns), captions=[
-        message('mta_msgs/msg/ObjectCaption', stamp=time_message(stamp_ns), detection_id=track_id,
-                class_id=CLASSES[label], score=1.0, caption=sentence, caption_score=1.0,
-                position=pose(box[:3].tolist(), 0.0).position, velocity=zero)
-        for box, label, sentence, track_id in zip(sample.boxes, sample.labels, sample.captions,
-                                                  track_ids) if sentence])
+    return message(
+        'mta_msgs/msg/ObjectCaptionArray',
+        header=header(stamp_ns),
+        captions=[
+            message(
+                'mta_msgs/msg/ObjectCaption',
+                stamp=time_message(stamp_ns),
+                detection_id=track_id,
+                class_id=CLASSES[label],
+                score=1.0,
+                caption=sentence,
+                caption_score=1.0,
+                position=pose(box[:3].tolist(), 0.0).position,
+                velocity=zero,
+            )
+            for box, label, sentence, track_id in zip(
+                sample.boxes, sample.labels, sample.captions, track_ids
+            )
+            if sentence
+        ],
+    )
 
 
 def frames_status(**values):
-    pairs = [message('diagnostic_msgs/msg/KeyValue', key=key, value=str(value))
-             for key, value in values.items()]
-    return message('diagnostic_msgs/msg/DiagnosticArray', header=header(0), status=[
-        typestore().types['diagnostic_msgs/msg/DiagnosticStatus'](
-            level=0, name='mta_perception: frames', message='', hardware_id='', values=pairs)])
+    pairs = [
+        message('diagnostic_msgs/msg/KeyValue', key=key, value=str(value))
+        for key, value in values.items()
+    ]
+    return message(
+        'diagnostic_msgs/msg/DiagnosticArray',
+        header=header(0),
+        status=[
+            typestore().types['diagnostic_msgs/msg/DiagnosticStatus'](
+                level=0, name='mta_perception: frames', message='', hardware_id='', values=pairs
+            )
+        ],
+    )
 
 
 def hit(sample):
@@ -83,7 +126,8 @@ def hit(sample):
 
 def record_ground_truth(scene, out, shift_ns=0):
     """A recording of perfect detections, made `shift_ns` beside each keyframe and moved there."""
-    from mta_perception.summary import boxes_moved_to, pose_lookup
+    from mta_perception.commands.summary import boxes_moved_to, pose_lookup
+
     world_from_ego_at, arrival_ns = pose_lookup(*scene.ego_poses), 10**18
     numbers = {}
     with Writer(out, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -93,22 +137,32 @@ def record_ground_truth(scene, out, shift_ns=0):
             nonlocal arrival_ns
             arrival_ns += 10_000_000
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, type_name,
-                                                           typestore=typestore())
+                connections[topic] = writer.add_connection(topic, type_name, typestore=typestore())
             assert isinstance(connections[topic].ext, ConnectionExtRosbag2)
-            writer.write(connections[topic], arrival_ns,
-                         typestore().serialize_cdr(content, type_name))
+            writer.write(
+                connections[topic], arrival_ns, typestore().serialize_cdr(content, type_name)
+            )
+
         for sample in scene.samples:
             stamp_ns = sample.stamp_ns + shift_ns
             boxes = boxes_moved_to(sample.boxes, sample.stamp_ns, stamp_ns, world_from_ego_at)
             ids = [str(numbers.setdefault(token, len(numbers))) for token in sample.instances]
             seen = hit(sample)
-            write('/mta_perception/detections', 'vision_msgs/msg/Detection3DArray',
-                  detections(stamp_ns, boxes[seen], sample.labels[seen], np.array(ids)[seen]))
-            write('/mta_perception/captions', 'mta_msgs/msg/ObjectCaptionArray',
-                  captions(stamp_ns, sample, ids))
-        write('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray', frames_status(
-            frames_in=9, processed=4, **{'dropped/overtaken': 5, 'sync/sets': 9}))
+            write(
+                '/mta_perception/detections',
+                'vision_msgs/msg/Detection3DArray',
+                detections(stamp_ns, boxes[seen], sample.labels[seen], np.array(ids)[seen]),
+            )
+            write(
+                '/mta_perception/captions',
+                'mta_msgs/msg/ObjectCaptionArray',
+                captions(stamp_ns, sample, ids),
+            )
+        write(
+            '/diagnostics',
+            'diagnostic_msgs/msg/DiagnosticArray',
+            frames_status(frames_in=9, processed=4, **{'dropped/overtaken': 5, 'sync/sets': 9}),
+        )
     return out
 
 
@@ -148,8 +202,9 @@ def test_summary_counts_what_was_recorded(bag, tmp_path):
     assert (summary['frames_in'], summary['frames_processed']) == (9, 4)
     assert summary['dropped'] == {'overtaken': 5} and summary['unexplained'] == 0
     assert summary['detections'] == sum(hit(sample).sum() for sample in scene.samples)
-    assert summary['captions'] == sum(bool(text) for sample in scene.samples
-                                      for text in sample.captions)
+    assert summary['captions'] == sum(
+        bool(text) for sample in scene.samples for text in sample.captions
+    )
     for camera in scene.cameras:
         assert summary['images'][camera]['played'] == len(scene.image_stamps(camera))
 
@@ -165,8 +220,10 @@ def test_ground_truth_meets_the_key_frames_and_moves_between_them(bag):
     middle = (first.stamp_ns + second.stamp_ns) // 2
     at_middle = np.stack([item.box for item in truth.at(middle)])
     world = transform(truth.world_from_ego_at(middle), at_middle[:, :3])
-    ends = [dict(zip(sample.instances, transform(sample.world_from_ego, sample.boxes[:, :3])))
-            for sample in (first, second)]
+    ends = [
+        dict(zip(sample.instances, transform(sample.world_from_ego, sample.boxes[:, :3])))
+        for sample in (first, second)
+    ]
     for token, place in zip(first.instances, world):
         if token in ends[1]:
             np.testing.assert_allclose(place, (ends[0][token] + ends[1][token]) / 2, atol=0.02)
@@ -176,12 +233,19 @@ def test_film_of_a_recording_plays_and_shows_boxes_where_the_objects_are(bag, tm
     scene = SceneBag(bag)
     recorded = record_ground_truth(scene, tmp_path / 'recorded')
     steps = []
-    written = film(bag, tmp_path / 'out', recorded=recorded, fps=2.0, width=960,
-                   on_progress=lambda done, total: steps.append((done, total)))
+    written = film(
+        bag,
+        tmp_path / 'out',
+        recorded=recorded,
+        fps=2.0,
+        width=960,
+        on_progress=lambda done, total: steps.append((done, total)),
+    )
     check_video(written.video, written.frames)
     assert steps[-1] == (written.frames, written.frames) == (len(steps), len(steps))
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(
-        ['demo.mp4', *(path.name for path in written.stills)])
+        ['demo.mp4', *(path.name for path in written.stills)]
+    )
     still = cv2.imread(str(written.stills[0]))
     plain = cv2.imread(str(film(bag, tmp_path / 'plain', fps=2.0, width=960).stills[0]))
     assert still.shape == plain.shape and still.shape[1] == 960
@@ -199,8 +263,9 @@ def test_video_that_is_cut_off_is_noticed(bag, tmp_path):
 
 def test_nothing_to_draw_is_said_and_leaves_nothing(bag, tmp_path):
     with Writer(tmp_path / 'empty', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        writer.add_connection('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray',
-                              typestore=typestore())
+        writer.add_connection(
+            '/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray', typestore=typestore()
+        )
     with pytest.raises(ValueError, match='no detections'):
         film(bag, tmp_path / 'out', recorded=tmp_path / 'empty')
     assert not (tmp_path / 'out').exists()

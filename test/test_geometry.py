@@ -17,7 +17,8 @@ settings.load_profile('small')
 
 metres = st.floats(-1000.0, 1000.0, allow_subnormal=False)
 quaternions = arrays.arrays(np.float64, 4, elements=st.floats(-1, 1)).filter(
-    lambda q: np.linalg.norm(q) > 1e-3)
+    lambda q: np.linalg.norm(q) > 1e-3
+)
 rigids = st.builds(geometry.rigid_from_quaternion, quaternions, st.tuples(metres, metres, metres))
 yaws = st.floats(-np.pi, np.pi)
 
@@ -47,8 +48,11 @@ def test_inverse_and_lengths(target_from_source):
     points = np.random.default_rng(0).uniform(-50, 50, (20, 3))
     moved = geometry.transform(target_from_source, points)
     np.testing.assert_allclose(geometry.transform(source_from_target, moved), points, atol=1e-9)
-    np.testing.assert_allclose(np.linalg.norm(np.diff(moved, axis=0), axis=1),
-                               np.linalg.norm(np.diff(points, axis=0), axis=1), atol=1e-9)
+    np.testing.assert_allclose(
+        np.linalg.norm(np.diff(moved, axis=0), axis=1),
+        np.linalg.norm(np.diff(points, axis=0), axis=1),
+        atol=1e-9,
+    )
 
 
 def test_inverse_of_a_stack():
@@ -61,11 +65,13 @@ def test_inverse_of_a_stack():
 def test_interpolation_is_linear_and_slerp(world_from_a, world_from_b, fraction):
     between = geometry.interpolate_rigid(world_from_a, world_from_b, fraction)
     np.testing.assert_allclose(
-        between[:3, 3], (1 - fraction) * world_from_a[:3, 3] + fraction * world_from_b[:3, 3],
-        atol=1e-9)
+        between[:3, 3],
+        (1 - fraction) * world_from_a[:3, 3] + fraction * world_from_b[:3, 3],
+        atol=1e-9,
+    )
     rotations = Rotation.from_matrix(np.stack([world_from_a[:3, :3], world_from_b[:3, :3]]))
     if (rotations[0].inv() * rotations[1]).magnitude() > np.pi - 1e-3:
-        return        # half a turn: both ways round are equally near
+        return  # half a turn: both ways round are equally near
     expected = Slerp([0, 1], rotations)(fraction).as_matrix()
     np.testing.assert_allclose(between[:3, :3], expected, atol=1e-6)
 
@@ -92,10 +98,10 @@ def test_projection_of_points_in_front_and_behind():
 
 
 def test_corners_of_a_turned_box():
-    box = [10, 20, 1, 4, 2, 1.5, 1.0, 0.0, 0, 0]         # heads along +y
+    box = [10, 20, 1, 4, 2, 1.5, 1.0, 0.0, 0, 0]  # heads along +y
     corners = geometry.box_corners([box])[0]
-    np.testing.assert_allclose(corners[0], [9, 22, 1.75])           # front left top
-    np.testing.assert_allclose(corners[6], [11, 18, 0.25])          # rear right bottom
+    np.testing.assert_allclose(corners[0], [9, 22, 1.75])  # front left top
+    np.testing.assert_allclose(corners[6], [11, 18, 0.25])  # rear right bottom
     np.testing.assert_allclose(corners.mean(0), [10, 20, 1])
 
 
@@ -105,9 +111,13 @@ def test_moved_boxes_have_moved_corners(yaw, xyz):
     moved = geometry.transform_boxes(target_from_source, boxes)
     np.testing.assert_allclose(
         geometry.box_corners(moved),
-        geometry.transform(target_from_source, geometry.box_corners(boxes)), atol=1e-8)
-    np.testing.assert_allclose(np.linalg.norm(moved[:, BoxCode.VELOCITY], axis=1),
-                               np.linalg.norm(boxes[:, BoxCode.VELOCITY], axis=1))
+        geometry.transform(target_from_source, geometry.box_corners(boxes)),
+        atol=1e-8,
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(moved[:, BoxCode.VELOCITY], axis=1),
+        np.linalg.norm(boxes[:, BoxCode.VELOCITY], axis=1),
+    )
     back = geometry.transform_boxes(geometry.invert_rigid(target_from_source), moved)
     np.testing.assert_allclose(back, boxes, atol=1e-8)
 
@@ -120,13 +130,19 @@ def test_no_boxes():
 
 def _outputs(logits):
     count = len(logits)
-    return DetectorOutputs(logits.astype(np.float32), _boxes(count).astype(np.float32),
-                           np.arange(count, dtype=np.float32)[:, None] * np.ones(4, np.float32),
-                           np.zeros((2, 3, 3), np.float32))
+    return DetectorOutputs(
+        logits.astype(np.float32),
+        _boxes(count).astype(np.float32),
+        np.arange(count, dtype=np.float32)[:, None] * np.ones(4, np.float32),
+        np.zeros((2, 3, 3), np.float32),
+    )
 
 
-@given(arrays.arrays(np.float32, (12, len(CLASSES)), elements=st.floats(-100, 100, width=32)),
-       st.floats(0.01, 0.99), st.integers(1, 15))
+@given(
+    arrays.arrays(np.float32, (12, len(CLASSES)), elements=st.floats(-100, 100, width=32)),
+    st.floats(0.01, 0.99),
+    st.integers(1, 15),
+)
 def test_decoding_against_an_obvious_version(logits, threshold, most):
     outputs = _outputs(logits)
     found = decode(outputs, threshold, most)
@@ -135,8 +151,9 @@ def test_decoding_against_an_obvious_version(logits, threshold, most):
     expected = sorted(above, key=lambda query: -scores[query].max())[:most]
     np.testing.assert_array_equal(found.queries, expected)
     np.testing.assert_array_equal(found.labels, [scores[query].argmax() for query in expected])
-    np.testing.assert_allclose(found.scores, [scores[query].max() for query in expected],
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        found.scores, [scores[query].max() for query in expected], rtol=1e-6
+    )
     np.testing.assert_array_equal(found.boxes, outputs.boxes[expected])
     assert (np.diff(found.scores) <= 0).all()
     inputs = caption_inputs(outputs, found)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mta_perception.frames import CameraImage
-from mta_perception.images import (
+from mta_perception.pipeline.images import (
     ImageError,
     compressed_encoding,
     decode,
@@ -26,8 +26,9 @@ def _scene(width=64, height=48):
 
 
 def _jpeg(rgb, *options):
-    return cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95, *options]
-                        )[1].tobytes()
+    return cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95, *options])[
+        1
+    ].tobytes()
 
 
 def _png(rgb):
@@ -47,11 +48,11 @@ def _raw(rgb, encoding):
         return np.concatenate([rgb if encoding == 'rgba8' else rgb[..., ::-1], alpha], axis=-1)
     if encoding.startswith('bayer'):
         mosaic = np.zeros(rgb.shape[:2], np.uint8)
-        for place, colour in enumerate(encoding[len('bayer_'):-1]):
+        for place, colour in enumerate(encoding[len('bayer_') : -1]):
             rows, columns = slice(place // 2, None, 2), slice(place % 2, None, 2)
             mosaic[rows, columns] = rgb[rows, columns, 'rgb'.index(colour)]
         return mosaic
-    r, g, b = np.moveaxis(rgb.astype(float), -1, 0)     # ITU-R BT.601, limited range
+    r, g, b = np.moveaxis(rgb.astype(float), -1, 0)  # ITU-R BT.601, limited range
     luma = 16 + 0.257 * r + 0.504 * g + 0.098 * b
     u, v = 128 - 0.148 * r - 0.291 * g + 0.439 * b, 128 + 0.439 * r - 0.368 * g - 0.071 * b
     if encoding == 'nv12':
@@ -63,14 +64,29 @@ def _raw(rgb, encoding):
     return np.stack(pair, axis=-1).round().astype(np.uint8)
 
 
-@pytest.mark.parametrize('encoding', [
-    'rgb8', 'bgr8', 'rgba8', 'bgra8', 'bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8',
-    'yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'nv12'])
+@pytest.mark.parametrize(
+    'encoding',
+    [
+        'rgb8',
+        'bgr8',
+        'rgba8',
+        'bgra8',
+        'bayer_rggb8',
+        'bayer_bggr8',
+        'bayer_gbrg8',
+        'bayer_grbg8',
+        'yuv422',
+        'uyvy',
+        'yuv422_yuy2',
+        'yuyv',
+        'nv12',
+    ],
+)
 def test_raw_encodings_show_the_same_scene(encoding):
     scene = _scene()
     seen = decode(_image(_raw(scene, encoding), encoding))
     assert seen.shape == scene.shape and seen.dtype == np.uint8
-    inner = (slice(2, -2), slice(2, -2))           # demosaicing guesses at the rim
+    inner = (slice(2, -2), slice(2, -2))  # demosaicing guesses at the rim
     difference = np.abs(seen[inner].astype(int) - scene[inner])
     assert difference.max() <= 8, f'{encoding}: differs by {difference.max()}'
 
@@ -79,8 +95,9 @@ def test_raw_encodings_show_the_same_scene(encoding):
 def test_compressed_encodings_show_the_same_scene(encoding, data):
     assert compressed_encoding(data) == encoding
     assert np.abs(decode(_image(data, encoding)).astype(int) - _scene()).max() <= 8
-    assert np.array_equal(decode(_image(memoryview(data), encoding)),
-                          decode(_image(data, encoding)))
+    assert np.array_equal(
+        decode(_image(memoryview(data), encoding)), decode(_image(data, encoding))
+    )
 
 
 def test_grey_images_become_rgb():
@@ -102,7 +119,7 @@ def test_padding_after_a_jpeg_is_allowed():
 
 def test_the_orientation_tag_is_not_obeyed():
     data = _jpeg(_scene())
-    exif = (b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0')
+    exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
     tagged = data[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + data[2:]
     assert decode(_image(tagged, 'jpeg')).shape == (48, 64, 3)
 
@@ -114,7 +131,7 @@ def test_truncated_images_are_refused(encoding, part):
     scene = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
     data = _jpeg(scene) if encoding == 'jpeg' else _png(scene)
     with pytest.raises(ImageError, match='truncated|corrupt'):
-        decode(_image(data[:int(len(data) * part)], encoding))
+        decode(_image(data[: int(len(data) * part)], encoding))
 
 
 def test_overwritten_images_are_refused():
@@ -122,7 +139,7 @@ def test_overwritten_images_are_refused():
     scene = rng.integers(0, 255, (240, 320, 3), dtype=np.uint8)
     for data, encoding in ((_jpeg(scene), 'jpeg'), (_png(scene), 'png')):
         damaged = bytearray(data)
-        damaged[len(data) // 2:len(data) // 2 + 4000] = rng.bytes(4000)
+        damaged[len(data) // 2 : len(data) // 2 + 4000] = rng.bytes(4000)
         with pytest.raises(ImageError, match='corrupt'):
             decode(_image(bytes(damaged), encoding))
 
@@ -140,15 +157,20 @@ def test_damaged_bytes_never_raise_anything_else():
                 pass
 
 
-@pytest.mark.parametrize('pixels, encoding, message', [
-    (np.zeros((48, 64, 3), np.uint8), 'rgb16', 'unknown encoding'),
-    (np.zeros((48, 64, 4), np.uint8), 'rgb8', 'expected uint8 with 3 channels'),
-    (np.zeros((48, 64, 3), np.float32), 'rgb8', 'float32'),
-    (np.zeros((0, 64, 3), np.uint8), 'rgb8', 'expected uint8'),
-    (np.zeros((47, 64), np.uint8), 'nv12', 'multiple of 3'),
-    (np.zeros((48, 63, 2), np.uint8), 'yuv422', 'no size of yuv422'),
-    (b'', 'jpeg', 'no header'), (b'\xff\xd8', 'jpeg', 'truncated'),
-    (b'GIF89a', 'png', 'no header')])
+@pytest.mark.parametrize(
+    'pixels, encoding, message',
+    [
+        (np.zeros((48, 64, 3), np.uint8), 'rgb16', 'unknown encoding'),
+        (np.zeros((48, 64, 4), np.uint8), 'rgb8', 'expected uint8 with 3 channels'),
+        (np.zeros((48, 64, 3), np.float32), 'rgb8', 'float32'),
+        (np.zeros((0, 64, 3), np.uint8), 'rgb8', 'expected uint8'),
+        (np.zeros((47, 64), np.uint8), 'nv12', 'multiple of 3'),
+        (np.zeros((48, 63, 2), np.uint8), 'yuv422', 'no size of yuv422'),
+        (b'', 'jpeg', 'no header'),
+        (b'\xff\xd8', 'jpeg', 'truncated'),
+        (b'GIF89a', 'png', 'no header'),
+    ],
+)
 def test_impossible_images_are_refused(pixels, encoding, message):
     with pytest.raises(ImageError, match=message):
         decode(_image(pixels, encoding))
@@ -178,12 +200,24 @@ def test_rows_with_padding():
 def test_plan_of_the_training_cameras_has_the_training_scale():
     plan = plan_for(SPEC, 1600, 900)
     assert (plan.scaled, plan.size) == ((448, 252), (448, 256))
-    np.testing.assert_allclose(plan.model_from_image, [[0.28, 0, -0.36], [0, 0.28, -0.36],
-                                                       [0, 0, 1]], atol=1e-12)
+    np.testing.assert_allclose(
+        plan.model_from_image, [[0.28, 0, -0.36], [0, 0.28, -0.36], [0, 0, 1]], atol=1e-12
+    )
 
 
-@pytest.mark.parametrize('size', [(1600, 900), (1920, 1080), (1280, 960), (640, 480), (400, 224),
-                                  (1601, 901), (320, 1000), (1920, 400)])
+@pytest.mark.parametrize(
+    'size',
+    [
+        (1600, 900),
+        (1920, 1080),
+        (1280, 960),
+        (640, 480),
+        (400, 224),
+        (1601, 901),
+        (320, 1000),
+        (1920, 400),
+    ],
+)
 def test_pixels_land_where_the_plan_says(size):
     width, height = size
     plan = plan_for(SPEC, width, height)
@@ -192,7 +226,7 @@ def test_pixels_land_where_the_plan_says(size):
     radius = 0.06 * min(size)
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     for at in ((0.3 * width, 0.4 * height), (0.8 * width, 0.75 * height)):
-        blob = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / radius ** 2)
+        blob = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / radius**2)
         rgb = np.repeat((250 * blob)[..., None], 3, -1).astype(np.uint8)
         expected = (plan.model_from_image @ [*at, 1.0])[:2]
         for image in (_image(rgb, 'rgb8'), _image(_jpeg(rgb), 'jpeg')):
@@ -202,7 +236,7 @@ def test_pixels_land_where_the_plan_says(size):
             model_x, model_y = np.meshgrid(np.arange(448), np.arange(256))
             centre = [(weights * model_x).sum(), (weights * model_y).sum()] / weights.sum()
             np.testing.assert_allclose(centre, expected, atol=0.06)
-            assert not out[plan.scaled[1]:].any() and not out[:, plan.scaled[0]:].any()
+            assert not out[plan.scaled[1] :].any() and not out[:, plan.scaled[0] :].any()
 
 
 def test_fast_decoding_looks_like_the_slow_one():
@@ -220,5 +254,6 @@ def test_another_size_than_the_calibration_is_refused(encoding):
     scene = _scene(640, 480)
     data = {'jpeg': _jpeg(scene), 'png': _png(scene), 'rgb8': scene}[encoding]
     with pytest.raises(ImageError, match='640x480, expected 1600x900'):
-        model_image(_image(data, encoding), plan_for(SPEC, 1600, 900),
-                    np.empty((256, 448, 3), np.uint8))
+        model_image(
+            _image(data, encoding), plan_for(SPEC, 1600, 900), np.empty((256, 448, 3), np.uint8)
+        )

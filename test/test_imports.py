@@ -1,4 +1,5 @@
 """Who may import what: read from every import statement, and tried in new interpreters."""
+
 import ast
 from pathlib import Path
 import subprocess
@@ -11,13 +12,16 @@ import mta_perception
 ROOT = Path(mta_perception.__file__).resolve().parent.parent
 MAY_IMPORT_TORCH = ('mta_perception/model/', 'mta_perception/runtime/torch', 'mta_training/')
 MAY_IMPORT_ROS = ('mta_perception/ros/',)
-MAY_IMPORT_TRAINING = ('mta_training/', 'mta_perception/demo.py')
+MAY_IMPORT_TRAINING = ('mta_training/', 'mta_perception/commands/demo.py')
 TORCH = {'torch', 'torchvision', 'transformers'}
 
 
 def package_files():
-    found = [path for package in ('mta_perception', 'mta_training')
-             for path in (ROOT / package).rglob('*.py')]
+    found = [
+        path
+        for package in ('mta_perception', 'mta_training')
+        for path in (ROOT / package).rglob('*.py')
+    ]
     found = [path.relative_to(ROOT).as_posix() for path in found]
     return sorted(name for name in found if '/test/' not in name and not name.endswith('setup.py'))
 
@@ -31,7 +35,7 @@ def imported_modules(source, package):
         elif isinstance(node, ast.ImportFrom):
             stem = node.module or ''
             if node.level:
-                parents = package.split('.')[:len(package.split('.')) - node.level + 1]
+                parents = package.split('.')[: len(package.split('.')) - node.level + 1]
                 stem = '.'.join([*parents, stem] if stem else parents)
             modules.add(stem)
             # `from mta_perception import ros` imports a module, too.
@@ -47,28 +51,40 @@ def imports_of(name):
 def is_ros(module):
     top = module.split('.')[0]
     return top in ('rclpy', 'std_srvs', 'launch', 'launch_ros', 'tf2_ros') or top.endswith(
-        ('_msgs', '_interfaces'))
+        ('_msgs', '_interfaces')
+    )
 
 
 def offenders(allowed, is_restricted):
     """'file: module' for each restricted import outside the allowed places."""
-    return [f'{name}: {module}' for name in package_files() if not name.startswith(allowed)
-            for module in sorted(imports_of(name)) if is_restricted(module)]
+    return [
+        f'{name}: {module}'
+        for name in package_files()
+        if not name.startswith(allowed)
+        for module in sorted(imports_of(name))
+        if is_restricted(module)
+    ]
 
 
 def test_the_tree_is_looked_at():
     names = package_files()
-    assert 'mta_perception/ros/conversions.py' in names and 'mta_training/losses.py' in names
+    assert (
+        'mta_perception/ros/conversions.py' in names
+        and 'mta_training/mta_training/losses/nano.py' in names
+    )
     assert 'torch' in imports_of('mta_perception/model/mta_model.py')
     assert any(is_ros(module) for module in imports_of('mta_perception/ros/conversions.py'))
 
 
-@pytest.mark.parametrize('source, expected', [
-    ('def f():\n    import torch.nn as nn', 'torch.nn'),
-    ('from ..ros import node', 'mta_perception.ros.node'),
-    ('from . import node', 'mta_perception.model.node'),
-    ('from mta_perception import ros', 'mta_perception.ros'),
-])
+@pytest.mark.parametrize(
+    'source, expected',
+    [
+        ('def f():\n    import torch.nn as nn', 'torch.nn'),
+        ('from ..ros import node', 'mta_perception.ros.node'),
+        ('from . import node', 'mta_perception.model.node'),
+        ('from mta_perception import ros', 'mta_perception.ros'),
+    ],
+)
 def test_every_form_of_import_is_read(source, expected):
     assert expected in imported_modules(source, 'mta_perception.model')
 
@@ -88,21 +104,26 @@ def test_only_the_demo_imports_training():
 
 def test_training_does_not_import_the_node():
     names = [name for name in package_files() if name.startswith('mta_training/')]
-    wrong = [name for name in names for module in imports_of(name)
-             if module.startswith('mta_perception.ros')]
+    wrong = [
+        name
+        for name in names
+        for module in imports_of(name)
+        if module.startswith('mta_perception.ros')
+    ]
     assert wrong == []
 
 
 def import_without(blocked, modules):
     """Import `modules` in a new interpreter that finds nothing named in `blocked`."""
     # Not `sys.modules[name] = None`: scipy takes that for a torch that is there.
-    code = ('import sys\n'
-            'class Blocker:\n'
-            '    def find_spec(name, path=None, target=None):\n'
-            f'        if name.split(".")[0] in {blocked!r}:\n'
-            '            raise ModuleNotFoundError(f"{name} is blocked by the test", name=name)\n'
-            'sys.meta_path.insert(0, Blocker)\n'
-            + '\n'.join(f'import {module}' for module in modules))
+    code = (
+        'import sys\n'
+        'class Blocker:\n'
+        '    def find_spec(name, path=None, target=None):\n'
+        f'        if name.split(".")[0] in {blocked!r}:\n'
+        '            raise ModuleNotFoundError(f"{name} is blocked by the test", name=name)\n'
+        'sys.meta_path.insert(0, Blocker)\n' + '\n'.join(f'import {module}' for module in modules)
+    )
     return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
 
 
@@ -113,15 +134,28 @@ def test_blocking_works():
 def test_pipeline_needs_neither_ros_nor_torch_nor_training():
     done = import_without(
         ['rclpy', 'torch', 'transformers', 'mta_training', 'vision_msgs', 'mta_msgs'],
-        ['mta_perception.pipeline', 'mta_perception.runtime.onnx', 'mta_perception.render',
-         'mta_perception.bag', 'mta_perception.cli'])
+        [
+            'mta_perception.pipeline.step',
+            'mta_perception.runtime.onnx',
+            'mta_perception.drawing.overlay',
+            'mta_perception.bags.scene_bag',
+            'mta_perception.commands.cli',
+        ],
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_offline_commands_without_learning_need_no_torch():
-    done = import_without(['rclpy', 'torch', 'transformers', 'onnx'],
-                          ['mta_training.cli', 'mta_training.synth.generate', 'mta_training.bags',
-                           'mta_training.evaluate', 'mta_perception.demo'])
+    done = import_without(
+        ['rclpy', 'torch', 'transformers', 'onnx'],
+        [
+            'mta_training.commands.cli',
+            'mta_training.synth.dataset.generate',
+            'mta_training.conversion.convert',
+            'mta_training.evaluation.nuscenes_metrics',
+            'mta_perception.commands.demo',
+        ],
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -133,9 +167,12 @@ def test_the_node_needs_neither_torch_nor_training():
 
 
 def test_packages_are_found_from_anywhere(tmp_path):
-    code = ('import mta_perception, mta_training, mta_training.synth; '
-            'print(mta_perception.__file__, mta_training.__file__)')
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True,
-                          text=True)
+    code = (
+        'import mta_perception, mta_training, mta_training.synth; '
+        'print(mta_perception.__file__, mta_training.__file__)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert all(Path(place).is_absolute() for place in done.stdout.split())

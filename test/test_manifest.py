@@ -29,29 +29,38 @@ def test_a_model_without_captioner_loads(directory):
     assert Manifest.load(directory).captioner is None
 
 
-@pytest.mark.parametrize('stated, read', [
-    ('int8', 'int8'), ('fp32', 'fp32'), ('bf16', 'fp32'), (None, 'fp32')])
+@pytest.mark.parametrize(
+    'stated, read', [('int8', 'int8'), ('fp32', 'fp32'), ('bf16', 'fp32'), (None, 'fp32')]
+)
 def test_precision_is_optional(directory, stated, read):
     write_manifest(directory, precision=stated)
     assert Manifest.load(directory).precision == read
 
 
-@pytest.mark.parametrize('changes, message', [
-    ({'contract_version': 2}, 'contract_version is 2, expected 1'),
-    ({'cameras': list(contract.CAMERAS[::-1])}, 'cameras is .*in this order'),
-    ({'classes': list(contract.CLASSES[:9])}, 'classes is'),
-    ({'box_code': ['x', 'y', 'z', 'width', 'length', 'height', 'sin', 'cos', 'vx', 'vy']},
-     'box_code is'),
-    ({'image': {'width': 64, 'height': -48, 'scale': 0.04}}, 'image.height is -48'),
-    ({'image': {'width': 64, 'scale': 0.04}}, 'image.height is .nothing.'),
-    ({'image': None}, 'image.width is .nothing.'),
-    ({'bev': {'half_extent_m': float('nan'), 'cells': 4, 'channels': 2}}, 'half_extent_m is nan'),
-    ({'history': {'step_s': 0}}, 'history.step_s is 0'),
-    ({'history': 0.5}, 'history.step_s is'),
-    ({'decode': {'score_threshold': 0.2, 'max_detections': 1.5}}, 'max_detections is 1.5'),
-    ({'files': {'qformer.onnx': '00'}}, 'files has no detector.onnx'),
-    ({'captioner': {'prefix_tokens': 2}}, 'captioner.width is'),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'contract_version': 2}, 'contract_version is 2, expected 1'),
+        ({'cameras': list(contract.CAMERAS[::-1])}, 'cameras is .*in this order'),
+        ({'classes': list(contract.CLASSES[:9])}, 'classes is'),
+        (
+            {'box_code': ['x', 'y', 'z', 'width', 'length', 'height', 'sin', 'cos', 'vx', 'vy']},
+            'box_code is',
+        ),
+        ({'image': {'width': 64, 'height': -48, 'scale': 0.04}}, 'image.height is -48'),
+        ({'image': {'width': 64, 'scale': 0.04}}, 'image.height is .nothing.'),
+        ({'image': None}, 'image.width is .nothing.'),
+        (
+            {'bev': {'half_extent_m': float('nan'), 'cells': 4, 'channels': 2}},
+            'half_extent_m is nan',
+        ),
+        ({'history': {'step_s': 0}}, 'history.step_s is 0'),
+        ({'history': 0.5}, 'history.step_s is'),
+        ({'decode': {'score_threshold': 0.2, 'max_detections': 1.5}}, 'max_detections is 1.5'),
+        ({'files': {'qformer.onnx': '00'}}, 'files has no detector.onnx'),
+        ({'captioner': {'prefix_tokens': 2}}, 'captioner.width is'),
+    ],
+)
 def test_a_wrong_value_is_named(directory, changes, message):
     write_manifest(directory, **changes)
     with pytest.raises(ManifestError, match=message) as caught:
@@ -76,14 +85,21 @@ def test_a_missing_file_is_named(directory):
 def test_files_outside_the_directory_are_refused(directory):
     text = (directory / 'manifest.yaml').read_text()
     (directory / 'manifest.yaml').write_text(
-        text.replace('training:', '  ../elsewhere.onnx: abc\ntraining:'))
+        text.replace('training:', '  ../elsewhere.onnx: abc\ntraining:')
+    )
     with pytest.raises(ManifestError, match='names of files beside the manifest'):
         Manifest.load(directory)
 
 
-@pytest.mark.parametrize('text, message', [
-    ('', 'holds NoneType'), ('- a list', 'holds list'), ('a: [', 'cannot be read'),
-    ('\x00', 'cannot be read')])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('', 'holds NoneType'),
+        ('- a list', 'holds list'),
+        ('a: [', 'cannot be read'),
+        ('\x00', 'cannot be read'),
+    ],
+)
 def test_something_else_than_a_manifest(directory, text, message):
     (directory / 'manifest.yaml').write_text(text)
     with pytest.raises(ManifestError, match=message):

@@ -5,7 +5,7 @@ import pytest
 
 from mta_perception.config import MemoryConfig
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform
-from mta_perception.memory import BevMemory
+from mta_perception.pipeline.bev_memory import BevMemory
 
 SECOND = 1_000_000_000
 START = 1_532_402_927 * SECOND
@@ -21,11 +21,15 @@ class _ObviousMemory:
         if self.all:
             gap = (stamp_ns - self.all[-1][0]) / SECOND
             moved = np.linalg.norm(pose[:3, 3] - self.all[-1][1][:3, 3])
-            if not 0 < gap <= self.config.max_gap_s \
-                    or moved > self.config.max_speed_m_s * gap + 0.5:
+            if (
+                not 0 < gap <= self.config.max_gap_s
+                or moved > self.config.max_speed_m_s * gap + 0.5
+            ):
                 self.all = []
-        ages = [((stamp_ns - stamp) / SECOND, pose_then, bev_then)
-                for stamp, pose_then, bev_then in self.all]
+        ages = [
+            ((stamp_ns - stamp) / SECOND, pose_then, bev_then)
+            for stamp, pose_then, bev_then in self.all
+        ]
         ages = [entry for entry in ages if entry[0] >= self.config.min_age_s]
         self.all.append((stamp_ns, pose, bev))
         return min(ages, key=lambda entry: abs(entry[0] - self.config.step_s), default=None)
@@ -87,8 +91,9 @@ def test_equals_the_obvious_version(seed):
         if expected is not None:
             assert history.bev[0, 0, 0] == expected[2]
             assert history.age_s == pytest.approx(expected[0])
-            np.testing.assert_allclose(history.ego_prev_from_ego_now,
-                                       invert_rigid(expected[1]) @ pose, atol=1e-9)
+            np.testing.assert_allclose(
+                history.ego_prev_from_ego_now, invert_rigid(expected[1]) @ pose, atol=1e-9
+            )
         memory.store(stamp_ns, pose, _bev(index))
 
 
@@ -101,9 +106,14 @@ def test_a_standing_object_stays_where_it_is():
     np.testing.assert_allclose(transform(history.ego_prev_from_ego_now, object_now), object_then)
 
 
-@pytest.mark.parametrize('times, reason', [
-    ([0.0, 0.5, 1.0, 2.5], 'gap of 1.50 s'), ([0.0, 0.5, 1.0, 0.2], 'clock jumped back by 0.80 s'),
-    ([0.0, 0.5, 1.0, 1.0], 'clock jumped back by 0.00 s')])
+@pytest.mark.parametrize(
+    'times, reason',
+    [
+        ([0.0, 0.5, 1.0, 2.5], 'gap of 1.50 s'),
+        ([0.0, 0.5, 1.0, 0.2], 'clock jumped back by 0.80 s'),
+        ([0.0, 0.5, 1.0, 1.0], 'clock jumped back by 0.00 s'),
+    ],
+)
 def test_what_belongs_to_another_drive_is_forgotten(times, reason):
     memory = BevMemory(MemoryConfig())
     assert not _drive(memory, times)[-1].valid
@@ -127,7 +137,10 @@ def test_reset_counts_only_where_something_was_forgotten():
     _drive(memory, [0.0, 0.5])
     memory.reset('asked to', START)
     assert (memory.state.resets, memory.state.last_reason, memory.state.length) == (
-        1, 'asked to', 0)
+        1,
+        'asked to',
+        0,
+    )
     np.testing.assert_array_equal(memory.recall(START, np.eye(4)).ego_prev_from_ego_now, np.eye(4))
 
 
@@ -138,9 +151,15 @@ def test_storing_without_recalling_first_is_refused():
         memory.store(START, np.eye(4), _bev(0))
 
 
-@pytest.mark.parametrize('values, message', [
-    ({'step_s': 0.0}, 'step_s=0.0'), ({'max_gap_s': 0.3}, 'max_gap_s=0.3 is below step_s'),
-    ({'min_age_s': 0.6}, 'min_age_s'), ({'max_speed_m_s': float('nan')}, 'max_speed_m_s=nan')])
+@pytest.mark.parametrize(
+    'values, message',
+    [
+        ({'step_s': 0.0}, 'step_s=0.0'),
+        ({'max_gap_s': 0.3}, 'max_gap_s=0.3 is below step_s'),
+        ({'min_age_s': 0.6}, 'min_age_s'),
+        ({'max_speed_m_s': float('nan')}, 'max_speed_m_s=nan'),
+    ],
+)
 def test_bad_values_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         MemoryConfig(**values)

@@ -5,11 +5,11 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from mta_perception.geometry import project, rigid_from_yaw  # noqa: E402
-from mta_perception.model.bev_encoder import cell_centres, metres_to_cells, warp_history  # noqa: E402
-from mta_perception.model.config import BevConfig  # noqa: E402
-from mta_perception.model.deformable import attend, sample_map  # noqa: E402
-from mta_perception.model.projection import best_views, project_points, tall_map, tall_xy  # noqa: E402
+from mta_perception.geometry import project, rigid_from_yaw
+from mta_perception.model.config import BevConfig
+from mta_perception.model.deformable import attend, sample_map
+from mta_perception.model.nano.bev_encoder import cell_centres, metres_to_cells, warp_history
+from mta_perception.model.projection import best_views, project_points, tall_map, tall_xy
 
 SIZE, STRIDE = (224, 128), 8
 
@@ -40,13 +40,22 @@ def bilinear(grid, x, y):
 def test_projection_agrees_with_numpy_geometry():
     matrices = rig()
     points = np.random.default_rng(1).uniform(-40, 40, (50, 3))
-    seen = project_points(torch.tensor(points)[None, :, None], torch.tensor(matrices)[None],
-                          torch.ones(1, 6), SIZE, STRIDE)
+    seen = project_points(
+        torch.tensor(points)[None, :, None],
+        torch.tensor(matrices)[None],
+        torch.ones(1, 6),
+        SIZE,
+        STRIDE,
+    )
     compared = 0
     for camera, matrix in enumerate(matrices):
         pixels, depth = project(matrix, points)
-        inside = ((depth > 0.1) & (pixels > -0.5).all(1) & (pixels[:, 0] < SIZE[0] - 0.5)
-                  & (pixels[:, 1] < SIZE[1] - 0.5))
+        inside = (
+            (depth > 0.1)
+            & (pixels > -0.5).all(1)
+            & (pixels[:, 0] < SIZE[0] - 0.5)
+            & (pixels[:, 1] < SIZE[1] - 0.5)
+        )
         np.testing.assert_array_equal(seen.visible[0, camera, :, 0].numpy(), inside)
         want = (pixels[inside] + 0.5) / STRIDE - 0.5
         np.testing.assert_allclose(seen.xy[0, camera, :, 0].numpy()[inside], want, atol=1e-3)
@@ -69,11 +78,12 @@ def test_masked_camera_sees_nothing_even_with_broken_calibration():
 
 def test_best_views_are_the_ones_that_see_most():
     centres = cell_centres(BevConfig(cells=20))
-    pillars = torch.stack([torch.cat([centres, torch.full((400, 1), z)], 1)
-                           for z in (0.0, 1.0, 3.0)], dim=1)[None]
+    pillars = torch.stack(
+        [torch.cat([centres, torch.full((400, 1), z)], 1) for z in (0.0, 1.0, 3.0)], dim=1
+    )[None]
     seen = project_points(pillars, torch.tensor(rig())[None], torch.ones(1, 6), SIZE, STRIDE)
     views = best_views(seen, 2)
-    counts = seen.visible[0].sum(-1).numpy()                               # (6, 400)
+    counts = seen.visible[0].sum(-1).numpy()  # (6, 400)
     for cell in range(400):
         picked = counts[views.camera[0, cell].numpy(), cell]
         np.testing.assert_array_equal(picked, np.sort(counts[:, cell])[::-1][:2])
@@ -95,24 +105,31 @@ def test_tall_map_keeps_cameras_apart():
 
 def test_attend_equals_the_loop():
     rng = np.random.default_rng(3)
-    value = rng.normal(size=(2, 6, 5, 4)).astype(np.float32)              # 2 heads of width 3
+    value = rng.normal(size=(2, 6, 5, 4)).astype(np.float32)  # 2 heads of width 3
     xy = rng.uniform(-1, 5, (2, 7, 2, 3, 2)).astype(np.float32)
     weights = rng.random((2, 7, 2, 3)).astype(np.float32)
     got = attend(*(torch.tensor(array) for array in (value, xy, weights))).numpy()
     for b in range(2):
         for q in range(7):
-            want = [sum(weights[b, q, h, p] * bilinear(value[b, 3 * h:3 * h + 3], *xy[b, q, h, p])
-                        for p in range(3)) for h in range(2)]
+            want = [
+                sum(
+                    weights[b, q, h, p] * bilinear(value[b, 3 * h : 3 * h + 3], *xy[b, q, h, p])
+                    for p in range(3)
+                )
+                for h in range(2)
+            ]
             np.testing.assert_allclose(got[b, q], np.concatenate(want), atol=1e-5)
 
 
-@pytest.mark.parametrize('yaw, shift', [(0.0, (0.0, 0.0)), (0.0, (4.096, -2.048)),
-                                        (np.pi / 2, (2.048, 0.0)), (0.3, (1.0, 5.0))])
+@pytest.mark.parametrize(
+    'yaw, shift',
+    [(0.0, (0.0, 0.0)), (0.0, (4.096, -2.048)), (np.pi / 2, (2.048, 0.0)), (0.3, (1.0, 5.0))],
+)
 def test_history_moves_against_the_car(yaw, shift):
     """What stood at a world place then is found at the same world place now."""
     config = BevConfig(cells=50, channels=4, heads=2)
     centres = cell_centres(config)
-    place_prev = torch.tensor([12.288 + 1.024, -8.192 + 1.024])            # a cell's centre then
+    place_prev = torch.tensor([12.288 + 1.024, -8.192 + 1.024])  # a cell's centre then
     history = torch.exp(-(centres - place_prev).square().sum(1) / 18.0).view(1, 1, 50, 50)
     prev_from_now = torch.tensor(rigid_from_yaw(yaw, (*shift, 0.0)), dtype=torch.float32)[None]
     warped = warp_history(history, prev_from_now, centres, config).flatten()
@@ -124,4 +141,4 @@ def test_history_moves_against_the_car(yaw, shift):
 def test_cells_and_metres_are_inverse():
     config = BevConfig(cells=50)
     cells = metres_to_cells(cell_centres(config), config).view(50, 50, 2)
-    np.testing.assert_allclose(cells[3, 7].numpy(), [7, 3], atol=1e-4)     # [iy, ix] -> x, y
+    np.testing.assert_allclose(cells[3, 7].numpy(), [7, 3], atol=1e-4)  # [iy, ix] -> x, y

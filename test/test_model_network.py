@@ -7,20 +7,20 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from test_model_geometry import rig  # noqa: E402
+from test_model_geometry import rig
 
-from mta_perception.contract import CLASSES  # noqa: E402
-from mta_perception.model.config import ImageConfig, LanguageConfig, MtaConfig  # noqa: E402
-from mta_perception.model.detection_decoder import boxes_from_codes, codes_from_boxes  # noqa: E402
-from mta_perception.model.language import LanguageModel  # noqa: E402
-from mta_perception.model.mta_model import MtaModel  # noqa: E402
+from mta_perception.contract import CLASSES
+from mta_perception.model.config import ImageConfig, LanguageConfig, MtaConfig
+from mta_perception.model.language import LanguageModel
+from mta_perception.model.mta_model import MtaModel
+from mta_perception.model.nano.detection_decoder import boxes_from_codes, codes_from_boxes
 
 
 @pytest.fixture(scope='module')
 def model():
     torch.manual_seed(0)
     model = MtaModel(MtaConfig.toy()).eval()
-    with torch.no_grad():                # zero-initialised layers would hide mistakes
+    with torch.no_grad():  # zero-initialised layers would hide mistakes
         for name, parameter in model.named_parameters():
             if not parameter.abs().sum() or '.heat.' in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
@@ -33,13 +33,15 @@ def inputs(batch=1, seed=0):
     ego[:2, :2] = torch.tensor([[0.99, -0.141], [0.141, 0.99]])
     ego[0, 3] = 3.0
     return {
-        'images': torch.randint(0, 256, (batch, 6, 128, 224, 3), generator=generator,
-                                dtype=torch.uint8),
+        'images': torch.randint(
+            0, 256, (batch, 6, 128, 224, 3), generator=generator, dtype=torch.uint8
+        ),
         'image_from_ego': torch.tensor(rig())[None].repeat(batch, 1, 1, 1),
         'camera_mask': torch.ones(batch, 6),
         'history_bev': torch.randn(batch, 32, 20, 20, generator=generator),
         'history_valid': torch.ones(batch),
-        'ego_prev_from_ego_now': ego[None].repeat(batch, 1, 1)}
+        'ego_prev_from_ego_now': ego[None].repeat(batch, 1, 1),
+    }
 
 
 def run(model, values):
@@ -98,7 +100,7 @@ def test_batch_of_two_equals_two_batches_of_one(model):
     both['image_from_ego'][1, :, 0] *= 1.1
     together = run(model, both)
     for index in range(2):
-        alone = run(model, {key: value[index:index + 1] for key, value in both.items()})
+        alone = run(model, {key: value[index : index + 1] for key, value in both.items()})
         for a, b in zip(together[:4], alone[:4]):
             assert torch.allclose(a[index], b[0], atol=2e-4), float((a[index] - b[0]).abs().max())
 
@@ -122,8 +124,9 @@ def test_one_peak_for_a_car_two_for_neighbouring_cones(model):
 
 def test_objects_are_captioned_independently(model):
     generator = torch.Generator().manual_seed(5)
-    features, boxes, logits = (torch.randn(5, width, generator=generator)
-                               for width in (64, 10, 10))
+    features, boxes, logits = (
+        torch.randn(5, width, generator=generator) for width in (64, 10, 10)
+    )
     bev = torch.randn(32, 20, 20, generator=generator)
     with torch.no_grad():
         together = model.qformer(features, boxes * 10, logits, bev)
@@ -134,15 +137,16 @@ def test_objects_are_captioned_independently(model):
 
 def test_language_cache_equals_whole_sequence():
     torch.manual_seed(1)
-    model = LanguageModel(LanguageConfig(vocab_size=50, hidden_size=32, intermediate_size=64,
-                                         num_hidden_layers=2)).eval()
+    model = LanguageModel(
+        LanguageConfig(vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
+    ).eval()
     prefix, token_ids = torch.randn(3, 4, 32), torch.randint(0, 50, (3, 6))
     with torch.no_grad():
         whole = model(prefix, token_ids).logits
         step = model(prefix, token_ids[:, :1])
         pieces = [step.logits]
         for place in range(1, 6):
-            step = model(prefix[:, :0], token_ids[:, place:place + 1], step.keys, step.values)
+            step = model(prefix[:, :0], token_ids[:, place : place + 1], step.keys, step.values)
             pieces.append(step.logits)
     assert float((torch.cat(pieces, 1) - whole).abs().max()) < 1e-5
 
@@ -150,18 +154,28 @@ def test_language_cache_equals_whole_sequence():
 def test_language_equals_transformers_llama():
     transformers = pytest.importorskip('transformers')
     torch.manual_seed(2)
-    config = LanguageConfig(vocab_size=50, hidden_size=32, intermediate_size=64,
-                            num_hidden_layers=2)
+    config = LanguageConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2
+    )
     model = LanguageModel(config).eval()
-    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=4, rms_norm_eps=1e-6,
-        tie_word_embeddings=False)).eval()
+    theirs = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=50,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=False,
+        )
+    ).eval()
     theirs.load_state_dict(model.state_dict(), strict=True)
     token_ids = torch.randint(0, 50, (2, 9))
     with torch.no_grad():
-        largest = float((model(torch.zeros(2, 0, 32), token_ids).logits
-                         - theirs(token_ids).logits).abs().max())
+        largest = float(
+            (model(torch.zeros(2, 0, 32), token_ids).logits - theirs(token_ids).logits).abs().max()
+        )
     print(f'largest difference {largest:.2e}')
     assert largest < 1e-4
 
@@ -176,8 +190,10 @@ def test_config_round_trip_and_refusals():
 
 
 def test_nano_is_the_size_the_documents_name():
-    parameters = {name: sum(p.numel() for p in part.parameters())
-                  for name, part in MtaModel(MtaConfig.nano()).named_children()}
+    parameters = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in MtaModel(MtaConfig.nano()).named_children()
+    }
     assert 3e6 < parameters['detector'] < 6e6
     language = LanguageModel(MtaConfig.nano().language)
     assert 2e6 < sum(p.numel() for p in language.parameters()) < 4e6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mta_perception.detections import CaptionInputs
-from mta_perception.memory import History
+from mta_perception.pipeline.bev_memory import History
 from mta_perception.runtime.captioner import OnnxCaptioner
 from mta_perception.runtime.manifest import Manifest, ManifestError
 from mta_perception.runtime.onnx import OnnxDetector
@@ -59,6 +59,7 @@ def test_detector_that_does_not_fit_its_manifest_is_refused(directory, tmp_path)
 
 def test_detector_without_an_output_is_refused(tmp_path):
     import onnx
+
     other = write_tiny_model(tmp_path / 'tiny')
     model = onnx.load(other / 'detector.onnx')
     model.graph.output.pop(2)
@@ -80,8 +81,12 @@ def _objects(lengths, widths):
     boxes = np.zeros((len(lengths), 10), np.float32)
     boxes[:, 3], boxes[:, 4] = lengths, widths
     count = len(boxes)
-    return CaptionInputs(np.zeros((count, 6), np.float32), boxes,
-                         np.zeros((count, 10), np.float32), np.zeros((2, 4, 4), np.float32))
+    return CaptionInputs(
+        np.zeros((count, 6), np.float32),
+        boxes,
+        np.zeros((count, 10), np.float32),
+        np.zeros((2, 4, 4), np.float32),
+    )
 
 
 def test_captions_end_each_in_their_own_time(directory):
@@ -98,21 +103,31 @@ def test_caption_of_a_batch_equals_captions_one_by_one(directory):
     together = captioner.caption(objects)
     alone = [captioner.caption(objects.take([row]))[0] for row in range(5)]
     assert [caption.text for caption in together] == [caption.text for caption in alone]
-    np.testing.assert_allclose([caption.score for caption in together],
-                               [caption.score for caption in alone], rtol=1e-6)
+    np.testing.assert_allclose(
+        [caption.score for caption in together], [caption.score for caption in alone], rtol=1e-6
+    )
 
 
 def test_caption_score_is_the_mean_probability_of_its_words(directory):
     captioner = OnnxCaptioner(Manifest.load(directory))
     score = captioner.caption(_objects([0], [0]))[0].score
-    expected = np.exp(5.0) / (np.exp(5.0) + 6.0)      # of each word and of the end, seven words
+    expected = np.exp(5.0) / (np.exp(5.0) + 6.0)  # of each word and of the end, seven words
     assert score == pytest.approx(expected, rel=1e-5)
 
 
 def test_captions_stop_at_max_tokens(tmp_path):
     other = write_tiny_model(tmp_path / 'tiny')
-    spec = {'prefix_tokens': 2, 'width': 3, 'layers': 1, 'heads': 1, 'head_dim': 1,
-            'vocabulary': 7, 'bos': 1, 'eos': 2, 'max_tokens': 2}
+    spec = {
+        'prefix_tokens': 2,
+        'width': 3,
+        'layers': 1,
+        'heads': 1,
+        'head_dim': 1,
+        'vocabulary': 7,
+        'bos': 1,
+        'eos': 2,
+        'max_tokens': 2,
+    }
     write_manifest(other, captioner=spec)
     captions = OnnxCaptioner(Manifest.load(other)).caption(_objects([0, 1], [0, 0]))
     assert [caption.text for caption in captions] == ['a b', 'c']
@@ -124,8 +139,17 @@ def test_no_objects_no_captions(directory):
 
 def test_captioner_that_does_not_fit_its_manifest_is_refused(tmp_path):
     other = write_tiny_model(tmp_path / 'tiny')
-    spec = {'prefix_tokens': 2, 'width': 4, 'layers': 1, 'heads': 1, 'head_dim': 1,
-            'vocabulary': 7, 'bos': 1, 'eos': 2, 'max_tokens': 2}
+    spec = {
+        'prefix_tokens': 2,
+        'width': 4,
+        'layers': 1,
+        'heads': 1,
+        'head_dim': 1,
+        'vocabulary': 7,
+        'bos': 1,
+        'eos': 2,
+        'max_tokens': 2,
+    }
     write_manifest(other, captioner=spec)
     with pytest.raises(ManifestError, match=r'prefix.*any, 2, 4'):
         OnnxCaptioner(Manifest.load(other))
@@ -141,6 +165,7 @@ def test_the_shipped_model_runs():
     images = np.zeros((6, manifest.image.height, manifest.image.width, 3), np.uint8)
     outputs = detector(images, np.zeros((6, 3, 4)), np.zeros(6), ABSENT)
     assert all(np.isfinite(part).all() for part in outputs)
-    inputs = CaptionInputs(outputs.object_features[:2], outputs.boxes[:2],
-                           outputs.class_logits[:2], outputs.bev)
+    inputs = CaptionInputs(
+        outputs.object_features[:2], outputs.boxes[:2], outputs.class_logits[:2], outputs.bev
+    )
     assert len(OnnxCaptioner(manifest).caption(inputs)) == 2

@@ -1,4 +1,5 @@
 """What is shipped: type hashes, entry points, the colcon workspace; nothing of one machine."""
+
 from importlib import metadata
 import json
 import os
@@ -21,13 +22,15 @@ WORKSPACE = ROOT / 'ros2_ws'
 UNDERLAY = WORKSPACE / 'underlay'
 DETECTION3D_ARRAY_HASH = 'RIHS01_793f5eab9595ac1c0da07873cc859db42eae51f0ee76056db8562515d830e018'
 # What must never be in a file: places of one machine, hosts that packages are fetched from.
-FORBIDDEN = re.compile(r'/(?:work|root|opt/pypi|home/\w+)/|/tmp/\w'
-                       r'|pypi\.(?:org|python)|pythonhosted|deb\.debian|archive\.ubuntu')
+FORBIDDEN = re.compile(
+    r'/(?:work|root|opt/pypi|home/\w+)/|/tmp/\w'
+    r'|pypi\.(?:org|python)|pythonhosted|deb\.debian|archive\.ubuntu'
+)
 NOT_BUILT = 'interface packages are not built here'
 CONSOLE_SCRIPTS = {
     'perception_node': ('mta-perception', 'mta_perception.ros.node:main'),
-    'mta': ('mta-perception', 'mta_perception.cli:main'),
-    'mta-train': ('mta-training', 'mta_training.cli:main'),
+    'mta': ('mta-perception', 'mta_perception.commands.cli:main'),
+    'mta-train': ('mta-training', 'mta_training.commands.cli:main'),
 }
 
 
@@ -67,9 +70,14 @@ def test_hash_of_detection3d_array_from_the_build():
     assert built_hash('vision_msgs/msg/Detection3DArray') == DETECTION3D_ARRAY_HASH
 
 
-@pytest.mark.parametrize('name', [
-    *messages_of(UNDERLAY / 'vision_msgs'), *messages_of(UNDERLAY / 'tf2_msgs'),
-    *messages_of(WORKSPACE / 'src' / 'mta_msgs')])
+@pytest.mark.parametrize(
+    'name',
+    [
+        *messages_of(UNDERLAY / 'vision_msgs'),
+        *messages_of(UNDERLAY / 'tf2_msgs'),
+        *messages_of(WORKSPACE / 'src' / 'mta_msgs'),
+    ],
+)
 def test_built_messages_are_those_of_the_definitions(name):
     """A stale build shows here; tf2_msgs is compared with the definitions that rosbags brings."""
     store = store_with(UNDERLAY / 'vision_msgs', WORKSPACE / 'src' / 'mta_msgs')
@@ -80,7 +88,8 @@ def test_type_hash_on_the_graph(monkeypatch):
     """What another ROS 2 machine compares is what the publisher announces."""
     rclpy = pytest.importorskip('rclpy')
     messages = pytest.importorskip('vision_msgs.msg', reason=NOT_BUILT)
-    from mta_perception.processes import free_domain
+    from mta_perception.commands.processes import free_domain
+
     monkeypatch.setenv('AMENT_PREFIX_PATH', os.environ.get('AMENT_PREFIX_PATH', sys.prefix))
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     context = rclpy.Context()
@@ -88,7 +97,7 @@ def test_type_hash_on_the_graph(monkeypatch):
     try:
         node = rclpy.create_node('announcer', context=context)
         node.create_publisher(messages.Detection3DArray, 'detections', 1)
-        endpoint, = node.get_publishers_info_by_topic('/detections')
+        (endpoint,) = node.get_publishers_info_by_topic('/detections')
         assert str(endpoint.topic_type_hash) == DETECTION3D_ARRAY_HASH
     finally:
         rclpy.shutdown(context=context)
@@ -97,8 +106,11 @@ def test_type_hash_on_the_graph(monkeypatch):
 @pytest.mark.parametrize('script', CONSOLE_SCRIPTS)
 def test_entry_points_exist_and_load(script):
     distribution, target = CONSOLE_SCRIPTS[script]
-    points = {point.name: point for point in metadata.distribution(distribution).entry_points
-              if point.group == 'console_scripts'}
+    points = {
+        point.name: point
+        for point in metadata.distribution(distribution).entry_points
+        if point.group == 'console_scripts'
+    }
     assert points[script].value == target
     if script == 'perception_node':
         pytest.importorskip('mta_msgs', reason=NOT_BUILT)
@@ -120,35 +132,54 @@ def colcon(*arguments, **options):
     command = str(beside) if beside.exists() else shutil.which('colcon')
     if command is None:
         pytest.skip('colcon is not installed here')
-    return subprocess.run([command, '--log-base', os.devnull, *arguments], cwd=WORKSPACE,
-                          capture_output=True, text=True, **options)
+    return subprocess.run(
+        [command, '--log-base', os.devnull, *arguments],
+        cwd=WORKSPACE,
+        capture_output=True,
+        text=True,
+        **options,
+    )
 
 
 def test_colcon_sees_three_packages_and_no_underlay():
     listed = colcon('list')
     assert listed.returncode == 0, listed.stderr
     kinds = {name: kind for name, _, kind in (line.split() for line in listed.stdout.splitlines())}
-    assert kinds == {'mta_msgs': '(ros.ament_cmake)', 'mta_perception': '(ros.ament_python)',
-                     'mta_training': '(ros.ament_python)'}
+    assert kinds == {
+        'mta_msgs': '(ros.ament_cmake)',
+        'mta_perception': '(ros.ament_python)',
+        'mta_training': '(ros.ament_python)',
+    }
 
 
 @pytest.mark.slow
 def test_colcon_installs_both_packages_whole(tmp_path):
     """Executables where `ros2 run` looks, shared files as in the tree, training on its own."""
-    done = colcon('build', '--build-base', str(tmp_path / 'build'), '--install-base',
-                  str(tmp_path / 'install'), '--packages-ignore', 'mta_msgs')
+    done = colcon(
+        'build',
+        '--build-base',
+        str(tmp_path / 'build'),
+        '--install-base',
+        str(tmp_path / 'install'),
+        '--packages-ignore',
+        'mta_msgs',
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     prefix = tmp_path / 'install' / 'mta_perception'
     share = prefix / 'share' / 'mta_perception'
     assert (prefix / 'lib' / 'mta_perception' / 'perception_node').exists()
     assert (prefix / 'share/ament_index/resource_index/packages/mta_perception').exists()
-    tracked = subprocess.run(['git', 'ls-files', 'launch', 'params', 'rviz', 'models'], cwd=ROOT,
-                             capture_output=True, text=True).stdout.split()
+    tracked = subprocess.run(
+        ['git', 'ls-files', 'launch', 'params', 'rviz', 'models'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
     assert [name for name in tracked if not (share / name).exists()] == []
     assert not list(prefix.rglob('mta_training')), 'mta_perception has swallowed mta_training'
     training = tmp_path / 'install' / 'mta_training'
     assert (training / 'lib' / 'mta_training' / 'mta-train').exists()
-    installed, = training.glob('lib/python3*/site-packages/mta_training')
+    (installed,) = training.glob('lib/python3*/site-packages/mta_training')
     assert (installed / 'synth' / 'scene.py').exists() and not (installed / 'test').exists()
 
 
@@ -162,14 +193,18 @@ def test_shared_files_are_installed(monkeypatch):
     assert 'params/fastdds_shared_memory.xml' in shipped
     assert all((ROOT / name).is_file() for name in shipped)
     assert all(name.split('.')[0] == 'mta_perception' for name in seen['packages'])
-    assert {'mta_perception.ros', 'mta_perception.model',
-            'mta_perception.runtime'} <= set(seen['packages'])
+    assert {'mta_perception.ros', 'mta_perception.model', 'mta_perception.runtime'} <= set(
+        seen['packages']
+    )
 
 
 def test_nothing_of_this_machine_is_in_the_tree():
     listed = subprocess.run(
         ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
-        cwd=ROOT, capture_output=True, text=True)
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     if listed.returncode:
         pytest.skip('not a git checkout')
     found = []

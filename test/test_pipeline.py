@@ -11,10 +11,10 @@ import pytest
 
 from mta_perception.config import EgoMotionConfig, PipelineConfig
 from mta_perception.contract import CAMERAS, nuscenes_channel
-from mta_perception.ego_motion import EgoMotion
 from mta_perception.frames import CameraCalibration, CameraImage, FrameSet
 from mta_perception.geometry import invert_rigid, project, rigid, rigid_from_yaw, transform
-from mta_perception.pipeline import DroppedFrame, PerceptionPipeline
+from mta_perception.pipeline.ego_motion import EgoMotion
+from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
 
@@ -39,12 +39,17 @@ JPEGS = {camera: _jpeg(camera) for camera in CAMERAS}
 
 
 def _calibrations():
-    optical = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])       # ego axes of x right, y down
+    optical = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # ego axes of x right, y down
     intrinsics = np.array([[1260.0, 0, 800], [0, 1260, 450], [0, 0, 1]])
-    return {camera: CameraCalibration(
-        intrinsics, 1600, 900,
-        rigid_from_yaw(YAW[camera], (1.5, 0.0, 1.6)) @ rigid(optical, (0, 0, 0)))
-        for camera in CAMERAS}
+    return {
+        camera: CameraCalibration(
+            intrinsics,
+            1600,
+            900,
+            rigid_from_yaw(YAW[camera], (1.5, 0.0, 1.6)) @ rigid(optical, (0, 0, 0)),
+        )
+        for camera in CAMERAS
+    }
 
 
 def _pose(seconds):
@@ -61,9 +66,16 @@ def _ego_motion(until_s=10.0):
 def _frames(seconds, without=(), **replaced):
     """FrameSet at `seconds`; replaced: camera -> bytes."""
     stamp = START + round(seconds * SECOND)
-    images = {camera: CameraImage(camera, stamp + FIRED_MS[camera] * 1_000_000,
-                                  replaced.get(camera, JPEGS[camera]), 'jpeg')
-              for camera in CAMERAS if camera not in without}
+    images = {
+        camera: CameraImage(
+            camera,
+            stamp + FIRED_MS[camera] * 1_000_000,
+            replaced.get(camera, JPEGS[camera]),
+            'jpeg',
+        )
+        for camera in CAMERAS
+        if camera not in without
+    }
     return FrameSet(stamp, images, dict.fromkeys(without, 'no image for 2.0 s'))
 
 
@@ -99,9 +111,11 @@ def test_a_step(pipeline):
 
 
 def test_thresholds_of_the_configuration_win(model):
-    for config, count in ((PipelineConfig(score_threshold=0.05), 3),
-                          (PipelineConfig(score_threshold=0.7), 1),
-                          (PipelineConfig(score_threshold=0.0, max_detections=2), 2)):
+    for config, count in (
+        (PipelineConfig(score_threshold=0.05), 3),
+        (PipelineConfig(score_threshold=0.7), 1),
+        (PipelineConfig(score_threshold=0.0, max_detections=2), 2),
+    ):
         pipeline = PerceptionPipeline(*model, config)
         result = pipeline.step(_frames(1.0), _calibrations(), _ego_motion())
         assert len(result.detections.boxes) == len(result.caption_inputs.boxes) == count
@@ -139,16 +153,23 @@ def test_history_is_a_training_step_old_and_in_its_own_frame(pipeline):
 
 def test_ids_and_trails_stay(pipeline):
     ego, calibrations = _ego_motion(), _calibrations()
-    ids = [tuple(pipeline.step(_frames(index / 12), calibrations, ego).track_ids)
-           for index in range(2)]
+    ids = [
+        tuple(pipeline.step(_frames(index / 12), calibrations, ego).track_ids)
+        for index in range(2)
+    ]
     assert ids[0] == ids[1]
     assert set(pipeline.tracker.trails()) == set(ids[0])
 
 
-@pytest.mark.parametrize('data, reason', [
-    (JPEGS['cam_back'][:3000], 'truncated jpeg'), (b'', 'no header'),
-    (_jpeg('cam_back', (800, 450)), '800x450, expected 1600x900')],
-    ids=['truncated', 'empty', 'other size'])
+@pytest.mark.parametrize(
+    'data, reason',
+    [
+        (JPEGS['cam_back'][:3000], 'truncated jpeg'),
+        (b'', 'no header'),
+        (_jpeg('cam_back', (800, 450)), '800x450, expected 1600x900'),
+    ],
+    ids=['truncated', 'empty', 'other size'],
+)
 def test_a_bad_image_masks_its_camera_alone(pipeline, data, reason):
     result = pipeline.step(_frames(1.0, cam_back=data), _calibrations(), _ego_motion())
     assert list(result.blind) == ['cam_back'] and reason in result.blind['cam_back']
@@ -159,31 +180,40 @@ def test_a_bad_image_masks_its_camera_alone(pipeline, data, reason):
 
 
 def test_missing_cameras_are_blind(pipeline):
-    result = pipeline.step(_frames(1.0, without=('cam_front', 'cam_back')), _calibrations(),
-                           _ego_motion())
+    result = pipeline.step(
+        _frames(1.0, without=('cam_front', 'cam_back')), _calibrations(), _ego_motion()
+    )
     assert result.blind == {'cam_front': 'no image for 2.0 s', 'cam_back': 'no image for 2.0 s'}
     assert _brightness(result)[0] == 0 and _brightness(result)[1] > 0
 
 
 def test_too_few_cameras(pipeline):
     without = ('cam_front', 'cam_back')
-    with pytest.raises(DroppedFrame, match='3 usable, min_cameras is 4.*cam_back_left.*truncated'
-                       ) as caught:
-        pipeline.step(_frames(1.0, without, cam_back_left=JPEGS['cam_back'][:3000]),
-                      _calibrations(), _ego_motion())
+    with pytest.raises(
+        DroppedFrame, match='3 usable, min_cameras is 4.*cam_back_left.*truncated'
+    ) as caught:
+        pipeline.step(
+            _frames(1.0, without, cam_back_left=JPEGS['cam_back'][:3000]),
+            _calibrations(),
+            _ego_motion(),
+        )
     assert caught.value.reason == 'too few cameras'
     assert pipeline.counts['too few cameras'] == 1 and pipeline.memory.state.length == 0
     pipeline.step(_frames(1.1), _calibrations(), _ego_motion())
 
 
-@pytest.mark.parametrize('change, reason', [
-    ({'intrinsics': np.full((3, 3), np.nan)}, 'not finite'),
-    ({'intrinsics': np.zeros((3, 3))}, 'not calibrated'),
-    ({'intrinsics': np.ones((3, 3))}, 'last row'),
-    ({'ego_from_camera': np.eye(4) * 2}, 'not a rotation'),
-    ({'ego_from_camera': np.diag([-1.0, 1, 1, 1])}, 'not a rotation'),
-    ({'ego_from_camera': np.eye(3)}, 'shapes'),
-    ({'width': 0}, '0x900')])
+@pytest.mark.parametrize(
+    'change, reason',
+    [
+        ({'intrinsics': np.full((3, 3), np.nan)}, 'not finite'),
+        ({'intrinsics': np.zeros((3, 3))}, 'not calibrated'),
+        ({'intrinsics': np.ones((3, 3))}, 'last row'),
+        ({'ego_from_camera': np.eye(4) * 2}, 'not a rotation'),
+        ({'ego_from_camera': np.diag([-1.0, 1, 1, 1])}, 'not a rotation'),
+        ({'ego_from_camera': np.eye(3)}, 'shapes'),
+        ({'width': 0}, '0x900'),
+    ],
+)
 def test_a_calibration_that_cannot_be_true_masks_its_camera(pipeline, change, reason):
     calibrations = _calibrations()
     calibrations['cam_front'] = calibrations['cam_front']._replace(**change)
@@ -200,17 +230,20 @@ def test_a_calibration_that_never_comes(pipeline):
 
 def test_a_calibration_that_changes_drops_the_history(pipeline):
     ego, calibrations = EgoMotion(EgoMotionConfig(max_gap_s=5.0)), _calibrations()
-    for seconds in (-1, 3):                        # the car stands: only calibrations can change
+    for seconds in (-1, 3):  # the car stands: only calibrations can change
         ego.add(START + seconds * SECOND, np.eye(4))
     for seconds in (0.0, 0.5):
         result = pipeline.step(_frames(seconds), calibrations, ego)
     assert result.history.valid
     before = result.image_from_ego
-    same = {camera: calibration._replace(intrinsics=calibration.intrinsics.copy())
-            for camera, calibration in calibrations.items()}
+    same = {
+        camera: calibration._replace(intrinsics=calibration.intrinsics.copy())
+        for camera, calibration in calibrations.items()
+    }
     assert pipeline.step(_frames(1.0), same, ego).history.valid
     calibrations['cam_back'] = calibrations['cam_back']._replace(
-        intrinsics=np.array([[1300.0, 0, 800], [0, 1300, 450], [0, 0, 1]]))
+        intrinsics=np.array([[1300.0, 0, 800], [0, 1300, 450], [0, 0, 1]])
+    )
     result = pipeline.step(_frames(1.5), calibrations, ego)
     assert not result.history.valid
     assert result.history.last_reason == 'calibration of cam_back changed'
@@ -221,16 +254,20 @@ def test_a_calibration_that_changes_drops_the_history(pipeline):
 def test_cameras_of_any_size(pipeline):
     calibrations = _calibrations()
     calibrations['cam_front'] = CameraCalibration(
-        np.array([[1512.0, 0, 960], [0, 1512, 600], [0, 0, 1]]), 1920, 1200,
-        calibrations['cam_front'].ego_from_camera)
+        np.array([[1512.0, 0, 960], [0, 1512, 600], [0, 0, 1]]),
+        1920,
+        1200,
+        calibrations['cam_front'].ego_from_camera,
+    )
     data = _jpeg('cam_front', (1920, 1200))
     result = pipeline.step(_frames(1.0, cam_front=data), calibrations, _ego_motion())
     assert result.blind == {}
     assert result.images[0, :40].min() > 15 and not result.images[0, 40:].any()
 
 
-@pytest.mark.parametrize('seconds, reason', [(11.0, 'odometry too old'),
-                                             (-2.0, 'stamp before odometry')])
+@pytest.mark.parametrize(
+    'seconds, reason', [(11.0, 'odometry too old'), (-2.0, 'stamp before odometry')]
+)
 def test_no_pose_no_frame(pipeline, seconds, reason):
     with pytest.raises(DroppedFrame) as caught:
         pipeline.step(_frames(seconds), _calibrations(), _ego_motion())
@@ -290,6 +327,7 @@ def test_a_network_that_says_nan_is_not_remembered(model):
     def failing(*inputs):
         outputs = detector(*inputs)
         return outputs._replace(bev=outputs.bev * np.nan) if state['broken'] else outputs
+
     pipeline = PerceptionPipeline(manifest, failing)
     ego = _ego_motion()
     _after_two_steps(pipeline, ego)
@@ -302,9 +340,17 @@ def test_a_network_that_says_nan_is_not_remembered(model):
     pipeline.close()
 
 
-@pytest.mark.parametrize('values', [{'min_cameras': 0}, {'min_cameras': 7},
-                                    {'score_threshold': 1.5}, {'max_detections': 0},
-                                    {'decode_threads': 0}, {'history_max_gap_s': -1.0}])
+@pytest.mark.parametrize(
+    'values',
+    [
+        {'min_cameras': 0},
+        {'min_cameras': 7},
+        {'score_threshold': 1.5},
+        {'max_detections': 0},
+        {'decode_threads': 0},
+        {'history_max_gap_s': -1.0},
+    ],
+)
 def test_bad_values_are_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         PipelineConfig(**values)
@@ -319,20 +365,24 @@ def test_the_real_key_frame_is_projected_as_its_own_calibration_says(pipeline):
         facts_of = facts['cameras'][nuscenes_channel(camera)]
         stamp = facts_of['timestamp_us'] * 1000
         ego_from_camera = np.array(facts_of['ego_from_camera'])
-        poses[stamp] = (world_from_lidar @ invert_rigid(facts_of['camera_from_lidar'])
-                        @ invert_rigid(ego_from_camera))
+        poses[stamp] = (
+            world_from_lidar
+            @ invert_rigid(facts_of['camera_from_lidar'])
+            @ invert_rigid(ego_from_camera)
+        )
         calibrations[camera] = CameraCalibration(
-            np.array(facts_of['intrinsic']), facts_of['width'], facts_of['height'],
-            ego_from_camera)
+            np.array(facts_of['intrinsic']), facts_of['width'], facts_of['height'], ego_from_camera
+        )
         images[camera] = CameraImage(
-            camera, stamp, (KEYFRAME / f'{nuscenes_channel(camera)}.jpg').read_bytes(), 'jpeg')
+            camera, stamp, (KEYFRAME / f'{nuscenes_channel(camera)}.jpg').read_bytes(), 'jpeg'
+        )
     ego = EgoMotion()
     for stamp in sorted(poses):
         ego.add(stamp, poses[stamp])
     reference = max(poses)
     result = pipeline.step(FrameSet(reference, images, {}), calibrations, ego)
     assert result.blind == {}
-    centres = np.array([box['center'] for box in facts['annotations']])          # lidar frame
+    centres = np.array([box['center'] for box in facts['annotations']])  # lidar frame
     centres_ego = transform(invert_rigid(poses[reference]), transform(world_from_lidar, centres))
     seen = 0
     for index, camera in enumerate(CAMERAS):

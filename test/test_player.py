@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tiny_dataset import write_dataset
 
-from mta_perception.bag import BagError, SceneBag, image_topic
+from mta_perception.bags.scene_bag import BagError, SceneBag, image_topic
+from mta_perception.commands.processes import free_domain, ros_environment
 from mta_perception.contract import CAMERAS
-from mta_perception.processes import free_domain, ros_environment
-from mta_training.bags import convert
+from mta_training.conversion.convert import convert
 
 rclpy = pytest.importorskip('rclpy')
 pytest.importorskip('mta_msgs', reason='interface packages are not built here')
@@ -30,6 +30,7 @@ def bag(tmp_path_factory):
 def domain():
     """A DDS domain of this module's own, also for its children."""
     from mta_perception.ros import environment
+
     patch = pytest.MonkeyPatch()
     number = free_domain()
     for name, value in ros_environment(number).items():
@@ -52,14 +53,19 @@ class Listener:
 
     def listen(self, cls, *topics, latched=False, reliable=True):
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
         profile = QoSProfile(
-            depth=500, reliability=ReliabilityPolicy.RELIABLE if reliable
-            else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
+            depth=500,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
         for topic in topics:
             self.node.create_subscription(
-                cls, topic, lambda message, topic=topic: self.heard.append(
-                    (topic, time.monotonic(), message)), profile)
+                cls,
+                topic,
+                lambda message, topic=topic: self.heard.append((topic, time.monotonic(), message)),
+                profile,
+            )
 
     def spin_while(self, condition, timeout_s=60.0):
         deadline = time.monotonic() + timeout_s
@@ -91,9 +97,19 @@ def listener(domain):
 
 def player(bag, *arguments):
     return subprocess.Popen(
-        [sys.executable, '-m', 'mta_perception.cli', 'play', str(bag), *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, 'PYTHONUNBUFFERED': '1'})
+        [
+            sys.executable,
+            '-m',
+            'mta_perception.commands.cli',
+            'play',
+            str(bag),
+            *map(str, arguments),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+    )
 
 
 def stamp_ns(message):
@@ -112,6 +128,7 @@ def test_everything_arrives_as_it_stands_in_the_bag(bag, listener):
     from sensor_msgs.msg import CameraInfo, CompressedImage
     from tf2_msgs.msg import TFMessage
     from vision_msgs.msg import Detection3DArray
+
     images = [image_topic(camera) for camera in CAMERAS]
     infos = [f'/{camera}/camera_info' for camera in CAMERAS]
     listener.listen(CompressedImage, *images)
@@ -120,7 +137,7 @@ def test_everything_arrives_as_it_stands_in_the_bag(bag, listener):
     listener.listen(ObjectCaptionArray, '/ground_truth/captions')
     listener.listen(TFMessage, '/tf_static', latched=True)
     listener.listen(Clock, '/clock')
-    process = player(bag, '--rate', 0.5)          # a busy machine has time to take everything
+    process = player(bag, '--rate', 0.5)  # a busy machine has time to take everything
     listener.spin_while(lambda: process.poll() is None)
     listener.drain()
     output = process.stdout.read()
@@ -129,21 +146,25 @@ def test_everything_arrives_as_it_stands_in_the_bag(bag, listener):
 
     scene = SceneBag(bag)
     wanted = {(image.camera, image.stamp_ns): bytes(image.data) for image in scene.images()}
-    got = {(topic.split('/')[1], stamp_ns(message)): bytes(message.data)
-           for topic, _, message in listener.of(*images)}
+    got = {
+        (topic.split('/')[1], stamp_ns(message)): bytes(message.data)
+        for topic, _, message in listener.of(*images)
+    }
     assert got == wanted
     assert len(listener.of(*infos)) == len(wanted)
-    sizes = [len(message.detections)
-             for _, _, message in listener.of('/ground_truth/detections')]
+    sizes = [len(message.detections) for _, _, message in listener.of('/ground_truth/detections')]
     assert sizes == [len(sample.labels) for sample in scene.samples]
-    told = [message.captions[0].caption
-            for _, _, message in listener.of('/ground_truth/captions')]
+    told = [message.captions[0].caption for _, _, message in listener.of('/ground_truth/captions')]
     assert told == [sample.captions[0] for sample in scene.samples]
 
     # Latched before anything else, the clock forward and a hundred times a second.
     assert listener.heard[0][0] == '/tf_static' and len(listener.of('/tf_static')) == 1
-    clock = np.array([message.clock.sec * 10**9 + message.clock.nanosec
-                      for _, _, message in listener.of('/clock')])
+    clock = np.array(
+        [
+            message.clock.sec * 10**9 + message.clock.nanosec
+            for _, _, message in listener.of('/clock')
+        ]
+    )
     assert (np.diff(clock) > 0).all() and clock[0] >= scene.start_ns
     seconds = (scene.end_ns - scene.start_ns) / 1e9
     assert 80 < len(clock) / seconds < 102
@@ -152,9 +173,10 @@ def test_everything_arrives_as_it_stands_in_the_bag(bag, listener):
 
 def test_late_subscribers_get_the_static_tree(bag, listener):
     from tf2_msgs.msg import TFMessage
+
     process = player(bag, '--wait', 0, '--loop')
     try:
-        time.sleep(3.0)                           # long after it was sent
+        time.sleep(3.0)  # long after it was sent
         listener.listen(TFMessage, '/tf_static', latched=True)
         listener.spin_while(lambda: not listener.of('/tf_static'), 20.0)
     finally:
@@ -167,11 +189,13 @@ def test_late_subscribers_get_the_static_tree(bag, listener):
 def test_start_topics_and_rate(bag, listener):
     from nav_msgs.msg import Odometry
     from tf2_msgs.msg import TFMessage
+
     listener.listen(Odometry, '/odom')
     listener.listen(TFMessage, '/tf')
     listener.listen(TFMessage, '/tf_static', latched=True)
-    process = player(bag, '--start', 0.9, '--topics', '/odom', '--topics', '/tf_static',
-                     '--rate', 0.5)
+    process = player(
+        bag, '--start', 0.9, '--topics', '/odom', '--topics', '/tf_static', '--rate', 0.5
+    )
     listener.spin_while(lambda: process.poll() is None)
     listener.drain()
     output = process.stdout.read()
@@ -179,8 +203,7 @@ def test_start_topics_and_rate(bag, listener):
     scene = SceneBag(bag)
     stamps, _ = scene.ego_poses
     got = [stamp_ns(message) for _, _, message in listener.of('/odom')]
-    assert got == [stamp for stamp in stamps.tolist()
-                   if stamp >= scene.start_ns + 900_000_000]
+    assert got == [stamp for stamp in stamps.tolist() if stamp >= scene.start_ns + 900_000_000]
     assert not listener.of('/tf') and len(listener.of('/tf_static')) == 1
     assert_paced(output, 2 * ((scene.end_ns - scene.start_ns) / 1e9 - 0.9))
 
@@ -188,6 +211,7 @@ def test_start_topics_and_rate(bag, listener):
 def test_loop_goes_round_until_interrupted(bag, listener):
     from rosgraph_msgs.msg import Clock
     from sensor_msgs.msg import CompressedImage
+
     listener.listen(CompressedImage, image_topic('cam_front'))
     listener.listen(Clock, '/clock', reliable=False)
     process = player(bag, '--loop', '--rate', 4)
@@ -198,9 +222,11 @@ def test_loop_goes_round_until_interrupted(bag, listener):
     assert process.returncode == 0, output
     assert 'Traceback' not in output and re.search(r'stopped after \d+ messages', output)
     stamps = [stamp_ns(message) for _, _, message in listener.of(image_topic('cam_front'))]
-    assert stamps[:expected] == stamps[expected:2 * expected]
-    clock = [message.clock.sec * 10**9 + message.clock.nanosec
-             for _, _, message in listener.of('/clock')]
+    assert stamps[:expected] == stamps[expected : 2 * expected]
+    clock = [
+        message.clock.sec * 10**9 + message.clock.nanosec
+        for _, _, message in listener.of('/clock')
+    ]
     assert (np.diff(clock) < 0).sum() == 2
 
 
@@ -211,9 +237,10 @@ def test_nobody_listens(bag, domain):
     assert 'nobody listens' in output and 'played' in output
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    (('--topics', '/no/such'), 'has no topic /no/such'),
-    (('--start', 99), 'beyond its end')])
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [(('--topics', '/no/such'), 'has no topic /no/such'), (('--start', 99), 'beyond its end')],
+)
 def test_what_does_not_fit_the_bag_is_one_line(bag, domain, arguments, words):
     output, _ = (process := player(bag, *arguments)).communicate(timeout=40)
     assert process.returncode == 1
@@ -222,5 +249,6 @@ def test_what_does_not_fit_the_bag_is_one_line(bag, domain, arguments, words):
 
 def test_damaged_bag_raises_before_ros_starts(tmp_path):
     from mta_perception.ros.player import play_bag
+
     with pytest.raises(BagError):
         play_bag(tmp_path)

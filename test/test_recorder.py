@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from mta_perception.processes import Child, free_domain, ros_environment
-from mta_perception.recording import read_recording
+from mta_perception.bags.recording import read_recording
+from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.ros.recorder import READY
 
 rclpy = pytest.importorskip('rclpy')
@@ -39,6 +39,7 @@ def node(domain):
 
 def detections_message(stamp_ns, count):
     from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
+
     message = Detection3DArray()
     message.header.frame_id = 'base_link'
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
@@ -55,8 +56,12 @@ def detections_message(stamp_ns, count):
 
 
 def record_child(out, domain):
-    return Child('recorder', [sys.executable, '-m', 'mta_perception.ros.recorder', '--out',
-                              str(out)], f'{out}.log', ros_environment(domain))
+    return Child(
+        'recorder',
+        [sys.executable, '-m', 'mta_perception.ros.recorder', '--out', str(out)],
+        f'{out}.log',
+        ros_environment(domain),
+    )
 
 
 def wait_for_subscribers(*publishers):
@@ -72,6 +77,7 @@ def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
     from rosbags.highlevel import AnyReader
     from sensor_msgs.msg import CameraInfo
     from vision_msgs.msg import Detection3DArray
+
     bag = tmp_path / 'bag'
     detections = node.create_publisher(Detection3DArray, '/mta_perception/detections', 10)
     captions = node.create_publisher(ObjectCaptionArray, '/mta_perception/captions', 10)
@@ -94,26 +100,30 @@ def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
             captions.publish(ObjectCaptionArray(header=message.header, captions=[caption]))
             time.sleep(0.03)
         time.sleep(0.5)
-        assert not bag.exists()              # nothing looks whole before it is
+        assert not bag.exists()  # nothing looks whole before it is
         assert recorder.stop() == 0
     after = time.time_ns()
     with AnyReader([bag]) as reader:
-        stored = [deserialize_message(bytes(raw), Detection3DArray)
-                  for connection, _, raw in reader.messages()
-                  if connection.topic == '/mta_perception/detections']
+        stored = [
+            deserialize_message(bytes(raw), Detection3DArray)
+            for connection, _, raw in reader.messages()
+            if connection.topic == '/mta_perception/detections'
+        ]
     assert stored == sent
     run = read_recording(bag)
     assert [message.stamp_ns for message in run.detections] == stamps
     assert [len(message.boxes) for message in run.detections] == [k % 4 for k in range(STEPS)]
     assert run.detections[3].track_ids == ['track0', 'track1', 'track2']
-    np.testing.assert_allclose(run.detections[3].boxes[:, :8],
-                               [[10 + k, 0, 0, 4, 2, 1.5, 0, 1] for k in range(3)])
+    np.testing.assert_allclose(
+        run.detections[3].boxes[:, :8], [[10 + k, 0, 0, 4, 2, 1.5, 0, 1] for k in range(3)]
+    )
     np.testing.assert_allclose(run.detections[3].scores, [0.5, 0.6, 0.7])
     assert [caption.caption for caption in run.captions] == [f'car {k}' for k in range(STEPS)]
     arrivals = [message.arrival_ns for message in run.detections]
     assert before < arrivals[0] and arrivals[-1] < after and arrivals == sorted(arrivals)
-    waits = [message.arrival_ns - run.image_arrivals[message.stamp_ns]
-             for message in run.detections]
+    waits = [
+        message.arrival_ns - run.image_arrivals[message.stamp_ns] for message in run.detections
+    ]
     assert min(waits) > 10_000_000 and np.median(waits) < 60_000_000
 
 
@@ -128,6 +138,7 @@ def test_recording_never_overwrites(tmp_path, domain):
 
 def test_a_killed_recorder_leaves_nothing_that_looks_whole(tmp_path, domain):
     import signal
+
     bag = tmp_path / 'bag'
     with record_child(bag, domain) as recorder:
         recorder.wait_for(READY, 30)

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from mta_perception.bev_panel import RANGE_M, SECTORS
 from mta_perception.contract import CAMERAS, CLASS_COLOURS
-from mta_perception.geometry import box_corners, invert_rigid, project, rigid
-from mta_perception.lettering import draw_text, text_width, wrap
-from mta_perception.render import (
+from mta_perception.drawing.bev_panel import RANGE_M, SECTORS
+from mta_perception.drawing.lettering import draw_text, text_width, wrap
+from mta_perception.drawing.overlay import (
     EDGES,
     GROUND_TRUTH_COLOUR,
     NEAR_M,
@@ -16,6 +15,7 @@ from mta_perception.render import (
     draw_overlay,
     visible_segments,
 )
+from mta_perception.geometry import box_corners, invert_rigid, project, rigid
 
 WIDTH, HEIGHT = 800, 450
 OPTICAL_AXES = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -24,8 +24,9 @@ OPTICAL_AXES = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 def camera_matrix(azimuth_deg=0.0):
     """image_from_ego of a camera 1.5 m above the rear axle."""
     angle = np.radians(azimuth_deg)
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0],
-                     [0, 0, 1]])
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
     camera_from_ego = invert_rigid(rigid(turn @ OPTICAL_AXES, (0.0, 0.0, 1.5)))
     intrinsics = np.array([[630.0, 0, 400.0], [0, 630.0, 225.0], [0, 0, 1]])
     return intrinsics @ camera_from_ego[:3]
@@ -74,8 +75,9 @@ def test_visible_segments_agree_with_densely_sampled_edges(seed):
     corners = corners_in_image(a_box)
     segments, _ = visible_segments(corners, (WIDTH, HEIGHT))
     steps = np.linspace(0, 1, 4001)[:, None]
-    walked = np.concatenate([corners[0, a] * (1 - steps) + corners[0, b] * steps
-                             for a, b in EDGES])
+    walked = np.concatenate(
+        [corners[0, a] * (1 - steps) + corners[0, b] * steps for a, b in EDGES]
+    )
     walked = walked[walked[:, 2] > NEAR_M]
     pixels = walked[:, :2] / walked[:, 2:]
     inside = ((pixels > -0.5) & (pixels < [WIDTH - 0.5, HEIGHT - 0.5])).all(axis=1)
@@ -120,16 +122,24 @@ def test_overlay_is_even_sized_and_leaves_its_inputs_alone():
 
 
 def test_each_camera_shows_the_box_in_front_of_it():
-    tiles = {'cam_front_left': (0, 0), 'cam_front': (0, 1), 'cam_front_right': (0, 2),
-             'cam_back_left': (1, 0), 'cam_back': (1, 1), 'cam_back_right': (1, 2)}
+    tiles = {
+        'cam_front_left': (0, 0),
+        'cam_front': (0, 1),
+        'cam_front_right': (0, 2),
+        'cam_back_left': (1, 0),
+        'cam_back': (1, 1),
+        'cam_back_right': (1, 2),
+    }
     plain = draw_overlay(grey_images(), rig(), [], width=1200)
     for camera, (azimuth, _) in SECTORS.items():
         angle = np.radians(azimuth)
         a_box = box(15 * np.cos(angle), 15 * np.sin(angle), size=(1.0, 1.0, 1.0), z=1.5)
         drawn = draw_overlay(grey_images(), rig(), [item(a_box)], width=1200)
-        changed = (plain != drawn).any(axis=2)[30:30 + 2 * 225]
-        counts = {name: changed[row * 225:(row + 1) * 225, column * 400:(column + 1) * 400].sum()
-                  for name, (row, column) in tiles.items()}
+        changed = (plain != drawn).any(axis=2)[30 : 30 + 2 * 225]
+        counts = {
+            name: changed[row * 225 : (row + 1) * 225, column * 400 : (column + 1) * 400].sum()
+            for name, (row, column) in tiles.items()
+        }
         assert max(counts, key=counts.get) == camera
         assert sum(counts.values()) == counts[camera] > 50
 
@@ -140,11 +150,11 @@ def test_missing_camera_is_named_and_its_sector_shaded():
     images['cam_back'] = None
     partial = draw_overlay(images, rig(), [])
     bar, tile_w, tile_h = 40, 533, 299
-    back = partial[bar + tile_h:bar + 2 * tile_h, tile_w:2 * tile_w]
+    back = partial[bar + tile_h : bar + 2 * tile_h, tile_w : 2 * tile_w]
     assert (back != 90).any(axis=2).mean() > 0.9
-    panel = (whole != partial).any(axis=2)[bar + 2 * tile_h:]
+    panel = (whole != partial).any(axis=2)[bar + 2 * tile_h :]
     rows, _ = np.nonzero(panel)
-    assert panel.sum() > 1000 and np.median(rows) > panel.shape[0] / 2     # behind us is below
+    assert panel.sum() > 1000 and np.median(rows) > panel.shape[0] / 2  # behind us is below
 
 
 def test_bird_eye_view_has_forward_up_and_left_left():
@@ -152,7 +162,7 @@ def test_bird_eye_view_has_forward_up_and_left_left():
     plain = draw_overlay({}, {}, [])
     for x, y in ((30, 0), (0, 20), (-25, -15)):
         drawn = draw_overlay({}, {}, [item(box(x, y), caption='')])
-        changed = (plain != drawn).any(axis=2)[panel_top:panel_top + panel_h, :panel_w]
+        changed = (plain != drawn).any(axis=2)[panel_top : panel_top + panel_h, :panel_w]
         rows, columns = np.nonzero(changed)
         scale = panel_h / 2 / RANGE_M
         assert abs(np.median(rows) - (panel_h / 2 - x * scale)) < 12
@@ -163,6 +173,7 @@ def test_ground_truth_has_its_own_colour():
     def cyan(picture):
         red, green, blue = np.moveaxis(picture[40:340, 533:1066].astype(int), -1, 0)
         return int(((green - red > 60) & (blue - red > 60)).sum())
+
     truth = [item(box(14.0, 0.0), track='', caption='')]
     assert cyan(draw_overlay(grey_images(), rig(), [], ground_truth=truth)) > 100
     assert cyan(draw_overlay(grey_images(), rig(), truth)) == 0
@@ -170,15 +181,18 @@ def test_ground_truth_has_its_own_colour():
 
 
 def test_captions_come_nearest_first_and_the_rest_is_counted():
-    far_and_near = [item(box(40.0, 0.0), 'truck', '1', 'far'),
-                    item(box(5.0, 0.0), 'pedestrian', '2', 'near')]
-    panel = draw_overlay({}, {}, far_and_near)[40 + 2 * 299:, 585:]
+    far_and_near = [
+        item(box(40.0, 0.0), 'truck', '1', 'far'),
+        item(box(5.0, 0.0), 'pedestrian', '2', 'near'),
+    ]
+    panel = draw_overlay({}, {}, far_and_near)[40 + 2 * 299 :, 585:]
 
     def first_row(name):
         return np.nonzero((panel == CLASS_COLOURS[name]).all(axis=2).any(axis=1))[0][0]
+
     assert first_row('pedestrian') < first_row('truck')
     many = [item(box(5.0 + i, 0.0), track=str(i), caption='word ' * 60) for i in range(60)]
-    draw_overlay({}, {}, many)     # must not run out of its panel
+    draw_overlay({}, {}, many)  # must not run out of its panel
 
 
 def test_velocity_that_is_not_a_number_is_not_drawn():
@@ -203,5 +217,5 @@ def test_text_over_the_border_is_cut_off(xy):
     big = np.zeros((1200, 1200, 3), dtype=np.uint8)
     draw_text(big[200:, 200:], 'pedestrian', (0, 0), 16, (255, 255, 255))
     text_area = big[200:260, 200:400]
-    for (row, column) in np.argwhere(canvas.any(axis=2))[:50]:
+    for row, column in np.argwhere(canvas.any(axis=2))[:50]:
         np.testing.assert_array_equal(canvas[row, column], text_area[row - xy[1], column - xy[0]])

@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker
 
 from mta_perception.contract import CAMERAS, CLASSES
+from mta_perception.drawing.overlay import DrawnObject
 from mta_perception.geometry import (
     box_corners,
     invert_rigid,
@@ -25,15 +26,14 @@ from mta_perception.geometry import (
     rigid_from_yaw,
     transform,
 )
-from mta_perception.images import decode
-from mta_perception.render import DrawnObject
+from mta_perception.pipeline.calibrations import Rig
+from mta_perception.pipeline.images import decode
+from mta_perception.pipeline.transform_tree import TransformTree
 from mta_perception.ros import conversions, parameters
-from mta_perception.ros.captions import CaptionBook, rows_to_caption
 from mta_perception.ros.markers import Markers
-from mta_perception.ros.rig import Rig
-from mta_perception.ros.tally import Durations, Guard, Rate, Tally
-from mta_perception.ros.transforms import TransformTree
-from mta_perception.ros.workers import NewestWorker
+from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
+from mta_perception.workers.newest_worker import NewestWorker
+from mta_perception.workers.tally import Durations, Guard, Rate, Tally
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -61,10 +61,11 @@ def test_stamps_there_and_back(stamp):
 def test_detections_message_has_the_corners_of_the_boxes():
     """Centre, size and orientation of the message alone give the same eight corners."""
     boxes = random_boxes(20)
-    message = conversions.detections_message(7, 'base_link', boxes, ['car'] * 20,
-                                             np.linspace(0.9, 0.1, 20), map(str, range(20)))
+    message = conversions.detections_message(
+        7, 'base_link', boxes, ['car'] * 20, np.linspace(0.9, 0.1, 20), map(str, range(20))
+    )
     corners = box_corners(boxes)
-    signs = box_corners(np.array([[0, 0, 0, 2, 2, 2, 0, 1.0]]))[0]     # (8, 3) of -1, 1
+    signs = box_corners(np.array([[0, 0, 0, 2, 2, 2, 0, 1.0]]))[0]  # (8, 3) of -1, 1
     for detection, expected in zip(message.detections, corners):
         p, q = detection.bbox.center.position, detection.bbox.center.orientation
         size = detection.bbox.size
@@ -94,12 +95,15 @@ def test_raw_image_with_padded_rows_is_a_view_of_the_pixels():
     assert np.shares_memory(image.data, np.frombuffer(message.data, np.uint8))
 
 
-@pytest.mark.parametrize('message', [
-    Image(height=4, width=6, encoding='rgb16', step=18, data=bytes(72)),
-    Image(height=4, width=6, encoding='rgb8', step=18, data=bytes(71)),
-    Image(height=4, width=6, encoding='rgb8', step=17, data=bytes(72)),
-    Image(height=0, width=6, encoding='rgb8', step=18, data=b''),
-])
+@pytest.mark.parametrize(
+    'message',
+    [
+        Image(height=4, width=6, encoding='rgb16', step=18, data=bytes(72)),
+        Image(height=4, width=6, encoding='rgb8', step=18, data=bytes(71)),
+        Image(height=4, width=6, encoding='rgb8', step=17, data=bytes(72)),
+        Image(height=0, width=6, encoding='rgb8', step=18, data=b''),
+    ],
+)
 def test_raw_images_that_cannot_be_are_refused(message):
     with pytest.raises(ValueError, match='expected|size'):
         conversions.image_from_raw('cam_front', message)
@@ -111,8 +115,9 @@ def test_compressed_images_of_other_formats_are_refused(data):
         conversions.image_from_compressed('cam_front', CompressedImage(format='jpeg', data=data))
 
 
-@pytest.mark.parametrize('change', [{'width': 0}, {'k': [0.0] * 9},
-                                    {'k': [500.0, 0, np.nan, 0, 500.0, 2, 0, 0, 1.0]}])
+@pytest.mark.parametrize(
+    'change', [{'width': 0}, {'k': [0.0] * 9}, {'k': [500.0, 0, np.nan, 0, 500.0, 2, 0, 0, 1.0]}]
+)
 def test_camera_info_that_cannot_be_is_refused(change):
     message = CameraInfo(width=640, height=360)
     message.k = [500.0, 0.0, 320.0, 0.0, 500.0, 180.0, 0.0, 0.0, 1.0]
@@ -152,7 +157,7 @@ def test_tree_finds_the_product_along_any_way():
 def test_tree_survives_rings_and_tells_changes():
     tree = TransformTree()
     tree.set('a', 'b', np.eye(4), static=True)
-    tree.set('b', 'a', np.eye(4), static=True)       # nonsense of a second publisher
+    tree.set('b', 'a', np.eye(4), static=True)  # nonsense of a second publisher
     assert tree.lookup('c', 'a') is None
     assert not tree.set('a', 'b', np.eye(4), static=True)
     assert tree.set('a', 'b', rigid_from_yaw(0.1), static=True)
@@ -184,7 +189,7 @@ def test_rig_says_what_is_missing_and_counts_changes():
     assert not rig.set_lens('cam_front', np.eye(3), 640, 360)
     assert rig.set_lens('cam_front', 2 * np.eye(3), 640, 360)
     assert rig.changes['cam_front'] == 1
-    assert before['cam_front'].intrinsics[0, 0] == 1.0     # a reader keeps what it has
+    assert before['cam_front'].intrinsics[0, 0] == 1.0  # a reader keeps what it has
 
 
 # -- markers
@@ -199,11 +204,15 @@ def test_stale_markers_are_deleted_and_only_those():
     markers = Markers()
     markers.message(1, 'base_link', [drawn(1, speed=3.0), drawn(2)])
     message = markers.message(2, 'base_link', [drawn(2), drawn(3)])
-    deleted = {(marker.ns, marker.id) for marker in message.markers
-               if marker.action == Marker.DELETE}
+    deleted = {
+        (marker.ns, marker.id) for marker in message.markers if marker.action == Marker.DELETE
+    }
     assert deleted == {(name, 1) for name in ('boxes', 'heading', 'captions', 'velocity')}
-    assert not [marker for marker in markers.message(3, 'base_link', [drawn(2), drawn(3)]).markers
-                if marker.action == Marker.DELETE]
+    assert not [
+        marker
+        for marker in markers.message(3, 'base_link', [drawn(2), drawn(3)]).markers
+        if marker.action == Marker.DELETE
+    ]
 
 
 def test_markers_show_heading_speed_and_words():
@@ -215,8 +224,9 @@ def test_markers_show_heading_speed_and_words():
     assert (tip.x - tail.x, tip.y - tail.y) == pytest.approx((3.0, 0.0))
     assert 'a red car' in by_kind['captions'].text
     assert (by_kind['boxes'].scale.x, by_kind['boxes'].scale.y) == (4.0, 2.0)
-    assert 'velocity' not in {marker.ns for marker in
-                              Markers().message(1, 'base_link', [drawn(1)]).markers}
+    assert 'velocity' not in {
+        marker.ns for marker in Markers().message(1, 'base_link', [drawn(1)]).markers
+    }
 
 
 # -- captions: whose turn
@@ -261,6 +271,7 @@ def test_guard_keeps_the_traceback_and_goes_on():
 
     def broken(number):
         return 1 // number
+
     assert guard('division', broken)(0) is None and guard('division', broken)(1) == 1
     assert guard.errors.counts() == {'division: ZeroDivisionError': 1}
     assert 'in broken' in said[0]
@@ -288,6 +299,7 @@ def test_newest_worker_overtakes_and_limits_its_rate():
     def work(item):
         done.append((item, time.monotonic()))
         release.wait(5.0)
+
     worker = NewestWorker('test', work, max_rate_hz=20.0)
     worker.start()
     worker.offer(0)
@@ -310,16 +322,23 @@ def test_parameter_file_shows_every_default_with_its_meaning():
     text = (REPOSITORY / 'params' / 'perception.yaml').read_text(encoding='utf-8')
     shown = yaml.safe_load(text)['/**/mta_perception']['ros__parameters']
     assert shown == {spec.name: spec.default for spec in parameters.SPECS}
-    comments = ' '.join(' '.join(line.strip('# ') for line in text.splitlines()
-                                 if line.strip().startswith('#')).split())
+    comments = ' '.join(
+        ' '.join(
+            line.strip('# ') for line in text.splitlines() if line.strip().startswith('#')
+        ).split()
+    )
     for spec in parameters.SPECS:
         assert spec.description.split('. ')[0].rstrip('.') in comments, spec.name
 
 
-@pytest.mark.parametrize('names, words', [
-    (CAMERAS[:5], '5 names'), ((*CAMERAS[:5], CAMERAS[0]), '5 of them different'),
-    ((CAMERAS[1], CAMERAS[0], *CAMERAS[2:]), 'out of place'),
-])
+@pytest.mark.parametrize(
+    'names, words',
+    [
+        (CAMERAS[:5], '5 names'),
+        ((*CAMERAS[:5], CAMERAS[0]), '5 of them different'),
+        ((CAMERAS[1], CAMERAS[0], *CAMERAS[2:]), 'out of place'),
+    ],
+)
 def test_wrong_cameras_are_refused(names, words):
     with pytest.raises(ValueError, match=words):
         parameters._check_cameras(tuple(names))

@@ -14,8 +14,8 @@ pytest.importorskip('mta_msgs', reason='interface packages are not built here')
 
 from ros_car import SECOND_NS, Car, jpeg, stamp_ns, start_node, wait_until
 
+from mta_perception.commands.processes import free_domain
 from mta_perception.contract import CAMERAS
-from mta_perception.processes import free_domain
 
 # Short enough that a dead camera is seen soon, long enough for the lockstep of `Car.step`.
 PARAMETERS = {'dead_after_s': 2.0, 'max_captions': 1}
@@ -67,17 +67,25 @@ def settle(car):
 
 def counts(values, prefix):
     """{reason: count} of the keys that begin with `prefix`/."""
-    return {key.partition('/')[2]: int(value) for key, value in values.items()
-            if key.startswith(f'{prefix}/')}
+    return {
+        key.partition('/')[2]: int(value)
+        for key, value in values.items()
+        if key.startswith(f'{prefix}/')
+    }
 
 
 def test_dead_camera_is_masked_and_its_sector_reported_blind(car):
     start(car)
     for _ in range(3):
-        message = car.step(without=['cam_back'])      # waits for it, then goes on without
+        message = car.step(without=['cam_back'])  # waits for it, then goes on without
         assert len(message.detections) > 0
-    wait_until(lambda: not car.step(without=['cam_back'])
-               or car.statuses()['camera cam_back'][0] == ERROR, 10.0, 'never reported')
+    wait_until(
+        lambda: (
+            not car.step(without=['cam_back']) or car.statuses()['camera cam_back'][0] == ERROR
+        ),
+        10.0,
+        'never reported',
+    )
     level, words, values = car.statuses()['camera cam_back']
     assert level == ERROR and 'dead' in words
     assert values['blind_sector'] == 'back' and float(values['age_s']) > 2.0
@@ -85,9 +93,10 @@ def test_dead_camera_is_masked_and_its_sector_reported_blind(car):
     stages = car.statuses()['stages'][2]
     assert float(stages['queue_p50_ms']) < 1000
     assert car.statuses()['camera cam_front'][2]['blind_sector'] == ''
-    start(car, 4)                                      # it comes back
-    assert car.status_where('camera cam_back', lambda level, *_: level == OK)[2][
-        'blind_sector'] == ''
+    start(car, 4)  # it comes back
+    assert (
+        car.status_where('camera cam_back', lambda level, *_: level == OK)[2]['blind_sector'] == ''
+    )
 
 
 def test_below_min_cameras_frames_are_dropped_until_they_are_back(car):
@@ -109,10 +118,14 @@ def test_corrupt_image_masks_its_camera_for_that_frame_only(car):
     start(car)
     good = car.jpegs['cam_front_left']
     flipped = bytearray(good)
-    flipped[len(good) // 2:len(good) // 2 + 400] = b'\xff\x01' * 200
-    damaged = {'truncated': good[:len(good) // 2], 'flipped': bytes(flipped),
-               'no image': b'this is no image' * 100, 'empty': b'',
-               'wrong size': jpeg(car.images['cam_front_left'][:100, :200])}
+    flipped[len(good) // 2 : len(good) // 2 + 400] = b'\xff\x01' * 200
+    damaged = {
+        'truncated': good[: len(good) // 2],
+        'flipped': bytes(flipped),
+        'no image': b'this is no image' * 100,
+        'empty': b'',
+        'wrong size': jpeg(car.images['cam_front_left'][:100, :200]),
+    }
     for count, (kind, data) in enumerate(damaged.items(), start=1):
         assert car.step(data={'cam_front_left': data}).detections, kind
         values = car.statuses()['camera cam_front_left'][2]
@@ -131,25 +144,28 @@ def test_clock_jump_drops_the_memory_and_goes_on(car, seconds):
     assert car.history[-1].length >= 3
     car.stamp_ns += int(seconds * SECOND_NS)
     first = car.stamp_ns
-    for _ in range(8):                                 # some rounds may be lost over the jump
+    for _ in range(8):  # some rounds may be lost over the jump
         car.say()
         time.sleep(0.25)
     car.step()
     assert any(0 < stamp - first <= 2 * SECOND_NS for stamp in car.detection_stamps()[-8:])
-    resets = [message for message in car.history if message.resets == 1
-              and stamp_ns(message.header.stamp) > first]
+    resets = [
+        message
+        for message in car.history
+        if message.resets == 1 and stamp_ns(message.header.stamp) > first
+    ]
     assert resets and car.history[-1].resets == 1
     words = resets[-1].last_reset_reason
     assert 'clock' in words or 'gap' in words, words
-    assert car.history[-1].length >= 2                 # and it fills again
+    assert car.history[-1].length >= 2  # and it fills again
     assert int(car.statuses()['memory'][2]['resets']) == 1
 
 
 def test_nan_odometry_is_refused_and_counted(car):
     start(car)
     broken = car.odometry_message(car.stamp_ns + int(car.period_s * SECOND_NS), (np.nan, 0.0))
-    car.step(odometry=broken)                          # placed by extrapolation
-    for _ in range(3):                                 # ... but not for ever
+    car.step(odometry=broken)  # placed by extrapolation
+    for _ in range(3):  # ... but not for ever
         car.say(odometry=car.odometry_message(car.stamp_ns + 1, (np.nan, np.nan)))
         time.sleep(0.4)
     statuses = car.statuses()
@@ -199,7 +215,7 @@ def test_camera_info_that_changes_is_used_and_named(car):
     start(car)
     for camera in CAMERAS:
         car.info_publishers[camera].publish(car.camera_info(camera, car.stamp_ns, focal=520.0))
-    time.sleep(0.5)                                    # another topic: no order is promised
+    time.sleep(0.5)  # another topic: no order is promised
     car.step(infos=False)
     statuses = car.statuses()
     assert statuses['camera cam_back'][2]['calibration_changes'] == '1'
@@ -245,8 +261,12 @@ def test_images_on_the_other_transport_are_pointed_out(node, domain, shared_car)
     raw = Car(domain, transport='raw')
     try:
         shared_car.status_where(
-            'camera cam_front', lambda level, words, _: level == ERROR
-            and 'set the parameter transport to raw' in words, 10.0)
+            'camera cam_front',
+            lambda level, words, _: (
+                level == ERROR and 'set the parameter transport to raw' in words
+            ),
+            10.0,
+        )
         assert 'wrong transport' in node.output()
     finally:
         raw.close()

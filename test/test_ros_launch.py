@@ -10,8 +10,14 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH = REPOSITORY / 'launch' / 'bringup.launch.py'
-ARGUMENTS = {'model': 'nano', 'params_file': None, 'transport': 'compressed', 'rviz': 'false',
-             'bag': '', 'use_sim_time': 'false'}
+ARGUMENTS = {
+    'model': 'nano',
+    'params_file': None,
+    'transport': 'compressed',
+    'rviz': 'false',
+    'bag': '',
+    'use_sim_time': 'false',
+}
 
 
 @pytest.fixture(scope='module')
@@ -20,8 +26,11 @@ def tree():
 
 
 def calls(tree, name):
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)
-            and getattr(node.func, 'id', None) == name]
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', None) == name
+    ]
 
 
 def keyword(call, name):
@@ -44,8 +53,12 @@ def test_every_argument_is_used_and_none_is_unknown(tree):
 
 
 def test_every_name_is_imported_and_every_import_used(tree):
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
-                for alias in node.names}
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert imported <= named
     assert {name for name in named if name[0].isupper() and not name.isupper()} <= imported
@@ -61,8 +74,9 @@ def test_shipped_files_exist(tree):
 def test_started_executables_are_installed_by_setup(tree):
     executables = {keyword(call, 'executable').value for call in calls(tree, 'Node')}
     assert executables == {'perception_node', 'rviz2'}
-    assert 'perception_node = mta_perception.ros.node:main' in \
-        (REPOSITORY / 'setup.py').read_text(encoding='utf-8')
+    assert 'perception_node = mta_perception.ros.node:main' in (REPOSITORY / 'setup.py').read_text(
+        encoding='utf-8'
+    )
 
 
 def test_rviz_shows_what_the_node_publishes():
@@ -78,8 +92,11 @@ def test_rviz_shows_what_the_node_publishes():
 
 def test_transport_profile_holds_the_sizes_it_was_measured_with():
     root = ElementTree.parse(REPOSITORY / 'params' / 'fastdds_shared_memory.xml').getroot()
-    names = {element.tag.split('}')[1]: element.text for element in root.iter()
-             if not len(element) and isinstance(element.tag, str)}
+    names = {
+        element.tag.split('}')[1]: element.text
+        for element in root.iter()
+        if not len(element) and isinstance(element.tag, str)
+    }
     assert int(names['segment_size']) == 128 * 2**20
     assert int(names['maxMessageSize']) == 8 * 2**20
     assert int(names['port_queue_capacity']) == 2048

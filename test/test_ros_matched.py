@@ -12,8 +12,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
-from mta_perception.processes import free_domain
-from mta_perception.ros.matched import MatchedSubscription
+from mta_perception.commands.processes import free_domain
+from mta_perception.ros.matched_subscription import MatchedSubscription
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 TOPIC = '/somewhere/image'
@@ -26,17 +26,20 @@ class Listener:
     def __init__(self, overrides=()):
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=free_domain())
-        self.node = rclpy.create_node('listener', context=self.context,
-                                      parameter_overrides=list(overrides))
+        self.node = rclpy.create_node(
+            'listener', context=self.context, parameter_overrides=list(overrides)
+        )
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.heard = set()
         self.subscription = MatchedSubscription(
-            self.node, String, TOPIC, lambda message: self.heard.add(message.data), depth=5)
+            self.node, String, TOPIC, lambda message: self.heard.add(message.data), depth=5
+        )
 
     def publisher(self, reliability):
-        return self.node.create_publisher(String, TOPIC,
-                                          QoSProfile(depth=5, reliability=reliability))
+        return self.node.create_publisher(
+            String, TOPIC, QoSProfile(depth=5, reliability=reliability)
+        )
 
     def hears(self, text, publisher, within_s=WAIT_S):
         """Publish text until it is heard; False where it never is."""
@@ -48,8 +51,9 @@ class Listener:
         return text in self.heard
 
     def offered(self):
-        return {one.qos_profile.reliability
-                for one in self.node.get_subscriptions_info_by_topic(TOPIC)}
+        return {
+            one.qos_profile.reliability for one in self.node.get_subscriptions_info_by_topic(TOPIC)
+        }
 
     def close(self):
         self.subscription.close()
@@ -79,8 +83,11 @@ def test_one_best_effort_publisher_among_reliable_ones_turns_it_back(listener):
     assert listener.hears('the reliable one again', reliable)
 
 
-@pytest.mark.parametrize('listener', [[Parameter(
-    f'qos_overrides.{TOPIC}.subscription.reliability', value='reliable')]], indirect=True)
+@pytest.mark.parametrize(
+    'listener',
+    [[Parameter(f'qos_overrides.{TOPIC}.subscription.reliability', value='reliable')]],
+    indirect=True,
+)
 def test_a_parameter_settles_it(listener):
     assert not listener.hears('best effort', listener.publisher(BEST_EFFORT), within_s=1.5)
     assert listener.offered() == {RELIABLE}

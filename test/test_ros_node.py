@@ -22,13 +22,13 @@ from ros_car import (
     wait_until,
 )
 
+from mta_perception.commands.processes import free_domain
 from mta_perception.config import PipelineConfig
 from mta_perception.contract import CAMERAS, CLASSES
-from mta_perception.ego_motion import EgoMotion
 from mta_perception.frames import CameraCalibration, CameraImage, FrameSet
 from mta_perception.geometry import rigid, rigid_from_quaternion
-from mta_perception.pipeline import PerceptionPipeline
-from mta_perception.processes import free_domain
+from mta_perception.pipeline.ego_motion import EgoMotion
+from mta_perception.pipeline.step import PerceptionPipeline
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
 
@@ -63,8 +63,18 @@ def rows(message):
     for detection in message.detections:
         centre, size = detection.bbox.center, detection.bbox.size
         yaw = 2 * np.arctan2(centre.orientation.z, centre.orientation.w)
-        result.append([centre.position.x, centre.position.y, centre.position.z,
-                       size.x, size.y, size.z, np.sin(yaw), np.cos(yaw)])
+        result.append(
+            [
+                centre.position.x,
+                centre.position.y,
+                centre.position.z,
+                size.x,
+                size.y,
+                size.z,
+                np.sin(yaw),
+                np.cos(yaw),
+            ]
+        )
     return np.reshape(result, (-1, 8))
 
 
@@ -86,32 +96,43 @@ def test_detections_are_stamped_like_the_images_and_well_formed(car):
 def test_node_says_what_the_offline_pipeline_says(car, node):
     """Same images, same poses, same boxes: the node adds nothing and loses nothing."""
     from std_srvs.srv import Trigger
+
     manifest = Manifest.load(model_directory())
-    pipeline = PerceptionPipeline(manifest, OnnxDetector(manifest),
-                                  PipelineConfig(score_threshold=0.0))
+    pipeline = PerceptionPipeline(
+        manifest, OnnxDetector(manifest), PipelineConfig(score_threshold=0.0)
+    )
     calibrations, ego_motion = {}, EgoMotion()
     for camera in CAMERAS:
         mounted = car.mounting(camera).transform
         t, q = mounted.translation, mounted.rotation
         calibrations[camera] = CameraCalibration(
-            np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT,
-            rigid_from_quaternion((q.x, q.y, q.z, q.w), (t.x, t.y, t.z)))
+            np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]),
+            WIDTH,
+            HEIGHT,
+            rigid_from_quaternion((q.x, q.y, q.z, q.w), (t.x, t.y, t.z)),
+        )
     assert car.call(Trigger, 'mta_perception/reset_history', Trigger.Request()).success
     largest = 0.0
     for _ in range(4):
         message = car.step()
         ego_motion.add(car.stamp_ns, rigid(np.eye(3), (*car.world_xy, 0.0)))
-        images = {camera: CameraImage(camera, car.stamp_ns, car.jpegs[camera], 'jpeg')
-                  for camera in CAMERAS}
+        images = {
+            camera: CameraImage(camera, car.stamp_ns, car.jpegs[camera], 'jpeg')
+            for camera in CAMERAS
+        }
         result = pipeline.step(FrameSet(car.stamp_ns, images, {}), calibrations, ego_motion)
         expected = result.detections
-        assert [CLASSES[label] for label in expected.labels] == \
-            [detection.results[0].hypothesis.class_id for detection in message.detections]
+        assert [CLASSES[label] for label in expected.labels] == [
+            detection.results[0].hypothesis.class_id for detection in message.detections
+        ]
         np.testing.assert_allclose(
             [detection.results[0].hypothesis.score for detection in message.detections],
-            expected.scores, atol=1e-5)
-        heading = expected.boxes[:, 6:8] / np.linalg.norm(expected.boxes[:, 6:8], axis=1,
-                                                          keepdims=True)
+            expected.scores,
+            atol=1e-5,
+        )
+        heading = expected.boxes[:, 6:8] / np.linalg.norm(
+            expected.boxes[:, 6:8], axis=1, keepdims=True
+        )
         wanted = np.concatenate([expected.boxes[:, :6], heading], axis=1)
         largest = max(largest, np.abs(rows(message) - wanted).max())
     assert result.history.valid, 'the comparison never used the memory'
@@ -122,18 +143,21 @@ def test_node_says_what_the_offline_pipeline_says(car, node):
 
 def test_captions_describe_detections_of_their_frame(car):
     from std_msgs.msg import String
+
     texts = car.listen(String, 'mta_perception/caption_text')
     before = len(car.captions)
 
     def captioned():
         car.step()
         return len(car.captions) > before + 1 and texts
+
     wait_until(captioned, 20.0, 'no captions')
     message = car.captions[-1]
-    detections = next(found for found in car.detections
-                      if found.header.stamp == message.header.stamp)
+    detections = next(
+        found for found in car.detections if found.header.stamp == message.header.stamp
+    )
     by_id = {detection.id: detection for detection in detections.detections}
-    assert 0 < len(message.captions) <= 2            # max_captions
+    assert 0 < len(message.captions) <= 2  # max_captions
     for entry in message.captions:
         detection = by_id[entry.detection_id]
         assert entry.stamp == message.header.stamp
@@ -149,12 +173,14 @@ def test_captions_describe_detections_of_their_frame(car):
 def test_markers_and_overlay_come_when_somebody_listens(car):
     from sensor_msgs.msg import CompressedImage
     from visualization_msgs.msg import Marker, MarkerArray
+
     markers = car.listen(MarkerArray, 'mta_perception/markers')
     overlays = car.listen(CompressedImage, 'mta_perception/overlay/compressed')
 
     def shown():
         car.step()
         return overlays and len(markers) >= 3
+
     wait_until(shown, 30.0, 'no markers or no overlay')
     picture = cv2.imdecode(np.frombuffer(overlays[-1].data, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape[1] == 480 and picture.std() > 5
@@ -164,17 +190,21 @@ def test_markers_and_overlay_come_when_somebody_listens(car):
         for marker in message.markers:
             key = marker.ns, marker.id
             if marker.action == Marker.DELETE:
-                alive.remove(key)        # only what was there is deleted
+                alive.remove(key)  # only what was there is deleted
             else:
                 alive.add(key)
-    last = next(found for found in car.detections
-                if found.header.stamp == markers[-1].markers[-1].header.stamp)
+    last = next(
+        found
+        for found in car.detections
+        if found.header.stamp == markers[-1].markers[-1].header.stamp
+    )
     boxes = {number for namespace, number in alive if namespace == 'boxes'}
     assert boxes == {int(detection.id) for detection in last.detections}
 
 
 def test_labels_are_latched(car):
     from vision_msgs.msg import LabelInfo
+
     labels = car.listen(LabelInfo, 'mta_perception/labels', latched=True)
     wait_until(lambda: labels, 5.0, 'no labels')
     assert [entry.class_name for entry in labels[0].class_map] == list(CLASSES)
@@ -183,6 +213,7 @@ def test_labels_are_latched(car):
 
 def test_history_grows_and_is_reset_by_the_service(car):
     from std_srvs.srv import Trigger
+
     for _ in range(4):
         car.step()
     before = car.history[-1]
@@ -199,6 +230,7 @@ def test_history_grows_and_is_reset_by_the_service(car):
 
 def test_ask_says_that_the_model_cannot_answer(car):
     from mta_msgs.srv import Ask
+
     answer = car.call(Ask, 'mta_perception/ask', Ask.Request(instruction='who goes first?'))
     assert not answer.success and 'no task heads' in answer.message
 
@@ -230,15 +262,22 @@ def test_diagnostics_name_cameras_stages_memory_captions_process(car):
 def test_parameters_are_described_and_refuse_changes_while_active(car):
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
     from rcl_interfaces.srv import DescribeParameters, SetParameters
-    described = car.call(DescribeParameters, 'mta_perception/describe_parameters',
-                         DescribeParameters.Request(names=['min_cameras', 'max_spread_s']))
+
+    described = car.call(
+        DescribeParameters,
+        'mta_perception/describe_parameters',
+        DescribeParameters.Request(names=['min_cameras', 'max_spread_s']),
+    )
     for descriptor in described.descriptors:
         assert len(descriptor.description) > 20
         assert descriptor.integer_range or descriptor.floating_point_range
-    change = Parameter(name='min_cameras', value=ParameterValue(
-        type=ParameterType.PARAMETER_INTEGER, integer_value=5))
-    answer = car.call(SetParameters, 'mta_perception/set_parameters',
-                      SetParameters.Request(parameters=[change]))
+    change = Parameter(
+        name='min_cameras',
+        value=ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=5),
+    )
+    answer = car.call(
+        SetParameters, 'mta_perception/set_parameters', SetParameters.Request(parameters=[change])
+    )
     assert not answer.results[0].successful and 'configured' in answer.results[0].reason
 
 
@@ -257,12 +296,22 @@ def test_another_car_in_a_namespace_with_raw_images_and_tf(tmp_path):
     transforms, sim time with no clock at all, QoS overrides."""
     from geometry_msgs.msg import TransformStamped
     from tf2_msgs.msg import TFMessage
+
     domain = free_domain()
-    parameters = {**PATIENT, 'transport': 'raw', 'ego_motion_source': 'tf', 'odom_frame': 'map',
-                  'use_sim_time': True, 'max_captions': 0}
-    parameters.update({
-        f'qos_overrides./ego/{camera}/image_raw.subscription.reliability': 'reliable'
-        for camera in CAMERAS})
+    parameters = {
+        **PATIENT,
+        'transport': 'raw',
+        'ego_motion_source': 'tf',
+        'odom_frame': 'map',
+        'use_sim_time': True,
+        'max_captions': 0,
+    }
+    parameters.update(
+        {
+            f'qos_overrides./ego/{camera}/image_raw.subscription.reliability': 'reliable'
+            for camera in CAMERAS
+        }
+    )
     with start_node(tmp_path, domain, parameters, ('-r', '__ns:=/ego')) as child:
         car = Car(domain, namespace='/ego', frame='{}_lens', transport='raw')
         # base_link -> roof -> lenses, in two messages of /tf_static.
@@ -284,6 +333,7 @@ def test_another_car_in_a_namespace_with_raw_images_and_tf(tmp_path):
                 link.transform.translation.x, link.transform.rotation.w = float(metres), 1.0
                 links.append(link)
             car.transforms.publish(TFMessage(transforms=links))
+
         for step in range(4):
             move(car.stamp_ns + int(car.period_s * SECOND_NS), step)
             time.sleep(0.05)
@@ -296,14 +346,17 @@ def test_another_car_in_a_namespace_with_raw_images_and_tf(tmp_path):
 
 def test_lifecycle_without_autostart(tmp_path):
     from lifecycle_msgs.srv import GetState
+
     domain = free_domain()
     with start_node(tmp_path, domain, {**PATIENT, 'autostart': False}, wait_for=None) as child:
         car = Car(domain, reliable=False)
         car.listen_to_node()
 
         def state():
-            return car.call(GetState, 'mta_perception/get_state', GetState.Request(),
-                            30.0).current_state.label
+            return car.call(
+                GetState, 'mta_perception/get_state', GetState.Request(), 30.0
+            ).current_state.label
+
         assert state() == 'unconfigured'
         assert car.change_state('configure') and state() == 'inactive'
         assert not car.image_publishers['cam_front'].get_subscription_count()
@@ -318,12 +371,15 @@ def test_lifecycle_without_autostart(tmp_path):
         assert child.stop() == 0
 
 
-@pytest.mark.parametrize('parameters, code, words', [
-    ({'model': '/nowhere/at/all'}, 1, 'no model "/nowhere/at/all"'),
-    ({'min_cameras': 9}, 2, 'min_cameras'),
-    ({'transport': 'pigeon'}, 1, 'expected one of: raw, compressed'),
-    ({'qos_overrides./mta_perception/detections.publisher.reliability': 'maybe'}, 2, 'maybe'),
-])
+@pytest.mark.parametrize(
+    'parameters, code, words',
+    [
+        ({'model': '/nowhere/at/all'}, 1, 'no model "/nowhere/at/all"'),
+        ({'min_cameras': 9}, 2, 'min_cameras'),
+        ({'transport': 'pigeon'}, 1, 'expected one of: raw, compressed'),
+        ({'qos_overrides./mta_perception/detections.publisher.reliability': 'maybe'}, 2, 'maybe'),
+    ],
+)
 def test_what_cannot_work_ends_with_one_clear_line(tmp_path, parameters, code, words):
     with start_node(tmp_path, free_domain(), parameters, wait_for=None) as child:
         wait_until(lambda: not child.running(), 30.0, 'the node went on')

@@ -1,4 +1,5 @@
 """The set-up: what is built again when, what is said when something is missing, after a kill."""
+
 import json
 import os
 from pathlib import Path
@@ -32,8 +33,11 @@ def copied_definitions(tmp_path, monkeypatch):
     hook = shutil.copy(interfaces.CMAKE_HOOK, tmp_path / 'tools')
     script = shutil.copy(interfaces.__file__, tmp_path / 'tools')
     monkeypatch.setattr(interfaces, '__file__', script)
-    monkeypatch.setattr(interfaces, 'PACKAGES', tuple(
-        tmp_path / package.relative_to(ROOT) for package in interfaces.PACKAGES))
+    monkeypatch.setattr(
+        interfaces,
+        'PACKAGES',
+        tuple(tmp_path / package.relative_to(ROOT) for package in interfaces.PACKAGES),
+    )
     monkeypatch.setattr(interfaces, 'REPOSITORY', tmp_path)
     monkeypatch.setattr(interfaces, 'CMAKE_HOOK', Path(hook))
     return tmp_path
@@ -46,17 +50,32 @@ def key(pins=ROOT / 'requirements' / 'pins.txt', python='cp311'):
 def test_copies_have_the_key_of_the_originals(copied_definitions, tmp_path):
     copied = key()
     done = subprocess.run(
-        [sys.executable, '-c', 'import interfaces; from pathlib import Path; print('
-         'interfaces.content_key("cp311", Path("requirements/pins.txt")))'],
-        cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT / 'tools')}, capture_output=True,
-        text=True, check=True)
+        [
+            sys.executable,
+            '-c',
+            'import interfaces; from pathlib import Path; print('
+            'interfaces.content_key("cp311", Path("requirements/pins.txt")))',
+        ],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT / 'tools')},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == copied
 
 
-@pytest.mark.parametrize('change', [
-    'ros2_ws/src/mta_msgs/msg/ObjectCaption.msg', 'ros2_ws/src/mta_msgs/srv/Ask.srv',
-    'ros2_ws/underlay/vision_msgs/CMakeLists.txt', 'ros2_ws/underlay/tf2_msgs/package.xml',
-    'tools/drop_dead_include_paths.cmake', 'tools/interfaces.py'])
+@pytest.mark.parametrize(
+    'change',
+    [
+        'ros2_ws/src/mta_msgs/msg/ObjectCaption.msg',
+        'ros2_ws/src/mta_msgs/srv/Ask.srv',
+        'ros2_ws/underlay/vision_msgs/CMakeLists.txt',
+        'ros2_ws/underlay/tf2_msgs/package.xml',
+        'tools/drop_dead_include_paths.cmake',
+        'tools/interfaces.py',
+    ],
+)
 def test_messages_are_built_again_after_a_change(copied_definitions, change):
     before = key()
     with (copied_definitions / change).open('a') as changed:
@@ -93,8 +112,11 @@ def test_a_message_that_is_gone_leaves_the_environment(cache, tmp_path):
     state.mkdir(parents=True)
     (environment / 'share').mkdir()
     (environment / 'share' / 'own.txt').write_text('not ours')
-    stored_build(interfaces.archive_path('one'), tmp_path / 'one',
-                 {'share/msg/Kept.msg': '1', 'share/msg/Gone.msg': '1'})
+    stored_build(
+        interfaces.archive_path('one'),
+        tmp_path / 'one',
+        {'share/msg/Kept.msg': '1', 'share/msg/Gone.msg': '1'},
+    )
     stored_build(interfaces.archive_path('two'), tmp_path / 'two', {'share/msg/Kept.msg': '2'})
     said = []
     interfaces.lay_in(environment, state, 'one', said.append)
@@ -109,8 +131,11 @@ def test_a_message_that_is_gone_leaves_the_environment(cache, tmp_path):
 def test_a_truncated_archive_is_not_taken_for_whole(cache, tmp_path):
     archive = interfaces.archive_path('cut')
     assert not interfaces.is_whole(archive)
-    stored_build(archive, tmp_path / 'cut',
-                 {f'share/{number}': os.urandom(99).hex() for number in range(50)})
+    stored_build(
+        archive,
+        tmp_path / 'cut',
+        {f'share/{number}': os.urandom(99).hex() for number in range(50)},
+    )
     assert interfaces.is_whole(archive)
     archive.write_bytes(archive.read_bytes()[:-500])
     assert not interfaces.is_whole(archive)
@@ -130,8 +155,10 @@ def test_no_compiler_is_asked_for_when_the_build_is_cached(tmp_path, monkeypatch
     prerequisites.check_packages(build_needed=False)
 
 
-@pytest.mark.parametrize('version, fits', [('3.16.3', False), ('3.18.4', False), ('3.22.1', True),
-                                           ('4.0.2', True), ('unknown', False)])
+@pytest.mark.parametrize(
+    'version, fits',
+    [('3.16.3', False), ('3.18.4', False), ('3.22.1', True), ('4.0.2', True), ('unknown', False)],
+)
 def test_cmake_must_be_new_enough(tmp_path, monkeypatch, version, fits):
     cmake = tmp_path / 'cmake'
     cmake.write_text(f'#!/bin/sh\necho "cmake version {version}"\n')

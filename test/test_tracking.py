@@ -7,12 +7,13 @@ from mta_perception.config import TrackingConfig
 from mta_perception.contract import CLASSES
 from mta_perception.detections import Detections
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform_boxes
-from mta_perception.tracking import Tracker
+from mta_perception.pipeline.tracking import Tracker
 
 SECOND = 1_000_000_000
 START = 1_532_402_927 * SECOND
 CAR, TRUCK, PEDESTRIAN, CONE = (
-    CLASSES.index(name) for name in ('car', 'truck', 'pedestrian', 'traffic_cone'))
+    CLASSES.index(name) for name in ('car', 'truck', 'pedestrian', 'traffic_cone')
+)
 
 
 def _detections(world_from_ego, objects):
@@ -23,8 +24,12 @@ def _detections(world_from_ego, objects):
         box[:2], box[8:] = (x, y), (vx, vy)
     boxes = transform_boxes(invert_rigid(world_from_ego), boxes).astype(np.float32)
     count = len(objects)
-    return Detections(boxes, np.array([item[4] for item in objects], np.int64),
-                      np.linspace(0.9, 0.3, count).astype(np.float32), np.arange(count))
+    return Detections(
+        boxes,
+        np.array([item[4] for item in objects], np.int64),
+        np.linspace(0.9, 0.3, count).astype(np.float32),
+        np.arange(count),
+    )
 
 
 def _ego(seconds):
@@ -32,8 +37,7 @@ def _ego(seconds):
 
 
 def _moved(objects, seconds):
-    return [(x + vx * seconds, y + vy * seconds, vx, vy, label)
-            for x, y, vx, vy, label in objects]
+    return [(x + vx * seconds, y + vy * seconds, vx, vy, label) for x, y, vx, vy, label in objects]
 
 
 def _stamp(seconds):
@@ -42,19 +46,28 @@ def _stamp(seconds):
 
 @pytest.mark.parametrize('step_s', [1 / 12, 0.16, 0.5])
 def test_ids_stay_while_everything_moves_and_order_changes(step_s):
-    objects = [(20, 4, 15, 0, CAR), (30, 4, 14, 0, TRUCK), (20, -4, -15, 0, CAR),
-               (12, 6, 0, 1.4, PEDESTRIAN), (12, 7.2, 0, -1.4, PEDESTRIAN), (8, -3, 0, 0, CONE)]
+    objects = [
+        (20, 4, 15, 0, CAR),
+        (30, 4, 14, 0, TRUCK),
+        (20, -4, -15, 0, CAR),
+        (12, 6, 0, 1.4, PEDESTRIAN),
+        (12, 7.2, 0, -1.4, PEDESTRIAN),
+        (8, -3, 0, 0, CONE),
+    ]
     tracker, rng = Tracker(TrackingConfig()), np.random.default_rng(0)
     first = None
     for seconds in np.arange(0, 3, step_s):
-        noisy = [(x + rng.normal(0, 0.15), y + rng.normal(0, 0.15), vx, vy, label)
-                 for x, y, vx, vy, label in _moved(objects, seconds)]
+        noisy = [
+            (x + rng.normal(0, 0.15), y + rng.normal(0, 0.15), vx, vy, label)
+            for x, y, vx, vy, label in _moved(objects, seconds)
+        ]
         order = rng.permutation(len(noisy))
-        ids = tracker.update(_stamp(seconds), _ego(seconds),
-                             _detections(_ego(seconds), [noisy[i] for i in order]))
+        ids = tracker.update(
+            _stamp(seconds), _ego(seconds), _detections(_ego(seconds), [noisy[i] for i in order])
+        )
         by_object = {int(i): identifier for i, identifier in zip(order, ids)}
         first = first or by_object
-        if step_s < 0.5:         # pedestrians half a second apart may be taken for each other
+        if step_s < 0.5:  # pedestrians half a second apart may be taken for each other
             assert by_object == first
         else:
             assert all(by_object[i] == first[i] for i in (0, 1, 2, 5))
@@ -68,33 +81,41 @@ def test_a_flickering_object_keeps_its_id_and_a_lost_one_does_not():
         for between in np.arange(seconds - 0.3, seconds, 0.1):
             if seconds in (0.9, 2.5):
                 tracker.update(_stamp(between), np.eye(4), _detections(np.eye(4), []))
-        seen += tracker.update(_stamp(seconds), np.eye(4),
-                               _detections(np.eye(4), _moved(car, seconds)))
+        seen += tracker.update(
+            _stamp(seconds), np.eye(4), _detections(np.eye(4), _moved(car, seconds))
+        )
     assert len(set(seen[:5])) == 1 and seen[5] != seen[0]
 
 
 def test_classes_that_look_alike_may_change_others_not():
     tracker = Tracker(TrackingConfig())
+
     def at(seconds, label):
-        return tracker.update(_stamp(seconds), np.eye(4),
-                              _detections(np.eye(4), [(20, 0, 0, 0, label)]))[0]
+        return tracker.update(
+            _stamp(seconds), np.eye(4), _detections(np.eye(4), [(20, 0, 0, 0, label)])
+        )[0]
+
     assert at(0.0, CAR) == at(0.1, TRUCK) == at(0.2, CAR)
     assert at(0.3, PEDESTRIAN) != at(0.4, CAR)
 
 
 def test_the_like_class_wins_between_equally_near_ones():
     tracker = Tracker(TrackingConfig())
-    car, truck = tracker.update(_stamp(0), np.eye(4), _detections(
-        np.eye(4), [(20, 0, 0, 0, CAR), (20, 1, 0, 0, TRUCK)]))
-    ids = tracker.update(_stamp(0.1), np.eye(4), _detections(
-        np.eye(4), [(20, 0.5, 0, 0, TRUCK), (20, 0.45, 0, 0, CAR)]))
+    car, truck = tracker.update(
+        _stamp(0), np.eye(4), _detections(np.eye(4), [(20, 0, 0, 0, CAR), (20, 1, 0, 0, TRUCK)])
+    )
+    ids = tracker.update(
+        _stamp(0.1),
+        np.eye(4),
+        _detections(np.eye(4), [(20, 0.5, 0, 0, TRUCK), (20, 0.45, 0, 0, CAR)]),
+    )
     assert ids == [truck, car]
 
 
 def test_ids_are_never_used_again():
     tracker, seen = Tracker(TrackingConfig()), []
     objects = _detections(np.eye(4), [(20, 0, 0, 0, CAR), (10, 0, 0, 0, CONE)])
-    for seconds in (0.0, 0.1, 10.0, 1.0):          # then a gap, then a clock jump
+    for seconds in (0.0, 0.1, 10.0, 1.0):  # then a gap, then a clock jump
         ids = tracker.update(_stamp(seconds), np.eye(4), objects)
         assert all(isinstance(identifier, str) for identifier in ids)
         seen.append(tuple(ids))
@@ -107,8 +128,9 @@ def test_ids_are_never_used_again():
 def test_trails_are_where_the_objects_were_in_the_world():
     tracker, car = Tracker(TrackingConfig(trail_s=1.0)), [(20, 4, 15, 0, CAR)]
     for seconds in np.arange(0, 3.01, 0.1):
-        ids = tracker.update(_stamp(seconds), _ego(seconds),
-                             _detections(_ego(seconds), _moved(car, seconds)))
+        ids = tracker.update(
+            _stamp(seconds), _ego(seconds), _detections(_ego(seconds), _moved(car, seconds))
+        )
     trail = tracker.trails()[ids[0]]
     assert trail.shape == (11, 2)
     np.testing.assert_allclose(trail[:, 0], 20 + 15 * np.arange(2.0, 3.01, 0.1), atol=1e-3)

@@ -19,7 +19,7 @@ from mta_perception import contract
 
 WIDTH, HEIGHT, QUERIES = 64, 48, 3
 VOCABULARY = ['<unk>', '<s>', '</s>', 'a', 'b', 'c', 'd']
-SCORES = (0.9, 0.6, 0.1)           # of the queries, each for the class of its own number
+SCORES = (0.9, 0.6, 0.1)  # of the queries, each for the class of its own number
 
 DETECTOR = """<ir_version: 9, opset_import: ["" : 18]>
 detector (uint8[1,6,48,64,3] images, float[1,6,3,4] image_from_ego, float[1,6] camera_mask,
@@ -113,14 +113,16 @@ def write_tiny_model(directory, **changes):
     """Write the model into `directory` and return it; `changes` replace top-level manifest
     keys."""
     directory.mkdir(parents=True, exist_ok=True)
-    _save(directory / 'detector.onnx', DETECTOR, constant_logits=_logits(),
-          constant_boxes=_boxes())
+    _save(
+        directory / 'detector.onnx', DETECTOR, constant_logits=_logits(), constant_boxes=_boxes()
+    )
     weights = np.zeros((10, 6), np.float32)
-    weights[3, 0] = weights[4, 3] = 1.0        # length -> place 0, width -> place 1
+    weights[3, 0] = weights[4, 3] = 1.0  # length -> place 0, width -> place 1
     _save(directory / 'qformer.onnx', QFORMER, weights=weights)
     _save(directory / 'language.onnx', LANGUAGE, **_grammar())
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)},
-                                           unk_token='<unk>'))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token='<unk>')
+    )
     tokenizer.decoder = decoders.WordPiece(prefix='##', cleanup=False)
     tokenizer.save(str(directory / 'tokenizer.json'))
     write_manifest(directory, **changes)
@@ -131,25 +133,46 @@ def write_manifest(directory, **changes):
     """manifest.yaml for the files in `directory`."""
     names = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
     values = {
-        'contract_version': contract.CONTRACT_VERSION, 'name': 'tiny',
-        'cameras': list(contract.CAMERAS), 'classes': list(contract.CLASSES),
+        'contract_version': contract.CONTRACT_VERSION,
+        'name': 'tiny',
+        'cameras': list(contract.CAMERAS),
+        'classes': list(contract.CLASSES),
         'image': {'width': WIDTH, 'height': HEIGHT, 'scale': 0.04},
         'bev': {'half_extent_m': 51.2, 'cells': 4, 'channels': 2},
         'box_code': ['x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy'],
-        'history': {'step_s': 0.5}, 'decode': {'score_threshold': 0.2, 'max_detections': 100},
-        'captioner': {'prefix_tokens': 2, 'width': 3, 'layers': 1, 'heads': 1, 'head_dim': 1,
-                      'vocabulary': len(VOCABULARY), 'bos': 1, 'eos': 2, 'max_tokens': 10},
-        'files': {name: hashlib.sha256((directory / name).read_bytes()).hexdigest()
-                  for name in names if (directory / name).is_file()},
-        'training': {'data': 'none'}, 'metrics': {}, 'licence': 'Apache-2.0', **changes}
+        'history': {'step_s': 0.5},
+        'decode': {'score_threshold': 0.2, 'max_detections': 100},
+        'captioner': {
+            'prefix_tokens': 2,
+            'width': 3,
+            'layers': 1,
+            'heads': 1,
+            'head_dim': 1,
+            'vocabulary': len(VOCABULARY),
+            'bos': 1,
+            'eos': 2,
+            'max_tokens': 10,
+        },
+        'files': {
+            name: hashlib.sha256((directory / name).read_bytes()).hexdigest()
+            for name in names
+            if (directory / name).is_file()
+        },
+        'training': {'data': 'none'},
+        'metrics': {},
+        'licence': 'Apache-2.0',
+        **changes,
+    }
     values = {key: value for key, value in values.items() if value is not None}
     (directory / 'manifest.yaml').write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def _save(path, text, **initializers):
     model = onnx.parser.parse_model(text)
-    model.graph.initializer.extend(numpy_helper.from_array(values.astype(np.float32), name)
-                                   for name, values in initializers.items())
+    model.graph.initializer.extend(
+        numpy_helper.from_array(values.astype(np.float32), name)
+        for name, values in initializers.items()
+    )
     onnx.checker.check_model(model)
     onnx.save(model, path)
 

@@ -5,6 +5,7 @@ of everything that decides its content: a second clone, or a new environment, on
 Nothing in the archive names an absolute path. Standard library alone: this runs before anything is
 installed.
 """
+
 import hashlib
 import json
 import os
@@ -37,8 +38,11 @@ def sources():
     """Every file that takes part in the build, sorted."""
     files = [CMAKE_HOOK, Path(__file__).resolve()]
     for package in PACKAGES:
-        files += [path for path in package.rglob('*')
-                  if path.suffix in ('.msg', '.srv', '.action', '.xml', '.txt')]
+        files += [
+            path
+            for path in package.rglob('*')
+            if path.suffix in ('.msg', '.srv', '.action', '.xml', '.txt')
+        ]
     return sorted(files)
 
 
@@ -109,8 +113,9 @@ def build(environment, archive, say):
         stage = Path(scratch) / 'stage'
         for package in PACKAGES:
             say(f'  {package.name}')
-            build_package(package, Path(scratch) / 'build' / package.name, stage, environment,
-                          headers)
+            build_package(
+                package, Path(scratch) / 'build' / package.name, stage, environment, headers
+            )
         remove_what_names_the_prefix(stage)
         check_relocatable(stage)
         half_written = archive.with_name(f'{archive.name}.{os.getpid()}')
@@ -135,11 +140,21 @@ def build_package(package, build_folder, stage, environment, headers):
     python = environment / 'bin' / 'python'
     purelib = site_packages(environment).relative_to(environment)
     configure = [
-        'cmake', '-S', str(package), '-B', str(build_folder), '-G', 'Ninja',
-        f'-DCMAKE_INSTALL_PREFIX={stage}', f'-DCMAKE_PROJECT_INCLUDE={CMAKE_HOOK}',
-        f'-DPython3_EXECUTABLE={python}', f'-DPYTHON_INSTALL_DIR={purelib}',
+        'cmake',
+        '-S',
+        str(package),
+        '-B',
+        str(build_folder),
+        '-G',
+        'Ninja',
+        f'-DCMAKE_INSTALL_PREFIX={stage}',
+        f'-DCMAKE_PROJECT_INCLUDE={CMAKE_HOOK}',
+        f'-DPython3_EXECUTABLE={python}',
+        f'-DPYTHON_INSTALL_DIR={purelib}',
         f'-DPython3_INCLUDE_DIR={headers[0]}',
-        '-DCMAKE_INSTALL_LIBDIR=lib', '-DCMAKE_BUILD_TYPE=Release', '-DBUILD_TESTING=OFF',
+        '-DCMAKE_INSTALL_LIBDIR=lib',
+        '-DCMAKE_BUILD_TYPE=Release',
+        '-DBUILD_TESTING=OFF',
         '-Wno-dev',
     ]
     build_folder.mkdir(parents=True)
@@ -152,8 +167,10 @@ def build_package(package, build_folder, stage, environment, headers):
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(log, kept)
             tail = '\n'.join(log.read_text(errors='replace').splitlines()[-25:])
-            raise BuildError(f'{tail}\n\n{package.name}: `{" ".join(command[:2])}` failed with '
-                             f'exit code {done.returncode}. The whole log is in {kept}.')
+            raise BuildError(
+                f'{tail}\n\n{package.name}: `{" ".join(command[:2])}` failed with '
+                f'exit code {done.returncode}. The whole log is in {kept}.'
+            )
 
 
 def remove_what_names_the_prefix(stage):
@@ -170,15 +187,19 @@ def check_relocatable(stage):
     for path in stage.rglob('*'):
         if path.is_file() and not path.is_symlink():
             if str(stage).encode() in path.read_bytes():
-                raise BuildError(f'{path.relative_to(stage)} names the build folder {stage}; it '
-                                 'cannot be used from the cache. Please report this with your '
-                                 'cmake version.')
+                raise BuildError(
+                    f'{path.relative_to(stage)} names the build folder {stage}; it '
+                    'cannot be used from the cache. Please report this with your '
+                    'cmake version.'
+                )
 
 
 def site_packages(environment):
     """The folder that holds the Python modules of `environment`."""
     found = sorted((environment / 'lib').glob('python3.*/site-packages'))
     if len(found) != 1:
-        raise BuildError(f'{environment}/lib has {len(found)} site-packages folders, one was '
-                         'expected. Run `make clean` and try again.')
+        raise BuildError(
+            f'{environment}/lib has {len(found)} site-packages folders, one was '
+            'expected. Run `make clean` and try again.'
+        )
     return found[0]

@@ -2,6 +2,7 @@
 
 Standard library alone. Nothing here changes the machine.
 """
+
 import os
 import platform
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
-CMAKE_AT_LEAST = (3, 19)          # cmake_language(DEFER) in drop_dead_include_paths.cmake
+CMAKE_AT_LEAST = (3, 19)  # cmake_language(DEFER) in drop_dead_include_paths.cmake
 
 
 class PrerequisiteError(Exception):
@@ -30,14 +31,19 @@ def fitting_python():
         'python3.12 is on the PATH; ROS 2 has wheels for those three alone. Install one, for '
         'example\n'
         '    sudo apt install python3.12 python3.12-venv\n'
-        'and type the same command again.')
+        'and type the same command again.'
+    )
 
 
 def version_of(python):
     """(major, minor) of a Python executable; None when it does not start (an empty pyenv shim)."""
     try:
-        answer = subprocess.run([python, '-c', 'import sys; print(*sys.version_info[:2])'],
-                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+        answer = subprocess.run(
+            [python, '-c', 'import sys; print(*sys.version_info[:2])'],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return tuple(int(number) for number in answer.stdout.split())
@@ -49,7 +55,8 @@ def check_machine():
         raise PrerequisiteError(
             f'This machine is {platform.system()} on {platform.machine()}; the ROS 2 wheels are '
             'for Linux on x86_64 alone. Install ROS 2 Jazzy or Kilted from its own packages and '
-            'build with colcon (README.md, "On a machine with ROS 2").')
+            'build with colcon (README.md, "On a machine with ROS 2").'
+        )
 
 
 def check_packages(build_needed):
@@ -60,8 +67,10 @@ def check_packages(build_needed):
     if missing:
         listing = '\n'.join(f'  - {reason}' for reason, _ in missing)
         packages = ' '.join(package for _, package in missing)
-        raise PrerequisiteError(f'Missing on this machine:\n{listing}\nInstall it and type the '
-                                f'same command again:\n    sudo apt install {packages}')
+        raise PrerequisiteError(
+            f'Missing on this machine:\n{listing}\nInstall it and type the '
+            f'same command again:\n    sudo apt install {packages}'
+        )
 
 
 def missing_venv():
@@ -101,6 +110,8 @@ def missing_cmake():
 def missing_headers_message(python_headers):
     """What to say when Python.h is neither installed nor to be had from apt without root."""
     package = 'python{}.{}-dev'.format(*sys.version_info[:2])
-    return (f'Missing on this machine:\n  - the Python headers ({python_headers}/Python.h; they '
-            'build the message packages)\nInstall them and type the same command again:\n'
-            f'    sudo apt install {package}')
+    return (
+        f'Missing on this machine:\n  - the Python headers ({python_headers}/Python.h; they '
+        'build the message packages)\nInstall them and type the same command again:\n'
+        f'    sudo apt install {package}'
+    )

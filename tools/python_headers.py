@@ -1,4 +1,5 @@
 """Find Python.h for the message packages; without python3-dev, take it from apt, without root."""
+
 import os
 from pathlib import Path
 import shutil
@@ -37,8 +38,12 @@ def fetch(package, root):
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=str(root.parent)) as scratch:
         # apt would download as a user of its own, who may not enter here; it says so and goes on.
-        got = subprocess.run(['apt-get', 'download', package], cwd=scratch,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        got = subprocess.run(
+            ['apt-get', 'download', package],
+            cwd=scratch,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         archives = list(Path(scratch).glob('*.deb'))
         if got.returncode or len(archives) != 1:
             return False

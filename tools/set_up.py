@@ -5,6 +5,7 @@ mta_training in editable mode. What was done is kept in `.venv/.mta/state.json`,
 call finds nothing to do in a tenth of a second, and one that was killed half way is taken up.
 Standard library alone. Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
+
 import argparse
 import fcntl
 import hashlib
@@ -34,8 +35,11 @@ class InstallError(Exception):
 def main():
     """Set up the vehicle side, with --train also training and tests."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--train', action='store_true',
-                        help='also torch, the training packages and the tools for tests')
+    parser.add_argument(
+        '--train',
+        action='store_true',
+        help='also torch, the training packages and the tools for tests',
+    )
     train = parser.parse_args().train
     try:
         prerequisites.check_machine()
@@ -46,6 +50,7 @@ def main():
         return 1
     except Exception as error:
         import interfaces
+
         if isinstance(error, (PrerequisiteError, InstallError, interfaces.BuildError, OSError)):
             say(str(error))
             return 1
@@ -63,9 +68,11 @@ def use_fitting_python():
 def set_up(train):
     """Bring the environment to what the files of this checkout ask for; quick when it is there."""
     if os.environ.get('MTA_ROS_IGNORED'):
-        say(f'ROS 2 {os.environ["MTA_ROS_IGNORED"]} is sourced in this shell. `make` keeps to '
+        say(
+            f'ROS 2 {os.environ["MTA_ROS_IGNORED"]} is sourced in this shell. `make` keeps to '
             'its own .venv and leaves it aside;\nto build with that ROS 2 instead: cd ros2_ws && '
-            'colcon build (README.md, "On a machine with ROS 2").')
+            'colcon build (README.md, "On a machine with ROS 2").'
+        )
     with (REPOSITORY / '.venv.lock').open('w') as lock:
         wait_for(lock)
         # A pip that outlives a killed set-up keeps the lock until it is done (close_fds=False).
@@ -76,8 +83,10 @@ def set_up(train):
         if not torn and all(done.get(step) == content for step, content in wanted.items()):
             return
         import interfaces
+
         prerequisites.check_packages(
-            build_needed=not interfaces.is_whole(interfaces.archive_path(wanted['interfaces'])))
+            build_needed=not interfaces.is_whole(interfaces.archive_path(wanted['interfaces']))
+        )
         if torn or done.get('environment') != wanted['environment']:
             make_environment(wanted['environment'])
             done = {'environment': wanted['environment']}
@@ -106,17 +115,24 @@ def perform_step(step, perform, content, done):
 def steps(train):
     """(name, function of its wanted content) in the order in which they build on each other."""
     import interfaces
+
     yield 'vehicle', lambda _: install(['vehicle.txt'], 'ROS 2 and the vehicle packages')
     yield 'interfaces', lambda key: interfaces.lay_in(ENVIRONMENT, STATE_FOLDER, key, say)
     yield 'projects', lambda _: install_projects()
     if train:
-        yield 'train', lambda _: install(['vehicle.txt', 'train.txt', 'dev.txt'],
-                                         'torch, the training packages and the tools for tests')
+        yield (
+            'train',
+            lambda _: install(
+                ['vehicle.txt', 'train.txt', 'dev.txt'],
+                'torch, the training packages and the tools for tests',
+            ),
+        )
 
 
 def wanted_state(train):
     """What each step is to be done for: a hash of the files that decide it."""
     import interfaces
+
     pins = REQUIREMENTS / 'pins.txt'
     python = '{}.{}.{}'.format(*sys.version_info[:3])
     wanted = {
@@ -127,8 +143,9 @@ def wanted_state(train):
         'projects': hash_of([project / name for project in PROJECTS for name in PROJECT_FILES]),
     }
     if train:
-        wanted['train'] = hash_of([REQUIREMENTS / name for name in
-                                   ('vehicle.txt', 'train.txt', 'dev.txt')] + [pins])
+        wanted['train'] = hash_of(
+            [REQUIREMENTS / name for name in ('vehicle.txt', 'train.txt', 'dev.txt')] + [pins]
+        )
     return wanted
 
 
@@ -171,11 +188,17 @@ def make_environment(content):
     say(f'making the virtual environment .venv (Python {content.split()[0]})')
     if ENVIRONMENT.exists():
         shutil.rmtree(ENVIRONMENT)
-    made = subprocess.run([sys.executable, '-m', 'venv', str(ENVIRONMENT)], close_fds=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    made = subprocess.run(
+        [sys.executable, '-m', 'venv', str(ENVIRONMENT)],
+        close_fds=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if made.returncode:
-        raise InstallError(f'{made.stdout}\nThe virtual environment {ENVIRONMENT} could not be '
-                           'made.')
+        raise InstallError(
+            f'{made.stdout}\nThe virtual environment {ENVIRONMENT} could not be made.'
+        )
     STATE_FOLDER.mkdir()
     write_state({'environment': content})
 
@@ -199,19 +222,35 @@ def install_projects():
 def pip(arguments):
     """Run pip install, naming large downloads as they begin; its whole output goes to a log."""
     log = STATE_FOLDER / 'pip.log'
-    command = [str(ENVIRONMENT / 'bin' / 'python'), '-m', 'pip', 'install',
-               '--disable-pip-version-check', '--progress-bar', 'off', *arguments]
+    command = [
+        str(ENVIRONMENT / 'bin' / 'python'),
+        '-m',
+        'pip',
+        'install',
+        '--disable-pip-version-check',
+        '--progress-bar',
+        'off',
+        *arguments,
+    ]
     with log.open('w') as output:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   universal_newlines=True, cwd=str(REPOSITORY), close_fds=False)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            universal_newlines=True,
+            cwd=str(REPOSITORY),
+            close_fds=False,
+        )
         for line in process.stdout:
             output.write(line)
             if is_large_download(line):
                 say(f'  {line.strip()}')
     if process.wait():
         tail = '\n'.join(log.read_text().splitlines()[-15:])
-        raise InstallError(f'{tail}\n\npip could not install what is needed; its whole output is '
-                           f'in {log}. Behind a proxy, tell pip so (`pip help config`).')
+        raise InstallError(
+            f'{tail}\n\npip could not install what is needed; its whole output is '
+            f'in {log}. Behind a proxy, tell pip so (`pip help config`).'
+        )
 
 
 def is_large_download(line):

@@ -28,8 +28,11 @@ class ImageConfig:
     def __post_init__(self) -> None:
         for name in ('width', 'height'):
             value = getattr(self, name)
-            _check(value > 0 and value % 32 == 0, f'image.{name}={value} is not a multiple of 32, '
-                   f'the stride of the backbone; choose e.g. {max(32, round(value / 32) * 32)}.')
+            _check(
+                value > 0 and value % 32 == 0,
+                f'image.{name}={value} is not a multiple of 32, '
+                f'the stride of the backbone; choose e.g. {max(32, round(value / 32) * 32)}.',
+            )
         _check(0 < self.scale <= 1, f'image.scale={self.scale} is not in (0, 1].')
 
 
@@ -37,14 +40,16 @@ class ImageConfig:
 class BackboneConfig:
     """ResNet with basic blocks; `stride` is that of the fused feature map it returns."""
 
-    width: int = 32                      # channels of the first stage, doubled at each other
+    width: int = 32  # channels of the first stage, doubled at each other
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     stride: int = 16
 
     def __post_init__(self) -> None:
         _check(self.stride in (8, 16, 32), f'backbone.stride={self.stride}; choose 8, 16 or 32.')
-        _check(len(self.blocks) == 4, f'backbone.blocks={self.blocks} names {len(self.blocks)} '
-               'stages; a ResNet has 4.')
+        _check(
+            len(self.blocks) == 4,
+            f'backbone.blocks={self.blocks} names {len(self.blocks)} stages; a ResNet has 4.',
+        )
 
 
 @dataclass(frozen=True)
@@ -57,16 +62,20 @@ class BevConfig:
     heads: int = 4
     feedforward: int = 256
     layers: int = 2
-    pillar_heights_m: tuple[float, ...] = (0.0, 0.7, 1.5, 3.0)   # above ground, ego frame
+    pillar_heights_m: tuple[float, ...] = (0.0, 0.7, 1.5, 3.0)  # above ground, ego frame
     temporal_points: int = 4
-    cameras_per_cell: int = 2            # the best-seeing cameras a cell reads; nuScenes has <= 2
-    neck_blocks: int = 1                 # 3x3 residual blocks between encoder and decoder
+    cameras_per_cell: int = 2  # the best-seeing cameras a cell reads; nuScenes has <= 2
+    neck_blocks: int = 1  # 3x3 residual blocks between encoder and decoder
 
     def __post_init__(self) -> None:
-        _check(self.channels % self.heads == 0,
-               f'bev.channels={self.channels} is not divisible by bev.heads={self.heads}.')
-        _check(1 <= self.cameras_per_cell <= len(CAMERAS),
-               f'bev.cameras_per_cell={self.cameras_per_cell}; expected 1 to {len(CAMERAS)}.')
+        _check(
+            self.channels % self.heads == 0,
+            f'bev.channels={self.channels} is not divisible by bev.heads={self.heads}.',
+        )
+        _check(
+            1 <= self.cameras_per_cell <= len(CAMERAS),
+            f'bev.cameras_per_cell={self.cameras_per_cell}; expected 1 to {len(CAMERAS)}.',
+        )
 
     @property
     def cell_m(self) -> float:
@@ -93,16 +102,20 @@ class QFormerConfig:
     heads: int = 4
     layers: int = 2
     prefix_tokens: int = 12
-    bev: str = 'around'                  # what of the BEV it reads; see qformer.py
-    neighbourhood: int = 5               # around: at n x n points ...
-    spacing_m: float = 3.0               # ... this far apart
-    bev_stride: int = 5                  # shared, joint: a token for so many cells squared
+    bev: str = 'around'  # what of the BEV it reads; see qformer.py
+    neighbourhood: int = 5  # around: at n x n points ...
+    spacing_m: float = 3.0  # ... this far apart
+    bev_stride: int = 5  # shared, joint: a token for so many cells squared
 
     def __post_init__(self) -> None:
-        _check(self.bev in ('around', 'shared', 'joint'),
-               f'qformer.bev={self.bev!r}; choose around, shared or joint.')
-        _check(self.width % self.heads == 0,
-               f'qformer.width={self.width} is not divisible by qformer.heads={self.heads}.')
+        _check(
+            self.bev in ('around', 'shared', 'joint'),
+            f'qformer.bev={self.bev!r}; choose around, shared or joint.',
+        )
+        _check(
+            self.width % self.heads == 0,
+            f'qformer.width={self.width} is not divisible by qformer.heads={self.heads}.',
+        )
 
 
 @dataclass(frozen=True)
@@ -116,19 +129,21 @@ class LanguageConfig:
     num_attention_heads: int = 4
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
-    max_tokens: int = 48                 # longest caption that is generated
-    adapter_tokens: int = 0              # LLaMA-Adapter prompts per layer but the first; 0: none
+    max_tokens: int = 48  # longest caption that is generated
+    adapter_tokens: int = 0  # LLaMA-Adapter prompts per layer but the first; 0: none
 
     def __post_init__(self) -> None:
-        _check(self.hidden_size % self.num_attention_heads == 0
-               and self.head_dim % 2 == 0,
-               f'language.hidden_size={self.hidden_size} does not give '
-               f'{self.num_attention_heads} heads of even width.')
-        _check(self.adapter_tokens >= 0 and (not self.adapter_tokens or
-                                             self.num_hidden_layers > 1),
-               f'language.adapter_tokens={self.adapter_tokens} with num_hidden_layers='
-               f'{self.num_hidden_layers}; expected 0, or more with 2 layers or more: the first '
-               'layer has no adapter.')
+        _check(
+            self.hidden_size % self.num_attention_heads == 0 and self.head_dim % 2 == 0,
+            f'language.hidden_size={self.hidden_size} does not give '
+            f'{self.num_attention_heads} heads of even width.',
+        )
+        _check(
+            self.adapter_tokens >= 0 and (not self.adapter_tokens or self.num_hidden_layers > 1),
+            f'language.adapter_tokens={self.adapter_tokens} with num_hidden_layers='
+            f'{self.num_hidden_layers}; expected 0, or more with 2 layers or more: the first '
+            'layer has no adapter.',
+        )
 
     @property
     def head_dim(self) -> int:
@@ -141,7 +156,7 @@ class MtaConfig:
     """The whole network."""
 
     name: str = 'nano'
-    detector: str = 'nano'               # one of DETECTORS; `_official`: published weights, quirks
+    detector: str = 'nano'  # one of DETECTORS; `_official`: published weights, quirks
     image: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     bev: BevConfig = field(default_factory=BevConfig)
@@ -150,16 +165,24 @@ class MtaConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
 
     def __post_init__(self) -> None:
-        _check(self.detector in DETECTORS,
-               f'detector={self.detector!r}; choose one of {", ".join(DETECTORS)}.')
+        _check(
+            self.detector in DETECTORS,
+            f'detector={self.detector!r}; choose one of {", ".join(DETECTORS)}.',
+        )
         channels, heads = self.bev.channels, self.decoder.heads
-        _check(channels % heads == 0,
-               f'bev.channels={channels} is not divisible by decoder.heads={heads}.')
-        _check(self.decoder.queries <= len(CLASSES) * self.bev.cells ** 2,
-               f'decoder.queries={self.decoder.queries} is more than the heatmap has cells.')
-        _check(self.qformer.bev == 'around' or self.bev.cells % self.qformer.bev_stride == 0,
-               f'qformer.bev_stride={self.qformer.bev_stride} does not divide the '
-               f'{self.bev.cells} cells of the BEV.')
+        _check(
+            channels % heads == 0,
+            f'bev.channels={channels} is not divisible by decoder.heads={heads}.',
+        )
+        _check(
+            self.decoder.queries <= len(CLASSES) * self.bev.cells**2,
+            f'decoder.queries={self.decoder.queries} is more than the heatmap has cells.',
+        )
+        _check(
+            self.qformer.bev == 'around' or self.bev.cells % self.qformer.bev_stride == 0,
+            f'qformer.bev_stride={self.qformer.bev_stride} does not divide the '
+            f'{self.bev.cells} cells of the BEV.',
+        )
 
     @classmethod
     def nano(cls) -> 'MtaConfig':
@@ -169,13 +192,15 @@ class MtaConfig:
     @classmethod
     def toy(cls) -> 'MtaConfig':
         """Small enough for tests and smoke runs; learns, but not much."""
-        return cls(name='toy', image=ImageConfig(224, 128, 0.14),
-                   backbone=BackboneConfig(width=8, blocks=(1, 1, 1, 1), stride=8),
-                   bev=BevConfig(cells=20, channels=32, feedforward=64, layers=1, neck_blocks=1),
-                   decoder=DecoderConfig(queries=40, layers=2, feedforward=64),
-                   qformer=QFormerConfig(width=64, layers=2, prefix_tokens=6),
-                   language=LanguageConfig(hidden_size=64, intermediate_size=128,
-                                           num_hidden_layers=2))
+        return cls(
+            name='toy',
+            image=ImageConfig(224, 128, 0.14),
+            backbone=BackboneConfig(width=8, blocks=(1, 1, 1, 1), stride=8),
+            bev=BevConfig(cells=20, channels=32, feedforward=64, layers=1, neck_blocks=1),
+            decoder=DecoderConfig(queries=40, layers=2, feedforward=64),
+            qformer=QFormerConfig(width=64, layers=2, prefix_tokens=6),
+            language=LanguageConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2),
+        )
 
     @classmethod
     def bevformer(cls, size: str = 'tiny') -> 'MtaConfig':
@@ -187,10 +212,13 @@ class MtaConfig:
         channels = {'tiny': 256, 'nano': 128}
         base = size.removesuffix('_official')
         _check(base in images, f'size={size!r}; choose tiny, nano or tiny_official.')
-        return cls(name=f'bevformer_{size}', detector=f'bevformer_{size}', image=images[base],
-                   bev=BevConfig(channels=channels[base]),
-                   qformer=QFormerConfig(width=768, heads=16, layers=8, prefix_tokens=10,
-                                         bev='shared'))
+        return cls(
+            name=f'bevformer_{size}',
+            detector=f'bevformer_{size}',
+            image=images[base],
+            bev=BevConfig(channels=channels[base]),
+            qformer=QFormerConfig(width=768, heads=16, layers=8, prefix_tokens=10, bev='shared'),
+        )
 
     @property
     def object_feature_width(self) -> int:
@@ -204,10 +232,23 @@ class MtaConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> 'MtaConfig':
         """The inverse of `to_dict`; unknown or bad values raise TypeError or ValueError."""
-        parts = {'image': ImageConfig, 'backbone': BackboneConfig, 'bev': BevConfig,
-                 'decoder': DecoderConfig, 'qformer': QFormerConfig, 'language': LanguageConfig}
-        built = {name: part(**{key: tuple(value) if isinstance(value, list) else value
-                               for key, value in values[name].items()})
-                 for name, part in parts.items() if name in values}
+        parts = {
+            'image': ImageConfig,
+            'backbone': BackboneConfig,
+            'bev': BevConfig,
+            'decoder': DecoderConfig,
+            'qformer': QFormerConfig,
+            'language': LanguageConfig,
+        }
+        built = {
+            name: part(
+                **{
+                    key: tuple(value) if isinstance(value, list) else value
+                    for key, value in values[name].items()
+                }
+            )
+            for name, part in parts.items()
+            if name in values
+        }
         words = {key: values[key] for key in ('name', 'detector') if key in values}
         return cls(**words, **built)

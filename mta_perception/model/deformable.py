@@ -13,8 +13,8 @@ from torch.nn import functional
 
 def sample_map(value, xy):
     """Bilinear samples (B, C, ...) of a map (B, C, h, w) at cell coordinates xy (B, ..., 2)."""
-    grid = _normalised(xy, value).flatten(1, -2).unsqueeze(2)              # (B, P, 1, 2)
-    samples = _sample(value, grid)                                         # (B, C, P, 1)
+    grid = _normalised(xy, value).flatten(1, -2).unsqueeze(2)  # (B, P, 1, 2)
+    samples = _sample(value, grid)  # (B, C, P, 1)
     return samples.reshape(*value.shape[:2], *xy.shape[1:-1])
 
 
@@ -32,7 +32,7 @@ def attend(value, xy, weights):
     grid = _normalised(xy, value).permute(0, 2, 3, 1, 4)
     grid = grid.reshape(batch * heads, points, queries, 2)
     weights = weights.permute(0, 2, 3, 1).reshape(batch * heads, 1, points, queries)
-    mixed = (_sample(per_head, grid) * weights.float()).sum(2)             # (BH, D, Q)
+    mixed = (_sample(per_head, grid) * weights.float()).sum(2)  # (BH, D, Q)
     return mixed.reshape(batch, -1, queries).transpose(1, 2)
 
 
@@ -49,8 +49,9 @@ def _normalised(xy, value):
 
 
 def _sample(value, grid):
-    return functional.grid_sample(value.float(), grid, mode='bilinear', padding_mode='zeros',
-                                  align_corners=False)
+    return functional.grid_sample(
+        value.float(), grid, mode='bilinear', padding_mode='zeros', align_corners=False
+    )
 
 
 class DeformableAttention(nn.Module):

@@ -16,9 +16,9 @@ from torch.nn import functional
 class LanguageOutputs(NamedTuple):
     """One call of the model."""
 
-    logits: torch.Tensor   # (N, P + S, V)
-    keys: torch.Tensor     # (L, N, heads, T + P + S, Dh)
-    values: torch.Tensor   # the same
+    logits: torch.Tensor  # (N, P + S, V)
+    keys: torch.Tensor  # (L, N, heads, T + P + S, Dh)
+    values: torch.Tensor  # the same
 
 
 class RmsNorm(nn.Module):
@@ -62,8 +62,10 @@ class Attention(nn.Module):
 
     def forward(self, x, past_key, past_value, cos, sin, mask):
         """x (N, S, D), past (N, heads, T, Dh) -> (N, S, D), keys, values (N, heads, T + S, Dh)."""
-        q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-                   for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         k, v = torch.cat([past_key, k], dim=2), torch.cat([past_value, v], dim=2)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -76,9 +78,11 @@ class Attention(nn.Module):
 
         A softmax of its own: the causal attention is what it was without an adapter.
         """
-        k, v = (project(self.adapter_prompt).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-                for project in (self.k_proj, self.v_proj))                # (heads, T_a, Dh)
-        scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5              # (N, heads, S, T_a)
+        k, v = (
+            project(self.adapter_prompt).unflatten(-1, (self.heads, -1)).transpose(0, 1)
+            for project in (self.k_proj, self.v_proj)
+        )  # (heads, T_a, Dh)
+        scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5  # (N, heads, S, T_a)
         return scores.softmax(-1) @ v
 
 
@@ -109,8 +113,9 @@ class LlamaLayer(nn.Module):
 
     def forward(self, x, past_key, past_value, cos, sin, mask):
         """As Attention.forward."""
-        mixed, key, value = self.self_attn(self.input_layernorm(x), past_key, past_value, cos, sin,
-                                           mask)
+        mixed, key, value = self.self_attn(
+            self.input_layernorm(x), past_key, past_value, cos, sin, mask
+        )
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), key, value
 
@@ -121,8 +126,10 @@ class LlamaModel(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(LlamaLayer(config, config.adapter_tokens if index else 0)
-                                    for index in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            LlamaLayer(config, config.adapter_tokens if index else 0)
+            for index in range(config.num_hidden_layers)
+        )
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -135,14 +142,15 @@ class LanguageModel(nn.Module):
         self.model = LlamaModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:              # prompts start as in peft, unlike weights
+            if parameter.ndim == 2:  # prompts start as in peft, unlike weights
                 nn.init.normal_(parameter, std=1.0 if name.endswith('adapter_prompt') else 0.02)
 
     def empty_cache(self, count):
         """Keys (or values) of no past: (L, N, heads, 0, Dh)."""
         config = self.config
         return self.lm_head.weight.new_zeros(
-            config.num_hidden_layers, count, config.num_attention_heads, 0, config.head_dim)
+            config.num_hidden_layers, count, config.num_attention_heads, 0, config.head_dim
+        )
 
     def forward(self, prefix, token_ids, past_keys=None, past_values=None):
         """prefix (N, P, D), P may be 0; token_ids (N, S) -> LanguageOutputs of all places."""
@@ -152,7 +160,7 @@ class LanguageModel(nn.Module):
         past, new = past_keys.shape[3], x.shape[1]
         position = torch.arange(past + new, device=x.device)
         cos, sin = self._rotary(position[past:].to(x.dtype))
-        mask = position[None, :] <= position[past:, None]                  # (P + S, T + P + S)
+        mask = position[None, :] <= position[past:, None]  # (P + S, T + P + S)
         keys, values = [], []
         for index, layer in enumerate(self.model.layers):
             x, key, value = layer(x, past_keys[index], past_values[index], cos, sin, mask)
@@ -164,5 +172,5 @@ class LanguageModel(nn.Module):
     def _rotary(self, position):
         half = self.config.head_dim // 2
         powers = torch.arange(half, device=position.device, dtype=position.dtype) / half
-        angle = position[:, None] * self.config.rope_theta ** -powers
+        angle = position[:, None] * self.config.rope_theta**-powers
         return torch.cat([angle, angle], -1).cos(), torch.cat([angle, angle], -1).sin()

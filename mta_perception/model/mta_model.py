@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from mta_perception.model.backbone import Backbone
-from mta_perception.model.bev_encoder import BevEncoder
 from mta_perception.model.bevformer.detector import BevFormerDetector
 from mta_perception.model.deformable import sample_map
-from mta_perception.model.detection_decoder import (
+from mta_perception.model.nano.backbone import Backbone
+from mta_perception.model.nano.bev_encoder import BevEncoder
+from mta_perception.model.nano.detection_decoder import (
     DecoderOutputs,
     DetectionDecoder,
     boxes_from_codes,
@@ -25,11 +25,11 @@ from mta_perception.model.qformer import QFormer
 class DetectorResult(NamedTuple):
     """What the detector graph returns, then what only the losses read."""
 
-    class_logits: torch.Tensor     # (B, Q, K)
-    boxes: torch.Tensor            # (B, Q, 10) contract.BoxCode
+    class_logits: torch.Tensor  # (B, Q, K)
+    boxes: torch.Tensor  # (B, Q, 10) contract.BoxCode
     object_features: torch.Tensor  # (B, Q, F)
-    bev: torch.Tensor              # (B, C, Y, X)
-    image_features: torch.Tensor   # (B, N, C, h, w), zero where a camera is masked
+    bev: torch.Tensor  # (B, C, Y, X)
+    image_features: torch.Tensor  # (B, N, C, h, w), zero where a camera is masked
     stages: DecoderOutputs
 
     @property
@@ -48,18 +48,37 @@ class Detector(nn.Module):
         self.bev_encoder = BevEncoder(config.bev, config.image, config.backbone.stride)
         self.decoder = DetectionDecoder(config.bev, config.decoder)
 
-    def forward(self, images, image_from_ego, camera_mask, history_bev, history_valid,
-                ego_prev_from_ego_now):
+    def forward(
+        self,
+        images,
+        image_from_ego,
+        camera_mask,
+        history_bev,
+        history_valid,
+        ego_prev_from_ego_now,
+    ):
         """Inputs and outputs as in docs/architecture.md, batch first -> DetectorResult."""
         features = self.backbone(images.flatten(0, 1))
-        features = features.unflatten(0, images.shape[:2])                 # (B, N, C, h, w)
+        features = features.unflatten(0, images.shape[:2])  # (B, N, C, h, w)
         features = features * camera_mask[:, :, None, None, None]
-        bev = self.bev_encoder(features, image_from_ego, camera_mask, history_bev, history_valid,
-                               ego_prev_from_ego_now)                      # (B, C, Y, X)
+        bev = self.bev_encoder(
+            features,
+            image_from_ego,
+            camera_mask,
+            history_bev,
+            history_valid,
+            ego_prev_from_ego_now,
+        )  # (B, C, Y, X)
         stages = self.decoder(bev, self._looker(features, image_from_ego, camera_mask))
         object_features = torch.cat([stages.queries, stages.appearance], dim=-1)
-        return DetectorResult(stages.layer_logits[-1], boxes_from_codes(stages.layer_codes[-1]),
-                              object_features, bev, features, stages)
+        return DetectorResult(
+            stages.layer_logits[-1],
+            boxes_from_codes(stages.layer_codes[-1]),
+            object_features,
+            bev,
+            features,
+            stages,
+        )
 
     def _looker(self, features, image_from_ego, camera_mask):
         """A function that reads the image at ego points (B, Q, Z, 3) -> (B, Q, Z, C).
@@ -70,12 +89,13 @@ class Detector(nn.Module):
         tall = tall_map(features.float())
 
         def look(points):
-            seen = project_points(points, image_from_ego, camera_mask, (image.width, image.height),
-                                  stride)
+            seen = project_points(
+                points, image_from_ego, camera_mask, (image.width, image.height), stride
+            )
             off_axis = (seen.xy[..., 0] - (image.width / stride - 1.0) / 2.0).abs()
             camera = torch.where(seen.visible, -off_axis, -1e6).argmax(1, keepdim=True)
             xy = seen.xy.gather(1, camera.unsqueeze(-1).expand(-1, -1, -1, -1, 2))[:, 0]
-            visible = seen.visible.gather(1, camera)[:, 0].float()         # (B, Q, Z)
+            visible = seen.visible.gather(1, camera)[:, 0].float()  # (B, Q, Z)
             samples = sample_map(tall, tall_xy(camera[:, 0], xy, height))  # (B, C, Q, Z)
             return samples.permute(0, 2, 3, 1) * visible.unsqueeze(-1)
 
@@ -85,7 +105,7 @@ class Detector(nn.Module):
 class MtaModel(nn.Module):
     """Detector and captioner with the sizes of one MtaConfig; the language model is beside them.
 
-    That one is frozen, and may be a foreign one: see mta_training/caption_language.py.
+    That one is frozen, and may be a foreign one: see `mta_training.language.frozen_llama`.
     """
 
     def __init__(self, config):

@@ -16,18 +16,18 @@ MIN_DEPTH_M = 0.1
 class Projection(NamedTuple):
     """Points (B, ..., 3) of the ego frame seen by N cameras."""
 
-    xy: torch.Tensor       # (B, N, ..., 2) feature cells, centre of cell i at i
-    depth: torch.Tensor    # (B, N, ...) metres along the optical axis
+    xy: torch.Tensor  # (B, N, ..., 2) feature cells, centre of cell i at i
+    depth: torch.Tensor  # (B, N, ...) metres along the optical axis
     visible: torch.Tensor  # (B, N, ...) bool: in front, inside the image, camera present
 
 
 class Views(NamedTuple):
     """For every query the K cameras that see it best."""
 
-    camera: torch.Tensor   # (B, Q, K) int64
-    valid: torch.Tensor    # (B, Q, K) float, 1 where that camera sees any of the query's points
-    xy: torch.Tensor       # (B, Q, K, Z, 2) feature cells within that camera's map
-    depth: torch.Tensor    # (B, Q, K, Z) metres
+    camera: torch.Tensor  # (B, Q, K) int64
+    valid: torch.Tensor  # (B, Q, K) float, 1 where that camera sees any of the query's points
+    xy: torch.Tensor  # (B, Q, K, Z, 2) feature cells within that camera's map
+    depth: torch.Tensor  # (B, Q, K, Z) metres
 
 
 def tall_map(features):
@@ -50,24 +50,31 @@ def project_points(points, image_from_ego, camera_mask, image_size, stride):
     depth = projected[..., 2]
     pixels = projected[..., :2] / depth.clamp(min=MIN_DEPTH_M).unsqueeze(-1)
     u, v = pixels.unbind(-1)
-    visible = ((depth > MIN_DEPTH_M) & (u > -0.5) & (u < image_size[0] - 0.5)
-               & (v > -0.5) & (v < image_size[1] - 0.5) & present[:, :, None, None])
-    limit = 4.0 * max(image_size)            # far outside is outside: keeps float32 exact
+    visible = (
+        (depth > MIN_DEPTH_M)
+        & (u > -0.5)
+        & (u < image_size[0] - 0.5)
+        & (v > -0.5)
+        & (v < image_size[1] - 0.5)
+        & present[:, :, None, None]
+    )
+    limit = 4.0 * max(image_size)  # far outside is outside: keeps float32 exact
     xy = (pixels.clamp(-limit, limit) + 0.5) / stride - 0.5
     return Projection(xy, depth, visible)
 
 
 def best_views(projection, cameras_per_query):
     """Pick for each query the cameras that see most of its points; ties to the lower index."""
-    seen = projection.visible.float().sum(-1).transpose(1, 2)              # (B, P, N)
+    seen = projection.visible.float().sum(-1).transpose(1, 2)  # (B, P, N)
     order = 1e-3 * torch.arange(seen.shape[-1], device=seen.device)
-    camera = (seen - order).topk(cameras_per_query, dim=-1).indices        # (B, P, K)
+    camera = (seen - order).topk(cameras_per_query, dim=-1).indices  # (B, P, K)
     valid = (seen.gather(-1, camera) > 0).float()
     layers = projection.depth.shape[-1]
-    index = camera.unsqueeze(-1).expand(*camera.shape, layers)             # (B, P, K, Z)
+    index = camera.unsqueeze(-1).expand(*camera.shape, layers)  # (B, P, K, Z)
     depth = projection.depth.permute(0, 2, 1, 3).gather(2, index)
     xy = projection.xy.permute(0, 2, 1, 3, 4).gather(
-        2, index.unsqueeze(-1).expand(*index.shape, 2))
+        2, index.unsqueeze(-1).expand(*index.shape, 2)
+    )
     return Views(camera, valid, xy, depth)
 
 

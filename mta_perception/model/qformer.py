@@ -24,9 +24,9 @@ from torch import nn
 from torch.nn import functional
 
 from mta_perception.contract import CLASSES
-from mta_perception.model.bev_encoder import metres_to_cells
 from mta_perception.model.deformable import sample_map
-from mta_perception.model.detection_decoder import fourier
+from mta_perception.model.nano.bev_encoder import metres_to_cells
+from mta_perception.model.nano.detection_decoder import fourier
 
 GEOMETRY_WIDTH = 59
 
@@ -35,21 +35,33 @@ def geometry_features(boxes):
     """What words about place, size and motion are made of: (N, 10) boxes -> (N, 59)."""
     x, y, z = boxes[..., 0], boxes[..., 1], boxes[..., 2]
     distance = (x.square() + y.square() + 1e-6).sqrt()
-    azimuth = torch.stack([x, y], dim=-1) / distance.unsqueeze(-1)         # cos, sin
+    azimuth = torch.stack([x, y], dim=-1) / distance.unsqueeze(-1)  # cos, sin
     multiples = [azimuth]
-    for _ in range(2):                                                     # 2 and 4 x the angle
+    for _ in range(2):  # 2 and 4 x the angle
         c, s = multiples[-1].unbind(-1)
         multiples.append(torch.stack([c * c - s * s, 2.0 * s * c], dim=-1))
     speed = (boxes[..., 8:10].square().sum(-1) + 1e-6).sqrt()
-    return torch.cat([
-        fourier((distance / 64.0).unsqueeze(-1), 6), fourier((distance / 8.0).unsqueeze(-1), 2),
-        fourier((distance.clamp(min=0.5).log() / 4.0).unsqueeze(-1), 6),
-        torch.cat(multiples, dim=-1), z.unsqueeze(-1), z.unsqueeze(-1).abs(),
-        boxes[..., 3:6].clamp(min=0.02).log(), boxes[..., 3:6] / 5.0,
-        fourier((speed / 16.0).clamp(max=1.0).unsqueeze(-1), 4),
-        speed.unsqueeze(-1) / 5.0, boxes[..., 8:10] / 5.0, (speed + 0.1).log().unsqueeze(-1),
-        (boxes[..., 6:8]), distance.unsqueeze(-1) / 50.0, x.unsqueeze(-1) / 50.0,
-        y.unsqueeze(-1) / 50.0], dim=-1)
+    return torch.cat(
+        [
+            fourier((distance / 64.0).unsqueeze(-1), 6),
+            fourier((distance / 8.0).unsqueeze(-1), 2),
+            fourier((distance.clamp(min=0.5).log() / 4.0).unsqueeze(-1), 6),
+            torch.cat(multiples, dim=-1),
+            z.unsqueeze(-1),
+            z.unsqueeze(-1).abs(),
+            boxes[..., 3:6].clamp(min=0.02).log(),
+            boxes[..., 3:6] / 5.0,
+            fourier((speed / 16.0).clamp(max=1.0).unsqueeze(-1), 4),
+            speed.unsqueeze(-1) / 5.0,
+            boxes[..., 8:10] / 5.0,
+            (speed + 0.1).log().unsqueeze(-1),
+            (boxes[..., 6:8]),
+            distance.unsqueeze(-1) / 50.0,
+            x.unsqueeze(-1) / 50.0,
+            y.unsqueeze(-1) / 50.0,
+        ],
+        dim=-1,
+    )
 
 
 class QFormerBlock(nn.Module):
@@ -68,7 +80,8 @@ class QFormerBlock(nn.Module):
             self.cross_kv = nn.Linear(width, 2 * width)
             self.cross_out = nn.Linear(width, width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3 if cross else 2))
 
     def forward(self, tokens, read=None):
@@ -96,20 +109,25 @@ class QFormer(nn.Module):
         width = sizes.width
         self.object = nn.Sequential(
             nn.Linear(config.object_feature_width + len(CLASSES) + GEOMETRY_WIDTH, 2 * width),
-            nn.GELU(), nn.Linear(2 * width, width))
+            nn.GELU(),
+            nn.Linear(2 * width, width),
+        )
         self.tokens = nn.Parameter(torch.randn(sizes.prefix_tokens, width) * 0.1)
         self.surroundings = nn.Linear(config.bev.channels, width)
         if self.reads == 'around':
-            count = sizes.neighbourhood ** 2
+            count = sizes.neighbourhood**2
         else:
             # TOD3Cap's convolution of kernel 1 and stride 5 reads every 25th cell and no other;
             # ours reads all of them.
-            self.pool = nn.Conv2d(config.bev.channels, config.bev.channels, sizes.bev_stride,
-                                  sizes.bev_stride)
+            self.pool = nn.Conv2d(
+                config.bev.channels, config.bev.channels, sizes.bev_stride, sizes.bev_stride
+            )
             count = (config.bev.cells // sizes.bev_stride) ** 2
         self.place = nn.Parameter(torch.randn(count, width) * 0.1)
-        self.blocks = nn.ModuleList(QFormerBlock(width, sizes.heads, cross=self.reads != 'joint')
-                                    for _ in range(sizes.layers))
+        self.blocks = nn.ModuleList(
+            QFormerBlock(width, sizes.heads, cross=self.reads != 'joint')
+            for _ in range(sizes.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.prefix = nn.Linear(width, config.language.hidden_size)
         steps = torch.arange(sizes.neighbourhood) - (sizes.neighbourhood - 1) / 2
@@ -133,14 +151,14 @@ class QFormer(nn.Module):
         """What the boxes (N, 10) read of the BEV (C, Y, X): (N, S, C), or (1, S, C) for all."""
         if self.reads != 'around':
             return self.pool(bev[None]).flatten(2).transpose(1, 2)
-        around = boxes[:, None, :2] + self.grid                            # (N, S, 2) metres
+        around = boxes[:, None, :2] + self.grid  # (N, S, 2) metres
         samples = sample_map(bev[None], metres_to_cells(around, self.bev)[None])[0]
         return samples.permute(1, 2, 0)
 
     def states_from(self, object_features, boxes, class_logits, samples):
         """As `states`, with what `look` gave (N or 1, S, C)."""
         known = torch.cat([object_features, class_logits.sigmoid(), geometry_features(boxes)], -1)
-        first = self.object(known).unsqueeze(1)                            # (N, 1, D)
+        first = self.object(known).unsqueeze(1)  # (N, 1, D)
         tokens = first + torch.cat([torch.zeros_like(self.tokens[:1]), self.tokens])[None]
         own = tokens.shape[1]
         read = self.surroundings(samples) + self.place

@@ -9,6 +9,7 @@ def ask_node(instruction, node_name='/mta_perception', timeout_s=10.0):
     """The Ask response of the running node.  Raises RuntimeError where none answers in time."""
     from mta_msgs.srv import Ask
     import rclpy
+
     prepare()
     rclpy.init()
     node = rclpy.create_node('mta_ask')
@@ -19,12 +20,15 @@ def ask_node(instruction, node_name='/mta_perception', timeout_s=10.0):
             raise RuntimeError(
                 f'no service {service} within {timeout_s:.0f} s. Is the node running, under this '
                 f'name and in ROS_DOMAIN_ID={os.environ.get("ROS_DOMAIN_ID", "0")}? '
-                'Name it with --node.')
+                'Name it with --node.'
+            )
         future = client.call_async(Ask.Request(instruction=instruction))
         rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_s)
         if not future.done():
-            raise RuntimeError(f'{service} did not answer within {timeout_s:.0f} s; '
-                               'give it longer with --timeout.')
+            raise RuntimeError(
+                f'{service} did not answer within {timeout_s:.0f} s; '
+                'give it longer with --timeout.'
+            )
         return future.result()
     finally:
         node.destroy_node()

@@ -21,7 +21,7 @@ from vision_msgs.msg import (
 from mta_perception.contract import CLASSES
 from mta_perception.frames import CameraImage
 from mta_perception.geometry import rigid_from_quaternion
-from mta_perception.images import compressed_encoding, raw_pixels
+from mta_perception.pipeline.images import compressed_encoding, raw_pixels
 
 SECOND_NS = 1_000_000_000
 
@@ -44,14 +44,16 @@ def header(nanoseconds, frame_id):
 def image_from_compressed(camera, message):
     """sensor_msgs/CompressedImage -> CameraImage with the bytes as they came, not copied."""
     data = np.frombuffer(message.data, np.uint8)
-    return CameraImage(camera, stamp_ns(message.header.stamp), data,
-                       compressed_encoding(data, message.format))
+    return CameraImage(
+        camera, stamp_ns(message.header.stamp), data, compressed_encoding(data, message.format)
+    )
 
 
 def image_from_raw(camera, message):
     """sensor_msgs/Image -> CameraImage whose pixels are a view without the padding of the rows."""
-    pixels = raw_pixels(message.data, message.width, message.height, message.step,
-                        message.encoding)
+    pixels = raw_pixels(
+        message.data, message.width, message.height, message.step, message.encoding
+    )
     return CameraImage(camera, stamp_ns(message.header.stamp), pixels, message.encoding)
 
 
@@ -59,11 +61,15 @@ def intrinsics_from_camera_info(message):
     """sensor_msgs/CameraInfo -> (3, 3) pixels, width, height of the full-size image."""
     matrix = np.array(message.k, dtype=np.float64).reshape(3, 3)
     if not message.width or not message.height:
-        raise ValueError(f'camera_info says {message.width}x{message.height} pixels; '
-                         'expected the size of the image.')
+        raise ValueError(
+            f'camera_info says {message.width}x{message.height} pixels; '
+            'expected the size of the image.'
+        )
     if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise ValueError(f'camera_info k = {matrix.ravel().tolist()} is not a camera matrix; '
-                         'expected finite values with focal lengths above 0.')
+        raise ValueError(
+            f'camera_info k = {matrix.ravel().tolist()} is not a camera matrix; '
+            'expected finite values with focal lengths above 0.'
+        )
     return matrix, int(message.width), int(message.height)
 
 
@@ -86,8 +92,9 @@ def detections_message(stamp, frame_id, boxes, class_names, scores, track_ids):
     boxes: (K, 10) contract.BoxCode in `frame_id` at `stamp` [ns].
     """
     message = Detection3DArray(header=header(stamp, frame_id))
-    for row, name, score, track_id in zip(np.asarray(boxes, dtype=np.float64).tolist(),
-                                          class_names, scores, track_ids):
+    for row, name, score, track_id in zip(
+        np.asarray(boxes, dtype=np.float64).tolist(), class_names, scores, track_ids
+    ):
         detection = Detection3D(header=message.header, id=str(track_id))
         x, y, z, length, width, height, sin, cos, _, _ = row
         _set_pose(detection.bbox.center, (x, y, z), np.arctan2(sin, cos))
@@ -112,35 +119,54 @@ def captions_message(stamp, frame_id, entries):
     message = ObjectCaptionArray(header=header(stamp, frame_id))
     for track_id, class_name, score, caption, caption_score, box in entries:
         x, y, z, *_, vx, vy = np.asarray(box, dtype=np.float64).tolist()
-        message.captions.append(ObjectCaption(
-            stamp=message.header.stamp, detection_id=str(track_id), class_id=class_name,
-            score=float(score), caption=caption, caption_score=float(caption_score),
-            position=Point(x=x, y=y, z=z), velocity=Vector3(x=vx, y=vy, z=0.0)))
+        message.captions.append(
+            ObjectCaption(
+                stamp=message.header.stamp,
+                detection_id=str(track_id),
+                class_id=class_name,
+                score=float(score),
+                caption=caption,
+                caption_score=float(caption_score),
+                position=Point(x=x, y=y, z=z),
+                velocity=Vector3(x=vx, y=vy, z=0.0),
+            )
+        )
     return message
 
 
 def caption_lines(message):
     """The captions for people: one line an object, nearest first."""
+
     def distance(entry):
         return float(np.hypot(entry.position.x, entry.position.y))
-    return '\n'.join(f'{entry.class_id} {entry.detection_id}, {distance(entry):.1f} m: '
-                     f'{entry.caption}' for entry in sorted(message.captions, key=distance))
+
+    return '\n'.join(
+        f'{entry.class_id} {entry.detection_id}, {distance(entry):.1f} m: {entry.caption}'
+        for entry in sorted(message.captions, key=distance)
+    )
 
 
 def labels_message(stamp, threshold):
     """LabelInfo: the numbers other tools may use for our class names."""
     return LabelInfo(
-        header=header(stamp, ''), threshold=float(threshold),
-        class_map=[VisionClass(class_id=index, class_name=name)
-                   for index, name in enumerate(CLASSES)])
+        header=header(stamp, ''),
+        threshold=float(threshold),
+        class_map=[
+            VisionClass(class_id=index, class_name=name) for index, name in enumerate(CLASSES)
+        ],
+    )
 
 
 def history_message(stamp, frame_id, length, age_s, resets, last_reset_ns, reason):
     """HistoryState; age_s None: no history was used."""
     return HistoryState(
-        header=header(stamp, frame_id), length=length,
-        age_s=-1.0 if age_s is None else float(age_s), resets=resets,
-        last_reset=time_message(last_reset_ns or 0), last_reset_reason=reason)
+        header=header(stamp, frame_id),
+        length=length,
+        age_s=-1.0 if age_s is None else float(age_s),
+        resets=resets,
+        last_reset=time_message(last_reset_ns or 0),
+        last_reset_reason=reason,
+    )
 
 
 def jpeg_message(stamp, frame_id, jpeg):

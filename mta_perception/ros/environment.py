@@ -3,6 +3,7 @@
 The ROS wheels do not name their own install prefix, and Fast DDS' built-in transport cannot carry
 six raw cameras; on a machine with ROS 2 from apt the first is set by sourcing it, the second not.
 """
+
 import os
 import sys
 

@@ -12,8 +12,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 from mta_perception.contract import CLASS_COLOURS, BoxCode
 from mta_perception.ros.conversions import header
 
-MIN_ARROW_M_S = 0.5          # slower things stand: their arrow would only show noise
-ARROW_S = 1.0                # an arrow is as long as the way of one second
+MIN_ARROW_M_S = 0.5  # slower things stand: their arrow would only show noise
+ARROW_S = 1.0  # an arrow is as long as the way of one second
 TEXT_HEIGHT_M = 0.6
 LINE_WIDTH_M = 0.12
 
@@ -22,7 +22,7 @@ class Markers:
     """Makes MarkerArrays that follow one another."""
 
     def __init__(self):
-        self._sent = set()       # (namespace, id) on the screen now
+        self._sent = set()  # (namespace, id) on the screen now
 
     def message(self, stamp_ns, frame_id, objects):
         """MarkerArray of render.DrawnObject with numeric track ids, stale markers deleted."""
@@ -31,8 +31,10 @@ class Markers:
         for item in objects:
             markers += _object_markers(head, item)
         sent = {(marker.ns, marker.id) for marker in markers}
-        gone = [Marker(header=head, ns=namespace, id=number, action=Marker.DELETE)
-                for namespace, number in sorted(self._sent - sent)]
+        gone = [
+            Marker(header=head, ns=namespace, id=number, action=Marker.DELETE)
+            for namespace, number in sorted(self._sent - sent)
+        ]
         self._sent = sent
         return MarkerArray(markers=gone + markers)
 
@@ -56,21 +58,37 @@ def _object_markers(head, item):
     cube.scale = Vector3(x=length, y=width, z=height)
 
     nose = length / 2 + 0.8
-    heading = _line(head, 'heading', number, _colour(item.class_name, 1.0),
-                    (x, y, z), (x + nose * np.cos(yaw), y + nose * np.sin(yaw), z))
-    text = Marker(header=head, ns='captions', id=number, type=Marker.TEXT_VIEW_FACING,
-                  color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0), text=_label(item))
+    heading = _line(
+        head,
+        'heading',
+        number,
+        _colour(item.class_name, 1.0),
+        (x, y, z),
+        (x + nose * np.cos(yaw), y + nose * np.sin(yaw), z),
+    )
+    text = Marker(
+        header=head,
+        ns='captions',
+        id=number,
+        type=Marker.TEXT_VIEW_FACING,
+        color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0),
+        text=_label(item),
+    )
     text.pose.position = Point(x=x, y=y, z=z + height / 2 + TEXT_HEIGHT_M)
     text.scale.z = TEXT_HEIGHT_M
     markers = [cube, heading, text]
 
     vx, vy = box[BoxCode.VELOCITY].tolist()
     if np.hypot(vx, vy) >= MIN_ARROW_M_S:
-        arrow = Marker(header=head, ns='velocity', id=number, type=Marker.ARROW,
-                       color=_colour(item.class_name, 1.0),
-                       points=[Point(x=x, y=y, z=z),
-                               Point(x=x + vx * ARROW_S, y=y + vy * ARROW_S, z=z)])
-        arrow.scale = Vector3(x=0.15, y=0.4, z=0.5)      # shaft, head width, head length [m]
+        arrow = Marker(
+            header=head,
+            ns='velocity',
+            id=number,
+            type=Marker.ARROW,
+            color=_colour(item.class_name, 1.0),
+            points=[Point(x=x, y=y, z=z), Point(x=x + vx * ARROW_S, y=y + vy * ARROW_S, z=z)],
+        )
+        arrow.scale = Vector3(x=0.15, y=0.4, z=0.5)  # shaft, head width, head length [m]
         markers.append(arrow)
     return markers
 

@@ -22,18 +22,18 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from mta_perception.config import EgoMotionConfig
-from mta_perception.ego_motion import EgoMotion
+from mta_perception.pipeline.ego_motion import EgoMotion
 from mta_perception.ros import diagnostics, parameters
 from mta_perception.ros.conversions import header
 from mta_perception.ros.environment import prepare
-from mta_perception.ros.intake import Intake
-from mta_perception.ros.outputs import Outputs
-from mta_perception.ros.perception import Perception
-from mta_perception.ros.tally import Guard
+from mta_perception.ros.publishers import Outputs
+from mta_perception.ros.running import Perception
+from mta_perception.ros.subscriptions import Intake
 from mta_perception.runtime.captioner import OnnxCaptioner
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
 from mta_perception.share import model_directory
+from mta_perception.workers.tally import Guard
 
 NODE_NAME = 'mta_perception'
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -52,8 +52,11 @@ def load_model(settings):
     """LoadedModel for a parameters.Parameters.  Raises ValueError, OSError."""
     manifest = Manifest.load(model_directory(settings.model))
     captions = settings.max_captions > 0 and manifest.captioner is not None
-    return LoadedModel(manifest, OnnxDetector(manifest, settings.detector_threads),
-                       OnnxCaptioner(manifest, settings.caption_threads) if captions else None)
+    return LoadedModel(
+        manifest,
+        OnnxDetector(manifest, settings.detector_threads),
+        OnnxCaptioner(manifest, settings.caption_threads) if captions else None,
+    )
 
 
 class PerceptionNode(LifecycleNode):
@@ -63,22 +66,24 @@ class PerceptionNode(LifecycleNode):
         super().__init__(NODE_NAME)
         parameters.declare(self)
         self.add_on_set_parameters_callback(
-            lambda changes: parameters.check_changes(changes, self._settings is not None))
+            lambda changes: parameters.check_changes(changes, self._settings is not None)
+        )
         self._guard = Guard(self.get_logger().error)
         self._settings = self._model = self._intake = self._perception = None
         self._began_s = time.monotonic()
         self._outputs = Outputs(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_timer(1.0 / self.get_parameter('diagnostics_rate').value,
-                          self._guard('diagnostics', self._publish_diagnostics),
-                          clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(
+            1.0 / self.get_parameter('diagnostics_rate').value,
+            self._guard('diagnostics', self._publish_diagnostics),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
         self.create_service(Trigger, '~/reset_history', self._on_reset_history)
         self.create_service(Ask, '~/ask', self._on_ask)
 
     def start(self):
         """Configure and activate; False where one of them fails, which the log then explains."""
-        return (self.trigger_configure() == SUCCESS
-                and self.trigger_activate() == SUCCESS)
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     def close(self):
         """End workers and subscriptions; for the end of the process."""
@@ -97,7 +102,7 @@ class PerceptionNode(LifecycleNode):
             self._model = load_model(settings)
         except (ValueError, OSError) as error:
             return self._fail(f'cannot be configured: {error}')
-        except Exception:        # rclpy would turn it into a silent failure
+        except Exception:  # rclpy would turn it into a silent failure
             return self._fail(f'cannot be configured:\n{traceback.format_exc()}')
         self._settings = settings
         return super().on_configure(state)
@@ -112,12 +117,14 @@ class PerceptionNode(LifecycleNode):
             super().on_deactivate(state)
             expected = isinstance(error, ValueError)
             return self._fail(
-                f'cannot be activated: {error if expected else traceback.format_exc()}')
+                f'cannot be activated: {error if expected else traceback.format_exc()}'
+            )
         manifest = self._model.manifest
         self.get_logger().info(
             f'active: model {manifest.name} from {manifest.directory}, '
             f'{self._settings.transport} images, ego motion from '
-            f'{self._settings.ego_motion_source}')
+            f'{self._settings.ego_motion_source}'
+        )
         return result
 
     def on_deactivate(self, state):
@@ -142,14 +149,22 @@ class PerceptionNode(LifecycleNode):
 
     def _start_running(self):
         settings = self._settings
-        ego_motion = EgoMotion(EgoMotionConfig(
-            max_extrapolation_s=settings.odometry_max_extrapolation_s))
-        self._perception = Perception(self._model, settings, ego_motion, self._outputs,
-                                      self._guard, self.get_logger().warning)
+        ego_motion = EgoMotion(
+            EgoMotionConfig(max_extrapolation_s=settings.odometry_max_extrapolation_s)
+        )
+        self._perception = Perception(
+            self._model,
+            settings,
+            ego_motion,
+            self._outputs,
+            self._guard,
+            self.get_logger().warning,
+        )
         self._intake = Intake(self, settings, ego_motion, self._guard, self._perception.offer)
         threshold = settings.score_threshold
-        self._outputs.publish_labels(self._model.manifest.score_threshold if threshold < 0
-                                     else threshold)
+        self._outputs.publish_labels(
+            self._model.manifest.score_threshold if threshold < 0 else threshold
+        )
 
     def _stop_running(self):
         if self._intake is not None:
@@ -177,7 +192,8 @@ class PerceptionNode(LifecycleNode):
             response.message = (
                 f'this model has no task heads: {self._model.manifest.name} finds objects and '
                 'describes them (~/detections, ~/captions), it cannot answer '
-                f'"{request.instruction}"')
+                f'"{request.instruction}"'
+            )
         return response
 
     # -- diagnostics
@@ -185,12 +201,19 @@ class PerceptionNode(LifecycleNode):
     def _publish_diagnostics(self):
         statuses = [diagnostics.process_status(self._guard.errors, self._began_s)]
         if self._intake is not None:
-            statuses = diagnostics.running_statuses(
-                self._intake, self._perception, self._wrong_transport()) + statuses
+            statuses = (
+                diagnostics.running_statuses(
+                    self._intake, self._perception, self._wrong_transport()
+                )
+                + statuses
+            )
         hardware_id = self._model.manifest.name if self._model else ''
         stamp = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(diagnostics.diagnostics_message(
-            header(stamp, ''), self.get_name(), hardware_id, statuses))
+        self._diagnostics.publish(
+            diagnostics.diagnostics_message(
+                header(stamp, ''), self.get_name(), hardware_id, statuses
+            )
+        )
 
     def _wrong_transport(self):
         """camera -> words, for cameras whose images are published, but the other way."""
@@ -200,8 +223,10 @@ class PerceptionNode(LifecycleNode):
                 continue
             if self.count_publishers(other):
                 wanted = 'raw' if self._settings.transport == 'compressed' else 'compressed'
-                words[camera] = (f'nobody publishes {ours}, but {other} is there: set the '
-                                 f'parameter transport to {wanted}')
+                words[camera] = (
+                    f'nobody publishes {ours}, but {other} is there: set the '
+                    f'parameter transport to {wanted}'
+                )
         if words:
             self._intake.refused.count('wrong transport', next(iter(words.values())))
         return words

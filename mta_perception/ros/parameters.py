@@ -21,52 +21,132 @@ class Spec(NamedTuple):
 
     name: str
     default: object
-    description: str            # with its unit
-    low: object = None          # inclusive; None: no range
+    description: str  # with its unit
+    low: object = None  # inclusive; None: no range
     high: object = None
-    choices: tuple = ()         # of a string; empty: any
+    choices: tuple = ()  # of a string; empty: any
 
 
 SPECS = (
-    Spec('autostart', True, 'Configure and activate at start; false: wait for a lifecycle '
-         'manager.'),
-    Spec('model', 'nano', 'Name of a model under models/, or the path of a directory with a '
-         'manifest.yaml.'),
-    Spec('cameras', list(CAMERAS), 'Topic names of the six cameras, in the order of the model: '
-         'front, front right, front left, back, back left, back right.'),
-    Spec('transport', 'compressed', 'raw: <cam>/image_raw (sensor_msgs/Image); compressed: '
-         '<cam>/image_raw/compressed (jpeg or png).', choices=('raw', 'compressed')),
-    Spec('base_frame', BASE_FRAME, 'Frame of the vehicle: x forward, y left, z up, on the ground '
-         'under the rear axle. Detections are in it.'),
-    Spec('ego_motion_source', 'odom', 'odom: topic odom (nav_msgs/Odometry); tf: /tf from '
-         'odom_frame to base_frame.', choices=('odom', 'tf')),
-    Spec('odom_frame', 'odom', 'Frame fixed to the ground; only read when ego_motion_source is '
-         'tf. Bags made from nuScenes call it map.'),
+    Spec(
+        'autostart', True, 'Configure and activate at start; false: wait for a lifecycle manager.'
+    ),
+    Spec(
+        'model',
+        'nano',
+        'Name of a model under models/, or the path of a directory with a manifest.yaml.',
+    ),
+    Spec(
+        'cameras',
+        list(CAMERAS),
+        'Topic names of the six cameras, in the order of the model: '
+        'front, front right, front left, back, back left, back right.',
+    ),
+    Spec(
+        'transport',
+        'compressed',
+        'raw: <cam>/image_raw (sensor_msgs/Image); compressed: '
+        '<cam>/image_raw/compressed (jpeg or png).',
+        choices=('raw', 'compressed'),
+    ),
+    Spec(
+        'base_frame',
+        BASE_FRAME,
+        'Frame of the vehicle: x forward, y left, z up, on the ground '
+        'under the rear axle. Detections are in it.',
+    ),
+    Spec(
+        'ego_motion_source',
+        'odom',
+        'odom: topic odom (nav_msgs/Odometry); tf: /tf from odom_frame to base_frame.',
+        choices=('odom', 'tf'),
+    ),
+    Spec(
+        'odom_frame',
+        'odom',
+        'Frame fixed to the ground; only read when ego_motion_source is '
+        'tf. Bags made from nuScenes call it map.',
+    ),
     Spec('min_cameras', 4, 'Cameras that a step needs at least; with fewer it is dropped.', 1, 6),
-    Spec('max_spread_s', 0.08, 'Largest difference between the stamps of one set [s]: cameras '
-         'that fire one after the other need most of one period.', 0.001, 1.0),
-    Spec('max_wait_s', 0.25, 'Longest wait for a late camera after the last image of a set has '
-         'come [s]; an image that is sent again may take one period.', 0.001, 2.0),
-    Spec('dead_after_s', 0.5, 'A camera without an image for this long is waited for no more and '
-         'its sector is reported as blind [s].', 0.05, 30.0),
-    Spec('odometry_wait_s', 0.1, 'Longest wait for odometry that comes after the images [s].',
-         0.0, 1.0),
-    Spec('odometry_max_extrapolation_s', 0.3, 'How far beyond its newest pose odometry is '
-         'extrapolated [s]; farther, the frame is dropped.', 0.0, 0.5),
-    Spec('history_max_gap_s', 1.2, 'Time without a frame after which the memory is dropped [s].',
-         0.5, 10.0),
-    Spec('score_threshold', -1.0, 'Score below which an object is not reported, 0..1; -1: the '
-         "model's own.", -1.0, 1.0),
-    Spec('max_captions', 8, 'Objects captioned in one pass: those without a fresh caption '
-         'first, of these the sure ones, then the nearest; 0: no captions.', 0, 50),
+    Spec(
+        'max_spread_s',
+        0.08,
+        'Largest difference between the stamps of one set [s]: cameras '
+        'that fire one after the other need most of one period.',
+        0.001,
+        1.0,
+    ),
+    Spec(
+        'max_wait_s',
+        0.25,
+        'Longest wait for a late camera after the last image of a set has '
+        'come [s]; an image that is sent again may take one period.',
+        0.001,
+        2.0,
+    ),
+    Spec(
+        'dead_after_s',
+        0.5,
+        'A camera without an image for this long is waited for no more and '
+        'its sector is reported as blind [s].',
+        0.05,
+        30.0,
+    ),
+    Spec(
+        'odometry_wait_s',
+        0.1,
+        'Longest wait for odometry that comes after the images [s].',
+        0.0,
+        1.0,
+    ),
+    Spec(
+        'odometry_max_extrapolation_s',
+        0.3,
+        'How far beyond its newest pose odometry is '
+        'extrapolated [s]; farther, the frame is dropped.',
+        0.0,
+        0.5,
+    ),
+    Spec(
+        'history_max_gap_s',
+        1.2,
+        'Time without a frame after which the memory is dropped [s].',
+        0.5,
+        10.0,
+    ),
+    Spec(
+        'score_threshold',
+        -1.0,
+        "Score below which an object is not reported, 0..1; -1: the model's own.",
+        -1.0,
+        1.0,
+    ),
+    Spec(
+        'max_captions',
+        8,
+        'Objects captioned in one pass: those without a fresh caption '
+        'first, of these the sure ones, then the nearest; 0: no captions.',
+        0,
+        50,
+    ),
     Spec('caption_rate', 2.0, 'Upper limit of caption passes a second [Hz].', 0.1, 30.0),
     Spec('detector_threads', 2, 'CPU threads of the detector.', 1, 64),
     Spec('decode_threads', 2, 'Images decoded side by side.', 1, 16),
     Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),
-    Spec('overlay_rate', 5.0, 'Upper limit of overlay pictures a second [Hz]; drawn only when '
-         'somebody listens.', 0.1, 30.0),
-    Spec('diagnostics_rate', 1.0, 'How often /diagnostics is published [Hz]; read at start.',
-         0.1, 20.0),
+    Spec(
+        'overlay_rate',
+        5.0,
+        'Upper limit of overlay pictures a second [Hz]; drawn only when somebody listens.',
+        0.1,
+        30.0,
+    ),
+    Spec(
+        'diagnostics_rate',
+        1.0,
+        'How often /diagnostics is published [Hz]; read at start.',
+        0.1,
+        20.0,
+    ),
     Spec('overlay_width', 1600, 'Width of the overlay picture [px].', 480, 3840),
     Spec('overlay_jpeg_quality', 80, 'JPEG quality of the overlay picture.', 10, 100),
 )
@@ -81,8 +161,9 @@ def declare(node):
 def _descriptor(spec):
     descriptor = ParameterDescriptor(description=spec.description)
     if spec.low is not None and isinstance(spec.default, float):
-        descriptor.floating_point_range = [FloatingPointRange(
-            from_value=float(spec.low), to_value=float(spec.high), step=0.0)]
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high), step=0.0)
+        ]
     elif spec.low is not None:
         descriptor.integer_range = [IntegerRange(from_value=spec.low, to_value=spec.high, step=1)]
     if spec.choices:
@@ -101,13 +182,21 @@ def check_changes(parameters, configured):
         if spec is None:
             continue
         if configured:
-            return SetParametersResult(successful=False, reason=(
-                f'{parameter.name} is read when the node is configured; clean the node up '
-                '(lifecycle transition cleanup), set it, and configure it again.'))
+            return SetParametersResult(
+                successful=False,
+                reason=(
+                    f'{parameter.name} is read when the node is configured; clean the node up '
+                    '(lifecycle transition cleanup), set it, and configure it again.'
+                ),
+            )
         if spec.choices and parameter.value not in spec.choices:
-            return SetParametersResult(successful=False, reason=(
-                f'{parameter.name} is "{parameter.value}", expected one of: '
-                f'{", ".join(spec.choices)}.'))
+            return SetParametersResult(
+                successful=False,
+                reason=(
+                    f'{parameter.name} is "{parameter.value}", expected one of: '
+                    f'{", ".join(spec.choices)}.'
+                ),
+            )
     return SetParametersResult(successful=True)
 
 
@@ -119,8 +208,10 @@ def read(node):
     values = {spec.name: node.get_parameter(spec.name).value for spec in SPECS}
     for spec in SPECS:
         if spec.choices and values[spec.name] not in spec.choices:
-            raise ValueError(f'parameter {spec.name} is "{values[spec.name]}", expected one of: '
-                             f'{", ".join(spec.choices)}.')
+            raise ValueError(
+                f'parameter {spec.name} is "{values[spec.name]}", expected one of: '
+                f'{", ".join(spec.choices)}.'
+            )
     values['cameras'] = tuple(values['cameras'])
     _check_cameras(values['cameras'])
     return Parameters(**values)
@@ -129,14 +220,21 @@ def read(node):
 def _check_cameras(names):
     """The position decides which camera of the model a topic feeds."""
     if len(names) != len(CAMERAS) or len(set(names)) != len(names):
-        raise ValueError(f'parameter cameras has {len(names)} names, {len(set(names))} of them '
-                         f'different: {list(names)}. Expected one name for each of '
-                         f'{", ".join(CAMERAS)}, in this order.')
-    misplaced = [name for position, name in enumerate(names)
-                 if name in CAMERAS and CAMERAS[position] != name]
+        raise ValueError(
+            f'parameter cameras has {len(names)} names, {len(set(names))} of them '
+            f'different: {list(names)}. Expected one name for each of '
+            f'{", ".join(CAMERAS)}, in this order.'
+        )
+    misplaced = [
+        name
+        for position, name in enumerate(names)
+        if name in CAMERAS and CAMERAS[position] != name
+    ]
     if misplaced:
-        raise ValueError(f'parameter cameras has {", ".join(misplaced)} out of place: '
-                         f'{list(names)}. The order is part of the model: {", ".join(CAMERAS)}.')
+        raise ValueError(
+            f'parameter cameras has {", ".join(misplaced)} out of place: '
+            f'{list(names)}. The order is part of the model: {", ".join(CAMERAS)}.'
+        )
 
 
 Parameters = NamedTuple('Parameters', [(spec.name, type(spec.default)) for spec in SPECS])

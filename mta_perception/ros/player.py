@@ -9,25 +9,25 @@ import signal
 import time
 from typing import NamedTuple
 
-from mta_perception.bag import BagError, SceneBag
+from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.ros import environment
 from mta_perception.ros.recorder import message_class
 
-CLOCK_PERIOD_NS = 10_000_000         # bag time
-LATE_NS = 20_000_000                 # wall time behind which a message counts as late
-AHEAD = 64                           # messages read ahead of time, where there is time
-SETTLE_S = 0.5                       # no new subscriber for so long = all are there
-ACKNOWLEDGE_S = 2.0                  # patience with slow reliable readers at the end
+CLOCK_PERIOD_NS = 10_000_000  # bag time
+LATE_NS = 20_000_000  # wall time behind which a message counts as late
+AHEAD = 64  # messages read ahead of time, where there is time
+SETTLE_S = 0.5  # no new subscriber for so long = all are there
+ACKNOWLEDGE_S = 2.0  # patience with slow reliable readers at the end
 
 
 class Played(NamedTuple):
     """What a replay did."""
 
     messages: int
-    late: int              # more than LATE_NS after they were due
-    latest_ms: float       # largest delay
-    seconds: float         # of wall time, without the waiting for subscribers
-    finished: bool         # False: stopped by a signal
+    late: int  # more than LATE_NS after they were due
+    latest_ms: float  # largest delay
+    seconds: float  # of wall time, without the waiting for subscribers
+    finished: bool  # False: stopped by a signal
 
 
 def play_bag(bag, *, rate=1.0, loop=False, start_s=0.0, topics=None, wait_s=30.0, clock=True):
@@ -46,13 +46,16 @@ def play_bag(bag, *, rate=1.0, loop=False, start_s=0.0, topics=None, wait_s=30.0
     chosen = _chosen_topics(scene, topics, clock)
     begin_ns = scene.start_ns + int(start_s * 1e9)
     if begin_ns >= scene.end_ns and start_s > 0:
-        raise BagError(f'{scene.path} lasts {(scene.end_ns - scene.start_ns) / 1e9:.1f} s; '
-                       f'--start {start_s} is beyond its end.')
+        raise BagError(
+            f'{scene.path} lasts {(scene.end_ns - scene.start_ns) / 1e9:.1f} s; '
+            f'--start {start_s} is beyond its end.'
+        )
     if rate <= 0:
         raise ValueError(f'rate {rate} is not positive; 1 plays in real time.')
     classes = {topic: message_class(scene.topics[topic].msgtype) for topic in chosen}
     import rclpy
     from rclpy.signals import SignalHandlerOptions
+
     environment.prepare()
     stop = _StopOnSignal()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -70,30 +73,41 @@ def _chosen_topics(scene, topics, clock):
     if topics:
         scene.require(*topics)
     # A recorded clock would run against ours.
-    return [topic for topic in sorted(scene.topics)
-            if (not topics or topic in topics) and not (clock and topic == '/clock')]
+    return [
+        topic
+        for topic in sorted(scene.topics)
+        if (not topics or topic in topics) and not (clock and topic == '/clock')
+    ]
 
 
 def _run(player, scene, begin_ns, rate, loop, wait_s):
     seconds = (scene.end_ns - begin_ns) / 1e9
-    _say(f'{scene.path.name}: {seconds:.1f} s, {len(player.publishers)} topics, rate {rate:g}'
-         f'{", in a loop" if loop else ""}')
+    _say(
+        f'{scene.path.name}: {seconds:.1f} s, {len(player.publishers)} topics, rate {rate:g}'
+        f'{", in a loop" if loop else ""}'
+    )
     player.send_latched(begin_ns)
     if wait_s:
         player.wait_for_subscribers(wait_s)
     total = Played(0, 0, 0.0, 0.0, True)
     while True:
         played = player.play(begin_ns, rate)
-        total = Played(total.messages + played.messages, total.late + played.late,
-                       max(total.latest_ms, played.latest_ms),
-                       total.seconds + played.seconds, played.finished)
+        total = Played(
+            total.messages + played.messages,
+            total.late + played.late,
+            max(total.latest_ms, played.latest_ms),
+            total.seconds + played.seconds,
+            played.finished,
+        )
         if not (loop and played.finished):
             break
         _say(f'{total.messages} messages so far, from the beginning again')
     player.finish()
-    _say(f'{"played" if total.finished else "stopped after"} {total.messages} messages in '
-         f'{total.seconds:.2f} s, {total.late} late by over {LATE_NS // 1_000_000} ms '
-         f'(at most {total.latest_ms:.0f} ms)')
+    _say(
+        f'{"played" if total.finished else "stopped after"} {total.messages} messages in '
+        f'{total.seconds:.2f} s, {total.late} late by over {LATE_NS // 1_000_000} ms '
+        f'(at most {total.latest_ms:.0f} ms)'
+    )
     return total
 
 
@@ -106,8 +120,9 @@ class _StopOnSignal:
 
     def __init__(self):
         self._came = False
-        self._before = {number: signal.signal(number, self._note)
-                        for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
 
     def _note(self, number, frame):
         self._came = True
@@ -127,14 +142,20 @@ class Player:
     def __init__(self, node, scene, classes, clock, stop=False):
         """classes: topic -> rclpy message class.  stop: true once the replay is to end."""
         from rosgraph_msgs.msg import Clock
+
         self._scene, self._stop = scene, stop
         profiles = {topic: publisher_qos(scene.offered_qos(topic)) for topic in classes}
-        self.publishers = {topic: node.create_publisher(cls, topic, profiles[topic])
-                           for topic, cls in classes.items()}
+        self.publishers = {
+            topic: node.create_publisher(cls, topic, profiles[topic])
+            for topic, cls in classes.items()
+        }
         self._latched = [topic for topic, profile in profiles.items() if _is_latched(profile)]
-        self._images = [topic for topic in classes
-                        if scene.topics[topic].msgtype in ('sensor_msgs/msg/CompressedImage',
-                                                           'sensor_msgs/msg/Image')]
+        self._images = [
+            topic
+            for topic in classes
+            if scene.topics[topic].msgtype
+            in ('sensor_msgs/msg/CompressedImage', 'sensor_msgs/msg/Image')
+        ]
         self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
         self._clock_message = Clock()
 
@@ -154,17 +175,22 @@ class Player:
             if now != counts:
                 counts, since = now, time.monotonic()
             if any(now) and time.monotonic() - since > SETTLE_S:
-                _say(f'{sum(count > 0 for count in now)} of {len(topics)} '
-                     f'{"image topics" if self._images else "topics"} have subscribers')
+                _say(
+                    f'{sum(count > 0 for count in now)} of {len(topics)} '
+                    f'{"image topics" if self._images else "topics"} have subscribers'
+                )
                 return
             if not told and not any(now) and time.monotonic() - since > SETTLE_S:
-                _say(f'waiting up to {patience_s:.0f} s for subscribers of {topics[0]} '
-                     'and the like')
+                _say(
+                    f'waiting up to {patience_s:.0f} s for subscribers of {topics[0]} and the like'
+                )
                 told = True
             time.sleep(0.05)
         if not self._stop:
-            _say(f'nobody listens to {topics[0]} and the like after {patience_s:.0f} s; '
-                 'playing all the same')
+            _say(
+                f'nobody listens to {topics[0]} and the like after {patience_s:.0f} s; '
+                'playing all the same'
+            )
 
     def play(self, begin_ns, rate):
         """All messages from `begin_ns` on, each when it is due; returns Played."""
@@ -177,7 +203,7 @@ class Player:
             if finished:
                 break
             topic, stamp_ns, data = waiting[0]
-            if topic in self._latched and stamp_ns <= begin_ns:        # already sent
+            if topic in self._latched and stamp_ns <= begin_ns:  # already sent
                 waiting.popleft()
                 continue
             next_ns = min(stamp_ns, next_clock_ns) if self._clock else stamp_ns
@@ -190,14 +216,20 @@ class Player:
             self.publishers[topic].publish(data)
             waiting.popleft()
             delay_ns = time.monotonic_ns() - due
-            count, late, latest_ns = (count + 1, late + (delay_ns > LATE_NS),
-                                      max(latest_ns, delay_ns))
+            count, late, latest_ns = (
+                count + 1,
+                late + (delay_ns > LATE_NS),
+                max(latest_ns, delay_ns),
+            )
         return Played(count, late, latest_ns / 1e6, (time.monotonic_ns() - began) / 1e9, finished)
 
     def _idle_until(self, due_ns, messages, waiting):
         """Use what time there is to read ahead, so that a slow disk delays nothing."""
-        while (time.monotonic_ns() < due_ns - 3_000_000 and len(waiting) < AHEAD
-               and _fetch(messages, waiting)):
+        while (
+            time.monotonic_ns() < due_ns - 3_000_000
+            and len(waiting) < AHEAD
+            and _fetch(messages, waiting)
+        ):
             pass
         rest_ns = due_ns - time.monotonic_ns()
         while rest_ns > 0 and not self._stop:
@@ -206,12 +238,14 @@ class Player:
 
     def _tick(self, stamp_ns):
         self._clock_message.clock.sec, self._clock_message.clock.nanosec = divmod(
-            stamp_ns, 1_000_000_000)
+            stamp_ns, 1_000_000_000
+        )
         self._clock.publish(self._clock_message)
 
     def finish(self):
         """Give reliable readers the time to take what is still on its way."""
         from rclpy.duration import Duration
+
         deadline = time.monotonic() + ACKNOWLEDGE_S
         for publisher in self.publishers.values():
             rest = max(0.0, deadline - time.monotonic())
@@ -229,17 +263,22 @@ def _fetch(messages, waiting):
 def publisher_qos(offered):
     """rclpy QoSProfile of what a bag offers for a topic: a list of rosbags' Qos, maybe empty."""
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
     if not offered:
         return QoSProfile(depth=10)
     first = offered[0]
     return QoSProfile(
         depth=max(1, first.depth),
-        reliability=ReliabilityPolicy.BEST_EFFORT if first.reliability.name == 'BEST_EFFORT'
+        reliability=ReliabilityPolicy.BEST_EFFORT
+        if first.reliability.name == 'BEST_EFFORT'
         else ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if first.durability.name == 'TRANSIENT_LOCAL'
-        else DurabilityPolicy.VOLATILE)
+        durability=DurabilityPolicy.TRANSIENT_LOCAL
+        if first.durability.name == 'TRANSIENT_LOCAL'
+        else DurabilityPolicy.VOLATILE,
+    )
 
 
 def _is_latched(profile):
     from rclpy.qos import DurabilityPolicy
+
     return profile.durability == DurabilityPolicy.TRANSIENT_LOCAL

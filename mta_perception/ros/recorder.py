@@ -15,22 +15,22 @@ import sys
 import time
 from typing import NamedTuple
 
+from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS
 from mta_perception.ros.environment import prepare
-from mta_perception.typestore import typestore
 
 QUEUE_DEPTH = 200
-READY = 'ready, recording'      # printed once all subscriptions are there
-HEARS = 'hears the node'        # printed once somebody publishes all that is expected of the node
+READY = 'ready, recording'  # printed once all subscriptions are there
+HEARS = 'hears the node'  # printed once somebody publishes all that is expected of the node
 
 
 class RecordedTopic(NamedTuple):
     """What to subscribe to and how."""
 
     name: str
-    type_name: str        # package/msg/Type
-    reliable: bool        # a reliable reader hears no best-effort writer: sensors get False
-    latched: bool         # transient_local: also what was said before we came
+    type_name: str  # package/msg/Type
+    reliable: bool  # a reliable reader hears no best-effort writer: sensors get False
+    latched: bool  # transient_local: also what was said before we came
 
 
 def node_topics(node='/mta_perception'):
@@ -47,7 +47,8 @@ def node_topics(node='/mta_perception'):
     ]
     return outputs + [
         RecordedTopic(f'/{camera}/camera_info', 'sensor_msgs/msg/CameraInfo', False, False)
-        for camera in CAMERAS]
+        for camera in CAMERAS
+    ]
 
 
 def message_class(type_name):
@@ -56,9 +57,10 @@ def message_class(type_name):
     try:
         return getattr(import_module(f'{package}.msg'), name)
     except ImportError as error:
-        raise RuntimeError(f'cannot record {type_name}: the interface package {package} is not '
-                           'installed here. Run `make env`, or source the workspace that has it.'
-                           ) from error
+        raise RuntimeError(
+            f'cannot record {type_name}: the interface package {package} is not '
+            'installed here. Run `make env`, or source the workspace that has it.'
+        ) from error
 
 
 class Recorder:
@@ -67,10 +69,13 @@ class Recorder:
     def __init__(self, node, topics, out):
         """out: directory of the bag, must not exist.  Raises FileExistsError, RuntimeError."""
         from rosbags.rosbag2 import StoragePlugin, Writer
+
         self.out = Path(out)
         if self.out.exists():
-            raise FileExistsError(f'{self.out} exists already; a recording never overwrites. '
-                                  'Remove it or name another --out.')
+            raise FileExistsError(
+                f'{self.out} exists already; a recording never overwrites. '
+                'Remove it or name another --out.'
+            )
         self._partial = self.out.with_name(f'{self.out.name}.partial')
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.parent.mkdir(parents=True, exist_ok=True)
@@ -79,16 +84,21 @@ class Recorder:
         self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._subscriptions = [
-            self._subscribe(node, topic, cls) for topic, cls in zip(topics, classes)]
+            self._subscribe(node, topic, cls) for topic, cls in zip(topics, classes)
+        ]
 
     def _subscribe(self, node, topic, cls):
         connection = self._writer.add_connection(
-            topic.name, topic.type_name, typestore=typestore(),
-            offered_qos_profiles=[_offered_qos(topic)])
+            topic.name,
+            topic.type_name,
+            typestore=typestore(),
+            offered_qos_profiles=[_offered_qos(topic)],
+        )
 
         def write(data):
             self._writer.write(connection, time.time_ns(), data)
             self.counts[topic.name] += 1
+
         return node.create_subscription(cls, topic.name, write, _subscription_qos(topic), raw=True)
 
     def close(self):
@@ -99,12 +109,16 @@ class Recorder:
 
 def _subscription_qos(topic):
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
     return QoSProfile(
         depth=QUEUE_DEPTH,
-        reliability=(ReliabilityPolicy.RELIABLE if topic.reliable
-                     else ReliabilityPolicy.BEST_EFFORT),
-        durability=(DurabilityPolicy.TRANSIENT_LOCAL if topic.latched
-                    else DurabilityPolicy.VOLATILE))
+        reliability=(
+            ReliabilityPolicy.RELIABLE if topic.reliable else ReliabilityPolicy.BEST_EFFORT
+        ),
+        durability=(
+            DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
+        ),
+    )
 
 
 def _offered_qos(topic):
@@ -117,17 +131,26 @@ def _offered_qos(topic):
         QosReliability,
         QosTime,
     )
+
     forever = QosTime(sec=2147483647, nsec=4294967295)
-    return Qos(QosHistory.KEEP_LAST, QUEUE_DEPTH,
-               QosReliability.RELIABLE if topic.reliable else QosReliability.BEST_EFFORT,
-               QosDurability.TRANSIENT_LOCAL if topic.latched else QosDurability.VOLATILE,
-               forever, forever, QosLiveliness.AUTOMATIC, forever, False)
+    return Qos(
+        QosHistory.KEEP_LAST,
+        QUEUE_DEPTH,
+        QosReliability.RELIABLE if topic.reliable else QosReliability.BEST_EFFORT,
+        QosDurability.TRANSIENT_LOCAL if topic.latched else QosDurability.VOLATILE,
+        forever,
+        forever,
+        QosLiveliness.AUTOMATIC,
+        forever,
+        False,
+    )
 
 
 def record(out, topics):
     """Record until SIGINT or SIGTERM; returns the number of messages per topic."""
     import rclpy
     from rclpy.signals import SignalHandlerOptions
+
     prepare()
     stop = []
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,7 +15,7 @@ class Caption(NamedTuple):
     """A sentence about one object."""
 
     text: str
-    score: float     # geometric mean of the chosen words' probabilities, in [0, 1]
+    score: float  # geometric mean of the chosen words' probabilities, in [0, 1]
 
 
 class OnnxCaptioner:
@@ -24,40 +24,62 @@ class OnnxCaptioner:
     def __init__(self, manifest, threads=1):
         spec = manifest.captioner
         if spec is None:
-            raise ManifestError(f'{manifest.directory}: the manifest has no captioner, expected '
-                                'one. Run without captions, or use a model that has it.')
+            raise ManifestError(
+                f'{manifest.directory}: the manifest has no captioner, expected '
+                'one. Run without captions, or use a model that has it.'
+            )
         self._spec = spec
         self._qformer = open_session(manifest.path('qformer.onnx'), threads)
         self._language = open_session(manifest.path('language.onnx'), threads)
         self._tokenizer = _tokenizer(manifest.path('tokenizer.json'), spec)
         bev = manifest.bev
         check_graph(
-            self._qformer, manifest.path('qformer.onnx'),
-            inputs={'object_features': ('float32', (None, None)),
-                    'boxes': ('float32', (None, BoxCode.WIDTH)),
-                    'class_logits': ('float32', (None, len(CLASSES))),
-                    'bev': ('float32', (bev.channels, bev.cells, bev.cells))},
-            outputs={'prefix': ('float32', (None, spec.prefix_tokens, spec.width))})
+            self._qformer,
+            manifest.path('qformer.onnx'),
+            inputs={
+                'object_features': ('float32', (None, None)),
+                'boxes': ('float32', (None, BoxCode.WIDTH)),
+                'class_logits': ('float32', (None, len(CLASSES))),
+                'bev': ('float32', (bev.channels, bev.cells, bev.cells)),
+            },
+            outputs={'prefix': ('float32', (None, spec.prefix_tokens, spec.width))},
+        )
         cache = ('float32', (spec.layers, None, spec.heads, None, spec.head_dim))
         check_graph(
-            self._language, manifest.path('language.onnx'),
-            inputs={'prefix': ('float32', (None, None, spec.width)),
-                    'token_ids': ('int64', (None, None)),
-                    'past_keys': cache, 'past_values': cache},
-            outputs={'logits': ('float32', (None, spec.vocabulary)),
-                     'keys': cache, 'values': cache})
+            self._language,
+            manifest.path('language.onnx'),
+            inputs={
+                'prefix': ('float32', (None, None, spec.width)),
+                'token_ids': ('int64', (None, None)),
+                'past_keys': cache,
+                'past_values': cache,
+            },
+            outputs={
+                'logits': ('float32', (None, spec.vocabulary)),
+                'keys': cache,
+                'values': cache,
+            },
+        )
 
     def caption(self, inputs):
         """detections.CaptionInputs of K objects -> K Captions, row for row."""
         if not len(inputs.boxes):
             return []
-        prefix = self._qformer.run(['prefix'], {
-            'object_features': _float32(inputs.object_features), 'boxes': _float32(inputs.boxes),
-            'class_logits': _float32(inputs.class_logits), 'bev': _float32(inputs.bev)})[0]
+        prefix = self._qformer.run(
+            ['prefix'],
+            {
+                'object_features': _float32(inputs.object_features),
+                'boxes': _float32(inputs.boxes),
+                'class_logits': _float32(inputs.class_logits),
+                'bev': _float32(inputs.bev),
+            },
+        )[0]
         tokens, log_probabilities = self._generate(prefix)
         texts = self._tokenizer.decode_batch(tokens)
-        return [Caption(text.strip(), float(np.exp(np.mean(row))))
-                for text, row in zip(texts, log_probabilities)]
+        return [
+            Caption(text.strip(), float(np.exp(np.mean(row))))
+            for text, row in zip(texts, log_probabilities)
+        ]
 
     def _generate(self, prefix):
         """Greedy token ids (end token left out) and log probabilities (with it) of prefix (N, P,
@@ -65,8 +87,12 @@ class OnnxCaptioner:
         spec, count = self._spec, len(prefix)
         tokens, log_probabilities = [[] for _ in range(count)], [[] for _ in range(count)]
         active = np.arange(count)
-        step = {'prefix': prefix, 'token_ids': np.full((count, 1), spec.bos, np.int64),
-                'past_keys': self._empty_cache(count), 'past_values': self._empty_cache(count)}
+        step = {
+            'prefix': prefix,
+            'token_ids': np.full((count, 1), spec.bos, np.int64),
+            'past_keys': self._empty_cache(count),
+            'past_values': self._empty_cache(count),
+        }
         for _ in range(spec.max_tokens):
             logits, keys, values = self._language.run(['logits', 'keys', 'values'], step)
             words = logits.argmax(axis=1)
@@ -78,11 +104,15 @@ class OnnxCaptioner:
             going = words != spec.eos
             if not going.any():
                 break
-            if not going.all():      # finished sentences leave the batch, and cost nothing more
+            if not going.all():  # finished sentences leave the batch, and cost nothing more
                 active, words = active[going], words[going]
                 keys, values = keys[:, going], values[:, going]
-            step = {'prefix': prefix[:len(active), :0], 'token_ids': words[:, None],
-                    'past_keys': keys, 'past_values': values}
+            step = {
+                'prefix': prefix[: len(active), :0],
+                'token_ids': words[:, None],
+                'past_keys': keys,
+                'past_values': values,
+            }
         return tokens, log_probabilities
 
     def _empty_cache(self, count):
@@ -104,9 +134,11 @@ def _log_softmax_at(logits, index):
 def _tokenizer(path, spec):
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:   # tokenizers raises bare Exception
+    except Exception as error:  # tokenizers raises bare Exception
         raise ManifestError(f'{path} is no tokeniser: {error}. {EXPORT_AGAIN}') from error
     if tokenizer.get_vocab_size() != spec.vocabulary:
-        raise ManifestError(f'{path} knows {tokenizer.get_vocab_size()} tokens, manifest.yaml '
-                            f'says captioner.vocabulary={spec.vocabulary}. {EXPORT_AGAIN}')
+        raise ManifestError(
+            f'{path} knows {tokenizer.get_vocab_size()} tokens, manifest.yaml '
+            f'says captioner.vocabulary={spec.vocabulary}. {EXPORT_AGAIN}'
+        )
     return tokenizer

@@ -29,9 +29,9 @@ class ManifestError(ValueError):
 class ImageSpec:
     """The model's image: resized, then padded bottom/right with zeros."""
 
-    width: int       # [px]
+    width: int  # [px]
     height: int
-    scale: float     # resize factor of the training cameras' images
+    scale: float  # resize factor of the training cameras' images
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BevSpec:
     """The grid around the car."""
 
     half_extent_m: float
-    cells: int       # along x and along y
+    cells: int  # along x and along y
     channels: int
 
 
@@ -69,15 +69,15 @@ class Manifest:
     classes: tuple
     image: ImageSpec
     bev: BevSpec
-    history_step_s: float            # age of the history in training [s]
+    history_step_s: float  # age of the history in training [s]
     score_threshold: float
     max_detections: int
     captioner: Optional[CaptionerSpec]
-    files: Mapping[str, str]         # file name -> sha256
+    files: Mapping[str, str]  # file name -> sha256
     training: Mapping
     metrics: Mapping
     licence: str
-    precision: str                   # of detector.onnx: fp32, or int8 where that is faster
+    precision: str  # of detector.onnx: fp32, or int8 where that is faster
 
     @classmethod
     def load(cls, directory):
@@ -88,29 +88,41 @@ class Manifest:
         fields = _Fields(directory / FILE_NAME, _read(directory))
         _check_contract(fields)
         manifest = cls(
-            directory=directory, name=fields.text('name'),
-            contract_version=contract.CONTRACT_VERSION, cameras=contract.CAMERAS,
+            directory=directory,
+            name=fields.text('name'),
+            contract_version=contract.CONTRACT_VERSION,
+            cameras=contract.CAMERAS,
             classes=contract.CLASSES,
-            image=ImageSpec(fields.count('image', 'width'), fields.count('image', 'height'),
-                            fields.number('image', 'scale')),
-            bev=BevSpec(fields.number('bev', 'half_extent_m'), fields.count('bev', 'cells'),
-                        fields.count('bev', 'channels')),
+            image=ImageSpec(
+                fields.count('image', 'width'),
+                fields.count('image', 'height'),
+                fields.number('image', 'scale'),
+            ),
+            bev=BevSpec(
+                fields.number('bev', 'half_extent_m'),
+                fields.count('bev', 'cells'),
+                fields.count('bev', 'channels'),
+            ),
             history_step_s=fields.number('history', 'step_s'),
             score_threshold=fields.number('decode', 'score_threshold'),
             max_detections=fields.count('decode', 'max_detections'),
-            captioner=_captioner(fields), files=fields.mapping('files'),
+            captioner=_captioner(fields),
+            files=fields.mapping('files'),
             training=fields.optional_mapping('training'),
             metrics=fields.optional_mapping('metrics'),
             licence=str(fields.values.get('licence', 'not stated')),
-            precision='int8' if fields.values.get('precision') == 'int8' else 'fp32')
+            precision='int8' if fields.values.get('precision') == 'int8' else 'fp32',
+        )
         _check_files(fields, manifest)
         return manifest
 
     def path(self, name):
         """Path of one of `files`."""
         if name not in self.files:
-            raise ManifestError(f'{self.directory / FILE_NAME}: files has no {name}, only '
-                                f'{sorted(self.files)}. {EXPORT_AGAIN}')
+            raise ManifestError(
+                f'{self.directory / FILE_NAME}: files has no {name}, only '
+                f'{sorted(self.files)}. {EXPORT_AGAIN}'
+            )
         return self.directory / name
 
 
@@ -130,8 +142,12 @@ class _Fields:
 
     def number(self, *keys):
         value = self.get(*keys)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) \
-                or not math.isfinite(value) or value <= 0:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+            or value <= 0
+        ):
             raise self.error('.'.join(keys), value, 'a positive number')
         return float(value)
 
@@ -163,32 +179,46 @@ class _Fields:
 def _read(directory):
     path = directory / FILE_NAME
     if not path.is_file():
-        raise ManifestError(f'{directory} holds no {FILE_NAME}, expected a model directory as '
-                            'described in docs/architecture.md. Check the path of the model.')
+        raise ManifestError(
+            f'{directory} holds no {FILE_NAME}, expected a model directory as '
+            'described in docs/architecture.md. Check the path of the model.'
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = ' '.join(str(error).split())
         raise ManifestError(f'{path} cannot be read: {reason}. {EXPORT_AGAIN}') from error
     if not isinstance(values, dict):
-        raise ManifestError(f'{path} holds {type(values).__name__}, expected a mapping. '
-                            f'{EXPORT_AGAIN}')
+        raise ManifestError(
+            f'{path} holds {type(values).__name__}, expected a mapping. {EXPORT_AGAIN}'
+        )
     return values
 
 
 def _check_contract(fields):
     version = fields.get('contract_version')
     if version != contract.CONTRACT_VERSION:
-        raise fields.error('contract_version', version, f'{contract.CONTRACT_VERSION}',
-                           'This model is for another version of the program: use that one, or '
-                           'export the model again with this one.')
-    for key, expected in (('cameras', contract.CAMERAS), ('classes', contract.CLASSES),
-                          ('box_code', BOX_CODE)):
+        raise fields.error(
+            'contract_version',
+            version,
+            f'{contract.CONTRACT_VERSION}',
+            'This model is for another version of the program: use that one, or '
+            'export the model again with this one.',
+        )
+    for key, expected in (
+        ('cameras', contract.CAMERAS),
+        ('classes', contract.CLASSES),
+        ('box_code', BOX_CODE),
+    ):
         came = fields.get(key)
         if not isinstance(came, list) or tuple(came) != expected:
-            raise fields.error(key, came, f'{list(expected)} in this order',
-                               'The order is part of the trained weights: the model must be '
-                               'trained and exported with it.')
+            raise fields.error(
+                key,
+                came,
+                f'{list(expected)} in this order',
+                'The order is part of the trained weights: the model must be '
+                'trained and exported with it.',
+            )
 
 
 def _captioner(fields):
@@ -196,12 +226,16 @@ def _captioner(fields):
         return None
     names = CaptionerSpec.__dataclass_fields__
     least = {'bos': 0, 'eos': 0}
-    spec = CaptionerSpec(**{name: fields.count('captioner', name, least=least.get(name, 1))
-                            for name in names})
+    spec = CaptionerSpec(
+        **{name: fields.count('captioner', name, least=least.get(name, 1)) for name in names}
+    )
     for name in ('bos', 'eos'):
         if getattr(spec, name) >= spec.vocabulary:
-            raise fields.error(f'captioner.{name}', getattr(spec, name),
-                               f'a token below vocabulary={spec.vocabulary}')
+            raise fields.error(
+                f'captioner.{name}',
+                getattr(spec, name),
+                f'a token below vocabulary={spec.vocabulary}',
+            )
     return spec
 
 
@@ -215,10 +249,13 @@ def _check_files(fields, manifest):
         if Path(name).name != name:
             raise fields.error('files', name, 'names of files beside the manifest')
         if not path.is_file():
-            raise ManifestError(f'{path} is missing, {fields.path} lists it. Copy the whole model '
-                                'directory, or export the model again.')
+            raise ManifestError(
+                f'{path} is missing, {fields.path} lists it. Copy the whole model '
+                'directory, or export the model again.'
+            )
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest != expected:
             raise ManifestError(
                 f'{path} has sha256 {digest}, {fields.path} expects {expected}: the file is '
-                'damaged or of another export. Copy the whole model directory again.')
+                'damaged or of another export. Copy the whole model directory again.'
+            )

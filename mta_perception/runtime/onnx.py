@@ -20,18 +20,23 @@ class OnnxDetector:
         bev = (manifest.bev.channels, manifest.bev.cells, manifest.bev.cells)
         cameras, classes = len(contract.CAMERAS), len(contract.CLASSES)
         check_graph(
-            self._session, manifest.path('detector.onnx'),
-            inputs={'images': ('uint8', (1, cameras, manifest.image.height,
-                                         manifest.image.width, 3)),
-                    'image_from_ego': ('float32', (1, cameras, 3, 4)),
-                    'camera_mask': ('float32', (1, cameras)),
-                    'history_bev': ('float32', (1, *bev)),
-                    'history_valid': ('float32', (1,)),
-                    'ego_prev_from_ego_now': ('float32', (1, 4, 4))},
-            outputs={'class_logits': ('float32', (1, None, classes)),
-                     'boxes': ('float32', (1, None, BoxCode.WIDTH)),
-                     'object_features': ('float32', (1, None, None)),
-                     'bev': ('float32', (1, *bev))})
+            self._session,
+            manifest.path('detector.onnx'),
+            inputs={
+                'images': ('uint8', (1, cameras, manifest.image.height, manifest.image.width, 3)),
+                'image_from_ego': ('float32', (1, cameras, 3, 4)),
+                'camera_mask': ('float32', (1, cameras)),
+                'history_bev': ('float32', (1, *bev)),
+                'history_valid': ('float32', (1,)),
+                'ego_prev_from_ego_now': ('float32', (1, 4, 4)),
+            },
+            outputs={
+                'class_logits': ('float32', (1, None, classes)),
+                'boxes': ('float32', (1, None, BoxCode.WIDTH)),
+                'object_features': ('float32', (1, None, None)),
+                'bev': ('float32', (1, *bev)),
+            },
+        )
         self._no_history = np.zeros((1, *bev), np.float32)
 
     def __call__(self, images, image_from_ego, camera_mask, history):
@@ -40,14 +45,17 @@ class OnnxDetector:
         images (6, H, W, 3) uint8 RGB in contract order; image_from_ego (6, 3, 4), pixels of those
         images; camera_mask (6,), 1 = present; history a memory.History.
         """
-        outputs = self._session.run(list(DetectorOutputs._fields), {
-            'images': images[None],
-            'image_from_ego': _float32(image_from_ego)[None],
-            'camera_mask': _float32(camera_mask)[None],
-            'history_bev': history.bev[None] if history.valid else self._no_history,
-            'history_valid': np.array([history.valid], np.float32),
-            'ego_prev_from_ego_now': _float32(history.ego_prev_from_ego_now)[None],
-        })
+        outputs = self._session.run(
+            list(DetectorOutputs._fields),
+            {
+                'images': images[None],
+                'image_from_ego': _float32(image_from_ego)[None],
+                'camera_mask': _float32(camera_mask)[None],
+                'history_bev': history.bev[None] if history.valid else self._no_history,
+                'history_valid': np.array([history.valid], np.float32),
+                'ego_prev_from_ego_now': _float32(history.ego_prev_from_ego_now)[None],
+            },
+        )
         return DetectorOutputs(*(output[0] for output in outputs))
 
 
@@ -68,13 +76,18 @@ def open_session(path, threads):
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:
         # Fused, a sum and its layer norm take six times as long as the two one after the other.
-        return onnxruntime.InferenceSession(str(path), options,
-                                            providers=['CPUExecutionProvider'],
-                                            disabled_optimizers=['SkipLayerNormFusion'])
-    except Exception as error:   # onnxruntime's exception classes share no public base
+        return onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=['CPUExecutionProvider'],
+            disabled_optimizers=['SkipLayerNormFusion'],
+        )
+    except Exception as error:  # onnxruntime's exception classes share no public base
         reason = ' '.join(str(error).split())[:300]
-        raise ManifestError(f'{path} cannot be run by onnxruntime {onnxruntime.__version__}: '
-                            f'{reason}. {EXPORT_AGAIN}') from error
+        raise ManifestError(
+            f'{path} cannot be run by onnxruntime {onnxruntime.__version__}: '
+            f'{reason}. {EXPORT_AGAIN}'
+        ) from error
 
 
 def check_graph(session, path, inputs, outputs):
@@ -82,27 +95,34 @@ def check_graph(session, path, inputs, outputs):
 
     A dynamic dimension of the graph fits every size.  Raises ManifestError.
     """
-    for kind, wanted, nodes in (('input', inputs, session.get_inputs()),
-                                ('output', outputs, session.get_outputs())):
+    for kind, wanted, nodes in (
+        ('input', inputs, session.get_inputs()),
+        ('output', outputs, session.get_outputs()),
+    ):
         came = {node.name: (_TYPES.get(node.type, node.type), tuple(node.shape)) for node in nodes}
         for name, (dtype, shape) in wanted.items():
             if name not in came:
-                raise ManifestError(f'{path}: no {kind} "{name}", it has {sorted(came)}. '
-                                    f'{EXPORT_AGAIN}')
+                raise ManifestError(
+                    f'{path}: no {kind} "{name}", it has {sorted(came)}. {EXPORT_AGAIN}'
+                )
             if came[name][0] != dtype or not _fits(came[name][1], shape):
                 raise ManifestError(
                     f'{path}: {kind} "{name}" is {_describe(*came[name])}, this program and '
-                    f'manifest.yaml need {_describe(dtype, shape)}. {EXPORT_AGAIN}')
+                    f'manifest.yaml need {_describe(dtype, shape)}. {EXPORT_AGAIN}'
+                )
         if kind == 'input' and set(came) - set(wanted):
-            raise ManifestError(f'{path}: unknown input {sorted(set(came) - set(wanted))}, '
-                                f'expected only {sorted(wanted)}. {EXPORT_AGAIN}')
+            raise ManifestError(
+                f'{path}: unknown input {sorted(set(came) - set(wanted))}, '
+                f'expected only {sorted(wanted)}. {EXPORT_AGAIN}'
+            )
 
 
 def _fits(came, wanted):
     return len(came) == len(wanted) and all(
         want is None or not isinstance(size, int) or size == want
-        for size, want in zip(came, wanted))
+        for size, want in zip(came, wanted)
+    )
 
 
 def _describe(dtype, shape):
-    return f"{dtype}[{', '.join('any' if size is None else str(size) for size in shape)}]"
+    return f'{dtype}[{", ".join("any" if size is None else str(size) for size in shape)}]'

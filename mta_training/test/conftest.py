@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_dataset import write_dataset
 
-from mta_training.bags import convert
+from mta_training.conversion.convert import convert
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -44,13 +44,17 @@ def exported(tmp_path_factory):
     from mta_perception.model.config import MtaConfig
     from mta_perception.model.language import LanguageModel
     from mta_perception.model.mta_model import MtaModel
-    from mta_training import export, language_training
+    from mta_training.export import graphs
+    from mta_training.language import small_model
+
     directory = tmp_path_factory.mktemp('models') / 'toy'
     scene = toy_scene(MtaConfig.toy(), frames=1, objects=6)
-    tokenizer = language_training.train_tokenizer(scene.captions[0])
+    tokenizer = small_model.train_tokenizer(scene.captions[0])
     config = MtaConfig.toy()
-    config = replace(config, language=replace(
-        config.language, vocab_size=tokenizer.get_vocab_size(), adapter_tokens=4))
+    config = replace(
+        config,
+        language=replace(config.language, vocab_size=tokenizer.get_vocab_size(), adapter_tokens=4),
+    )
     torch.manual_seed(0)
     model, language = MtaModel(config).eval(), LanguageModel(config.language).eval()
     with torch.no_grad():
@@ -58,5 +62,5 @@ def exported(tmp_path_factory):
             for name, parameter in part.named_parameters():
                 if not parameter.abs().sum() or '.heat.' in name:
                     parameter.add_(0.2 * torch.randn_like(parameter))
-    parity = export.write_model(model, language, tokenizer, directory, {'data': 'none'}, {})
+    parity = graphs.write_model(model, language, tokenizer, directory, {'data': 'none'}, {})
     return model, language, directory, parity

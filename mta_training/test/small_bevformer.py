@@ -16,11 +16,22 @@ from mta_training.bevformer.step import remember
 
 def small_config(**changes):
     """32 channels, 20 x 20 cells, 30 queries, a ResNet of width 8."""
-    backbone = BackboneConfig((1, 1, 1, 1), 8, False, out_stages=(2, 3), levels=1,
-                              frozen_norm=False)
-    config = BEVFormerConfig('small', ImageConfig(96, 64, 54, 0.06), backbone, channels=32,
-                             heads=4, feedforward=64, bev_cells=20, encoder_layers=2, queries=30,
-                             decoder_layers=2, max_detections=60)
+    backbone = BackboneConfig(
+        (1, 1, 1, 1), 8, False, out_stages=(2, 3), levels=1, frozen_norm=False
+    )
+    config = BEVFormerConfig(
+        'small',
+        ImageConfig(96, 64, 54, 0.06),
+        backbone,
+        channels=32,
+        heads=4,
+        feedforward=64,
+        bev_cells=20,
+        encoder_layers=2,
+        queries=30,
+        decoder_layers=2,
+        max_detections=60,
+    )
     return replace(config, **changes)
 
 
@@ -52,9 +63,10 @@ def missed(model, frames, targets, reach_m=1.0):
         output = model(frames[-1].images, frames[-1].image_from_lidar, frames[-1].ego, past)
     rows = []
     for found, frame in zip(model.decode(output), targets):
-        left = [(label, *code[:2]) for label, code in zip(frame.labels.tolist(),
-                                                          frame.codes.tolist())]
-        for box, label in list(zip(found.boxes.tolist(), found.labels.tolist()))[:len(left)]:
+        left = [
+            (label, *code[:2]) for label, code in zip(frame.labels.tolist(), frame.codes.tolist())
+        ]
+        for box, label in list(zip(found.boxes.tolist(), found.labels.tolist()))[: len(left)]:
             near = [(math.dist(box[:2], thing[1:]), thing) for thing in left if thing[0] == label]
             if near and min(near)[0] < reach_m:
                 left.remove(min(near)[1])

@@ -2,8 +2,12 @@
 
 import torch
 
-CAPTIONS = ['a red car about 12 meters away in the front left of the ego car.',
-            'a person is walking slowly.', 'a bus', 'traffic cone about 7 meters away, parked.']
+CAPTIONS = [
+    'a red car about 12 meters away in the front left of the ego car.',
+    'a person is walking slowly.',
+    'a bus',
+    'traffic cone about 7 meters away, parked.',
+]
 PREFIX = 4
 
 

@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='torch is only in the training environment')
 
-from mta_training import ablate  # noqa: E402
-from mta_training.ablation_tables import TABLES, Row, Table  # noqa: E402
-from mta_training.recipe import Recipe  # noqa: E402
+from mta_training.ablation import tables
+from mta_training.ablation.rows import TABLES, Row, Table
+from mta_training.runs.recipe import Recipe
 
 
 @pytest.mark.parametrize('name', TABLES)
@@ -21,8 +21,11 @@ def test_every_row_is_a_recipe(name):
     names = [row.name for row in table.rows]
     assert len(set(names)) == len(names)
     for base in ('nano_joint', 'smoke', 'paper'):
-        recipes = [(Recipe.load(base).changed(row.changes), row.only) for row in table.rows
-                   if row.changes is not None]
+        recipes = [
+            (Recipe.load(base).changed(row.changes), row.only)
+            for row in table.rows
+            if row.changes is not None
+        ]
         # Rows that are one and the same run would compare nothing.
         assert len({(str(recipe), only) for recipe, only in recipes}) == len(recipes)
     for row in table.rows:
@@ -42,18 +45,18 @@ def test_the_papers_tables_have_its_numbers():
 
 def test_numbers_are_found_by_path():
     metrics = {'captions': {'tod3cap': {'0.5': {'CIDEr': 1.2}}}, 'groups': None}
-    assert ablate.value_at(metrics, 'captions.tod3cap.0.5.CIDEr') == 1.2
-    assert ablate.value_at(metrics, 'captions.strict.iou_0.5.CIDEr') is None
-    assert ablate.value_at(metrics, 'groups.rare') is None
+    assert tables.value_at(metrics, 'captions.tod3cap.0.5.CIDEr') == 1.2
+    assert tables.value_at(metrics, 'captions.strict.iou_0.5.CIDEr') is None
+    assert tables.value_at(metrics, 'groups.rare') is None
 
 
 def test_means_and_deviations():
     runs = {'one': [{'a': value} for value in (0.1, 0.2, 0.6)], 'two': [{'a': 0.5}, {'a': None}]}
-    result = ablate.summary(runs, {'A': ('a', 100)})
+    result = tables.summary(runs, {'A': ('a', 100)})
     assert result['one']['A'] == pytest.approx((30.0, statistics.stdev([10, 20, 60])))
     assert result['two']['A'] is None
     table = Table('t', {'A': ('a', 100)}, (Row('one', {}, (28.0,)), Row('other', None, (1.5,))))
-    text = ablate.markdown(table, result)
+    text = tables.markdown(table, result)
     assert '| one | 30.0 ± 26.5 [28] |' in text and '| other | - [1.5] |' in text
 
 
@@ -61,11 +64,19 @@ def test_means_and_deviations():
 def small_table(bags, tmp_path_factory):
     """Table 4 of a toy on the hand-made bags, one seed, and its folder."""
     out = tmp_path_factory.mktemp('ablation')
-    recipe = Recipe.load('smoke').changed({
-        'schedule': {'steps': 2}, 'language': {'pretrain_steps': 5}, 'gradient_norms_every': 0})
-    arguments = {'recipe': recipe, 'bags': [Path(bags[0])], 'held_out': [Path(bags[-1])],
-                 'out': out, 'seeds': 1, 'frames': 1, 'workers': 2}
-    return arguments, ablate.run_tables(['4'], **arguments)[0]
+    recipe = Recipe.load('smoke').changed(
+        {'schedule': {'steps': 2}, 'language': {'pretrain_steps': 5}, 'gradient_norms_every': 0}
+    )
+    arguments = {
+        'recipe': recipe,
+        'bags': [Path(bags[0])],
+        'held_out': [Path(bags[-1])],
+        'out': out,
+        'seeds': 1,
+        'frames': 1,
+        'workers': 2,
+    }
+    return arguments, tables.run_tables(['4'], **arguments)[0]
 
 
 def test_a_table_is_made_and_its_runs_are_shared(small_table):
@@ -79,7 +90,7 @@ def test_a_table_is_made_and_its_runs_are_shared(small_table):
     assert len(runs) == 4
     before = {run: (run / 'metrics.json').stat().st_mtime_ns for run in runs}
     # The cost of the same four runs: nothing is trained again.
-    cost = ablate.run_tables(['cost', '4'], **arguments)[0].read_text()
+    cost = tables.run_tables(['cost', '4'], **arguments)[0].read_text()
     assert sorted((arguments['out'] / 'runs').iterdir()) == runs
     assert all((run / 'metrics.json').stat().st_mtime_ns == stamp for run, stamp in before.items())
     assert 's a step' in cost and ' - |' not in cost
@@ -87,23 +98,29 @@ def test_a_table_is_made_and_its_runs_are_shared(small_table):
 
 def test_a_failed_run_is_named_and_the_others_are_kept(small_table):
     arguments, _ = small_table
-    broken = Recipe.load('smoke').changed({'schedule': {'steps': 2},
-                                           'language': {'model': '/nowhere'}})
-    with pytest.raises(ablate.AblationError, match=r'4 of 4 runs failed.*log.txt'):
-        ablate.run_tables(['4'], **{**arguments, 'recipe': broken})
+    broken = Recipe.load('smoke').changed(
+        {'schedule': {'steps': 2}, 'language': {'model': '/nowhere'}}
+    )
+    with pytest.raises(tables.AblationError, match=r'4 of 4 runs failed.*log.txt'):
+        tables.run_tables(['4'], **{**arguments, 'recipe': broken})
     logs = [run / 'log.txt' for run in (arguments['out'] / 'runs').iterdir()]
     assert any('/nowhere' in log.read_text() for log in logs)
 
 
 def test_scenes_are_chosen_by_their_description(bags):
     with pytest.raises(ValueError, match='none of the 1 training bags is night and rainy'):
-        ablate._chosen([Path(bags[0])], ('night', 'rainy'))
-    assert ablate._chosen([Path(bag) for bag in bags], ()) == [Path(bag) for bag in bags]
+        tables._chosen([Path(bags[0])], ('night', 'rainy'))
+    assert tables._chosen([Path(bag) for bag in bags], ()) == [Path(bag) for bag in bags]
 
 
-@pytest.mark.parametrize('arguments, words', [
-    (['--table', '8', '--smoke'], 'choose one of'), (['--table', '4'], '--bags and --out')])
+@pytest.mark.parametrize(
+    'arguments, words',
+    [(['--table', '8', '--smoke'], 'choose one of'), (['--table', '4'], '--bags and --out')],
+)
 def test_wrong_usage(arguments, words):
-    done = subprocess.run([sys.executable, '-m', 'mta_training.cli', 'ablate', *arguments],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-m', 'mta_training.commands.cli', 'ablate', *arguments],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and words in done.stderr

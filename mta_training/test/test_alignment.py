@@ -5,14 +5,14 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='torch is only in the training environment')
 
-from mta_training.alignment import (  # noqa: E402
+from mta_training.losses.alignment import (
     BevLanguageAlignment,
     DetectionCaptionAlignment,
     contrastive_loss,
     row_loss,
     usage_entropy,
 )
-from mta_training.captioning import text_groups  # noqa: E402
+from mta_training.losses.described_objects import text_groups
 
 torch.set_num_threads(1)
 ROWS, WIDTH, WORDS, VOCABULARY = 6, 16, 5, 11
@@ -50,8 +50,10 @@ def test_identical_captions_are_no_negatives():
     one = rows(0, 3)
     # The two rows that say the same may be as close as they like.
     same = one[[0, 0, 2]]
-    assert float(contrastive_loss(same, same, groups, 20.0)) < float(
-        contrastive_loss(same, same, torch.arange(3), 20.0)) - 0.3
+    assert (
+        float(contrastive_loss(same, same, groups, 20.0))
+        < float(contrastive_loss(same, same, torch.arange(3), 20.0)) - 0.3
+    )
 
 
 def test_groups_are_the_same_in_every_process():
@@ -70,7 +72,8 @@ def test_row_losses_are_least_where_rows_agree(objective, least):
 def test_mse_is_a_mean_over_the_width_and_not_normalised():
     one, other = rows(0), rows(1)
     assert float(row_loss('mse', one, other)) == pytest.approx(
-        float(((one - other) ** 2).mean()), rel=1e-6)
+        float(((one - other) ** 2).mean()), rel=1e-6
+    )
     # On unit vectors mse and cosine would rank alike; on these they do not.
     assert float(row_loss('mse', one, 3.0 * one)) > 1.0
     assert float(row_loss('cosine', one, 3.0 * one)) == pytest.approx(0.0, abs=1e-6)
@@ -163,9 +166,14 @@ def test_small_prompts_leave_no_gradient():
 
 def test_no_rows_cost_nothing():
     dca = DetectionCaptionAlignment(8, 'clip', prompts=4, width=12)
-    empty = dca(torch.zeros(0, 10), torch.zeros(0, 10), torch.zeros(0, 1, VOCABULARY),
-                torch.zeros(0, 1, dtype=torch.bool), torch.zeros(VOCABULARY, 8),
-                torch.zeros(0, dtype=torch.int64))
+    empty = dca(
+        torch.zeros(0, 10),
+        torch.zeros(0, 10),
+        torch.zeros(0, 1, VOCABULARY),
+        torch.zeros(0, 1, dtype=torch.bool),
+        torch.zeros(VOCABULARY, 8),
+        torch.zeros(0, dtype=torch.int64),
+    )
     assert float(empty.loss.detach()) == 0.0
 
 

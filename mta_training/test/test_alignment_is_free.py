@@ -6,10 +6,12 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('onnxscript')
 
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode
+from training_cases import silent, small_recipe, toy_scenes
 
-from mta_training import export, run_directory, train  # noqa: E402
+from mta_training.export import graphs
+from mta_training.runs import run_directory
+from mta_training.training import train
 
 torch.set_num_threads(1)
 ARMS = {'baseline': {'bla': 'off', 'dca': 'off'}, 'mta': {'bla': 'mse', 'dca': 'clip'}}
@@ -22,15 +24,17 @@ def exported(tmp_path_factory):
     for name, alignment in ARMS.items():
         recipe = small_recipe(schedule={'steps': 3}, alignment=alignment)
         train.run(toy_scenes(), [], folder / f'run-{name}', recipe, threads=1, say=silent)
-        export.export(folder / f'run-{name}', folder / name)
+        graphs.export(folder / f'run-{name}', folder / name)
     return folder
 
 
 def shape_of_graph(path):
     """Operators with their inputs' and outputs' names, and the shapes of all weights."""
     graph = onnx.load(path).graph
-    return ([(node.op_type, list(node.input), list(node.output)) for node in graph.node],
-            {entry.name: (entry.data_type, list(entry.dims)) for entry in graph.initializer})
+    return (
+        [(node.op_type, list(node.input), list(node.output)) for node in graph.node],
+        {entry.name: (entry.data_type, list(entry.dims)) for entry in graph.initializer},
+    )
 
 
 @pytest.mark.parametrize('name', ['detector.onnx', 'qformer.onnx', 'language.onnx'])
@@ -47,10 +51,11 @@ def test_parameters_and_flops_are_the_same(exported):
         language = loaded.language.runtime_model()
         parts = (loaded.model.requires_grad_(False), language.requires_grad_(False))
         counts.append([sum(p.numel() for p in part.parameters()) for part in parts])
-        inputs = export.example_inputs(loaded.model.config)
+        inputs = graphs.example_inputs(loaded.model.config)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            result = export.DetectorGraph(loaded.model.detector)(
-                *(torch.from_numpy(value) for value in inputs.values()))
+            result = graphs.DetectorGraph(loaded.model.detector)(
+                *(torch.from_numpy(value) for value in inputs.values())
+            )
             prefix = loaded.model.qformer(result[2][0], result[1][0], result[0][0], result[3][0])
             language(prefix, torch.ones(len(prefix), 1, dtype=torch.long))
         flops.append(counter.get_total_flops())
@@ -63,5 +68,6 @@ def test_nothing_of_the_alignments_is_exported(exported):
     extra = {name.split('.')[0] for name in state['learner']} - {'model', 'language'}
     assert extra == {'perspective', 'bla', 'dca'}
     words = (exported / 'mta' / 'language.onnx').read_bytes() + (
-        exported / 'mta' / 'qformer.onnx').read_bytes()
+        exported / 'mta' / 'qformer.onnx'
+    ).read_bytes()
     assert b'dca' not in words and b'bla' not in words

@@ -18,24 +18,26 @@ from rosbags.rosbag2 import Reader
 from tiny_dataset import SIZE, VERSION, write_dataset
 import yaml
 
-from mta_perception.bag import SceneBag, image_topic
+from mta_perception.bags.scene_bag import SceneBag, image_topic
+from mta_perception.bags.typestore import message, time_message, typestore
 from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
 from mta_perception.geometry import rigid_from_yaw
-from mta_perception.typestore import message, time_message, typestore
-from mta_training import bag_messages
-from mta_training.bags import convert
-from mta_training.evaluate import ground_truth_boxes
-from mta_training.nuscenes_index import TABLES, DatasetError
+from mta_training.conversion import messages
+from mta_training.conversion.convert import convert
+from mta_training.conversion.table_index import TABLES, DatasetError
+from mta_training.evaluation.nuscenes_metrics import ground_truth_boxes
 
 TOPICS = {
-    '/tf_static': 'tf2_msgs/msg/TFMessage', '/tf': 'tf2_msgs/msg/TFMessage',
-    '/odom': 'nav_msgs/msg/Odometry', '/imu': 'sensor_msgs/msg/Imu',
+    '/tf_static': 'tf2_msgs/msg/TFMessage',
+    '/tf': 'tf2_msgs/msg/TFMessage',
+    '/odom': 'nav_msgs/msg/Odometry',
+    '/imu': 'sensor_msgs/msg/Imu',
     '/ground_truth/detections': 'vision_msgs/msg/Detection3DArray',
     '/ground_truth/captions': 'mta_msgs/msg/ObjectCaptionArray',
     '/nuscenes/sample': 'std_msgs/msg/String',
-    **{f'/{camera}/image_raw/compressed': 'sensor_msgs/msg/CompressedImage'
-       for camera in CAMERAS},
-    **{f'/{camera}/camera_info': 'sensor_msgs/msg/CameraInfo' for camera in CAMERAS}}
+    **{f'/{camera}/image_raw/compressed': 'sensor_msgs/msg/CompressedImage' for camera in CAMERAS},
+    **{f'/{camera}/camera_info': 'sensor_msgs/msg/CameraInfo' for camera in CAMERAS},
+}
 
 
 @pytest.fixture
@@ -70,7 +72,8 @@ def whole_bags(folder):
 
 def test_topics_types_and_qos_are_the_agreed_ones(bags):
     metadata = yaml.safe_load((bags[0] / 'metadata.yaml').read_text())[
-        'rosbag2_bagfile_information']
+        'rosbag2_bagfile_information'
+    ]
     assert metadata['version'] == 9 and metadata['storage_identifier'] == 'mcap'
     entries = [topic['topic_metadata'] for topic in metadata['topics_with_message_count']]
     assert {entry['name']: entry['type'] for entry in entries} == TOPICS
@@ -106,10 +109,10 @@ def test_every_image_has_its_camera_info_before_it(dataset, bags):
         if topic.endswith('camera_info'):
             assert content.header.frame_id == optical_frame(camera)
             assert (content.width, content.height) == SIZE
+            np.testing.assert_array_equal(content.k, [250.0, 0, 160.5, 0, 250.0, 91.0, 0, 0, 1])
             np.testing.assert_array_equal(
-                content.k, [250.0, 0, 160.5, 0, 250.0, 91.0, 0, 0, 1])
-            np.testing.assert_array_equal(
-                content.p, [250.0, 0, 160.5, 0, 0, 250.0, 91.0, 0, 0, 0, 1, 0])
+                content.p, [250.0, 0, 160.5, 0, 0, 250.0, 91.0, 0, 0, 0, 1, 0]
+            )
             np.testing.assert_array_equal(content.r, np.eye(3).flatten())
             known[camera] = stamp
         else:
@@ -120,8 +123,11 @@ def test_every_image_has_its_camera_info_before_it(dataset, bags):
 
 def test_poses_are_all_there_once_and_in_order(dataset, bags):
     scene = SceneBag(bags[0])
-    rows = {row['timestamp'] * 1000: row for row in table(dataset, 'ego_pose')
-            if row['token'].startswith('scene-0001')}
+    rows = {
+        row['timestamp'] * 1000: row
+        for row in table(dataset, 'ego_pose')
+        if row['token'].startswith('scene-0001')
+    }
     for topic in ('/odom', '/tf'):
         stamps = [stamp for _, stamp, _ in scene.messages([topic])]
         assert stamps == sorted(rows)
@@ -131,8 +137,9 @@ def test_poses_are_all_there_once_and_in_order(dataset, bags):
         xyz, turn = entry.transform.translation, entry.transform.rotation
         assert [xyz.x, xyz.y, xyz.z] == rows[stamp]['translation']
         want = np.array(rows[stamp]['rotation'])
-        np.testing.assert_allclose([turn.w, turn.x, turn.y, turn.z],
-                                   want * np.sign(want[0]), atol=1e-12)
+        np.testing.assert_allclose(
+            [turn.w, turn.x, turn.y, turn.z], want * np.sign(want[0]), atol=1e-12
+        )
 
 
 def test_messages_are_in_time_order(bags):
@@ -142,12 +149,16 @@ def test_messages_are_in_time_order(bags):
 
 def test_packed_messages_equal_serialised_ones():
     rng = np.random.default_rng(0)
-    ego = bag_messages.EgoMessages()
+    ego = messages.EgoMessages()
     for stamp in (0, 1_600_000_000_123_456_789):
         pose = rigid_from_yaw(rng.uniform(-3, 3), rng.uniform(-500, 500, 3))
         twist = rng.uniform(-9, 9, 6)
-        tree, odometry = (typestore().deserialize_cdr(cdr, name) for cdr, name in zip(
-            ego.at(stamp, pose, twist), ('tf2_msgs/msg/TFMessage', 'nav_msgs/msg/Odometry')))
+        tree, odometry = (
+            typestore().deserialize_cdr(cdr, name)
+            for cdr, name in zip(
+                ego.at(stamp, pose, twist), ('tf2_msgs/msg/TFMessage', 'nav_msgs/msg/Odometry')
+            )
+        )
         entry = tree.transforms[0]
         assert entry.header.stamp == odometry.header.stamp == time_message(stamp)
         assert (odometry.header.frame_id, odometry.child_frame_id) == ('map', 'base_link')
@@ -156,7 +167,8 @@ def test_packed_messages_equal_serialised_ones():
         np.testing.assert_allclose([at.x, at.y, at.z], pose[:3, 3])
         linear, angular = odometry.twist.twist.linear, odometry.twist.twist.angular
         np.testing.assert_array_equal(
-            [linear.x, linear.y, linear.z, angular.x, angular.y, angular.z], twist)
+            [linear.x, linear.y, linear.z, angular.x, angular.y, angular.z], twist
+        )
         assert not odometry.pose.covariance.any() and not odometry.twist.covariance.any()
 
 
@@ -164,29 +176,42 @@ def test_packed_messages_equal_serialised_ones():
 @pytest.mark.parametrize('size', [0, 1, 7, 64])
 def test_packed_image_equals_the_serialised_one(frame, size):
     jpeg, stamp = bytes(range(size)), 1_533_000_000_000_000_001
-    want = bag_messages.serialised(message(
-        'sensor_msgs/msg/CompressedImage', format='jpeg', data=np.frombuffer(jpeg, np.uint8),
-        header=message('std_msgs/msg/Header', stamp=time_message(stamp), frame_id=frame)))
-    assert bag_messages.compressed_image(stamp, frame, jpeg) == want
+    want = messages.serialised(
+        message(
+            'sensor_msgs/msg/CompressedImage',
+            format='jpeg',
+            data=np.frombuffer(jpeg, np.uint8),
+            header=message('std_msgs/msg/Header', stamp=time_message(stamp), frame_id=frame),
+        )
+    )
+    assert messages.compressed_image(stamp, frame, jpeg) == want
 
 
 def test_twist_is_speed_and_turn_rate_in_the_ego_frame():
     speed, turn = 7.0, 0.4
     seconds = np.arange(0, 2, 0.01)
-    poses = np.array([rigid_from_yaw(1.0 + turn * t, (speed / turn * np.sin(1.0 + turn * t),
-                                                      -speed / turn * np.cos(1.0 + turn * t), 0))
-                      for t in seconds])
-    twists = bag_messages.twists((seconds * 1e9).astype(np.int64), poses)
+    poses = np.array(
+        [
+            rigid_from_yaw(
+                1.0 + turn * t,
+                (speed / turn * np.sin(1.0 + turn * t), -speed / turn * np.cos(1.0 + turn * t), 0),
+            )
+            for t in seconds
+        ]
+    )
+    twists = messages.twists((seconds * 1e9).astype(np.int64), poses)
     np.testing.assert_allclose(twists[6:-6, 0], speed, rtol=1e-3)
     np.testing.assert_allclose(twists[6:-6, [1, 2, 3, 4]], 0, atol=1e-6)
     np.testing.assert_allclose(twists[:, 5], turn, rtol=1e-3)
-    assert not bag_messages.twists(np.array([5]), poses[:1]).any()
+    assert not messages.twists(np.array([5]), poses[:1]).any()
 
 
 def test_imu_is_the_can_bus_between_the_poses(dataset, bags):
     scene = SceneBag(bags[0])
-    rows = {row['utime'] * 1000: row for row in
-            json.loads((dataset / 'can_bus' / 'scene-0001_pose.json').read_text())}
+    rows = {
+        row['utime'] * 1000: row
+        for row in json.loads((dataset / 'can_bus' / 'scene-0001_pose.json').read_text())
+    }
     got = {stamp: imu for _, stamp, imu in scene.messages(['/imu'])}
     assert set(got) == {stamp for stamp in rows if scene.start_ns <= stamp <= scene.end_ns}
     stamp, imu = next(iter(got.items()))
@@ -197,7 +222,9 @@ def test_imu_is_the_can_bus_between_the_poses(dataset, bags):
 def test_static_tree_has_every_sensor(bags):
     ((_, _, tree),) = SceneBag(bags[0]).messages(['/tf_static'])
     assert {entry.child_frame_id for entry in tree.transforms} == {
-        *map(optical_frame, CAMERAS), 'lidar_top'}
+        *map(optical_frame, CAMERAS),
+        'lidar_top',
+    }
     assert {entry.header.frame_id for entry in tree.transforms} == {'base_link'}
 
 
@@ -229,22 +256,26 @@ def test_detections_and_captions_say_the_same_as_the_samples(bags):
         assert [one.id for one in detections.detections] == sample.instances
         for row, one in enumerate(detections.detections):
             at, size = one.bbox.center.position, one.bbox.size
-            np.testing.assert_allclose([at.x, at.y, at.z, size.x, size.y, size.z],
-                                       sample.boxes[row, :6], atol=1e-12)
+            np.testing.assert_allclose(
+                [at.x, at.y, at.z, size.x, size.y, size.z], sample.boxes[row, :6], atol=1e-12
+            )
             assert one.results[0].hypothesis.score == 1.0
         with_words = [row for row, text in enumerate(sample.captions) if text]
         assert [one.caption for one in captions.captions] == [
-            sample.captions[row] for row in with_words]
+            sample.captions[row] for row in with_words
+        ]
         for one, row in zip(captions.captions, with_words):
             assert one.detection_id == sample.instances[row]
-            np.testing.assert_allclose([one.velocity.x, one.velocity.y],
-                                       np.nan_to_num(sample.boxes[row, 8:10]))
+            np.testing.assert_allclose(
+                [one.velocity.x, one.velocity.y], np.nan_to_num(sample.boxes[row, 8:10])
+            )
 
 
 def test_nothing_annotated_is_lost(dataset, bags):
     rows = {row['token']: row for row in table(dataset, 'sample_annotation')}
-    kept = [entry for bag in bags for sample in SceneBag(bag).samples
-            for entry in sample.annotated]
+    kept = [
+        entry for bag in bags for sample in SceneBag(bag).samples for entry in sample.annotated
+    ]
     assert {entry['annotation_token'] for entry in kept} == set(rows)
     for entry in kept:
         row = rows[entry['annotation_token']]
@@ -252,12 +283,13 @@ def test_nothing_annotated_is_lost(dataset, bags):
         assert entry['visibility_token'] == row['visibility_token']
         assert entry['num_lidar_pts'] == row['num_lidar_pts']
     assert {entry['category'] for entry in kept if not entry['class_name']} == {
-        'animal', 'static_object.bicycle_rack'}
+        'animal',
+        'static_object.bicycle_rack',
+    }
 
 
 def test_optional_files_may_be_absent(tmp_path):
-    root = write_dataset(tmp_path / 'plain', scenes=1, sweeps=False, captions=False,
-                         can_bus=False)
+    root = write_dataset(tmp_path / 'plain', scenes=1, sweeps=False, captions=False, can_bus=False)
     (bag,) = convert(root, tmp_path / 'bags', workers=1, progress=False)
     scene = SceneBag(bag)
     assert '/imu' not in scene.topics
@@ -269,7 +301,8 @@ def test_processes_and_order_make_no_difference(dataset, bags, tmp_path):
     parallel = convert(dataset, tmp_path / 'bags', workers=2, progress=False)
     for ours, other in zip(bags, parallel):
         assert (ours / f'{ours.name}.mcap').read_bytes() == (
-            other / f'{other.name}.mcap').read_bytes()
+            other / f'{other.name}.mcap'
+        ).read_bytes()
 
 
 def test_second_run_keeps_what_is_there(dataset, tmp_path):
@@ -307,21 +340,36 @@ def hear_interrupts():
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT])
 def test_killed_conversion_leaves_nothing_that_looks_whole(copy, tmp_path, number):
     out = tmp_path / 'bags'
-    row = next(row for row in table(copy, 'sample_data')
-               if row['token'].startswith('scene-0002') and row['fileformat'] == 'jpg')
+    row = next(
+        row
+        for row in table(copy, 'sample_data')
+        if row['token'].startswith('scene-0002') and row['fileformat'] == 'jpg'
+    )
     image = copy / row['filename']
     jpeg = image.read_bytes()
     image.unlink()
-    os.mkfifo(image)                       # reading it blocks: the conversion stands still there
-    process = subprocess.Popen([sys.executable, '-m', 'mta_training.cli', 'convert', str(copy),
-                                '--out', str(out), '--workers', '1'], stdout=subprocess.DEVNULL,
-                               preexec_fn=hear_interrupts)
+    os.mkfifo(image)  # reading it blocks: the conversion stands still there
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'mta_training.commands.cli',
+            'convert',
+            str(copy),
+            '--out',
+            str(out),
+            '--workers',
+            '1',
+        ],
+        stdout=subprocess.DEVNULL,
+        preexec_fn=hear_interrupts,
+    )
     deadline = time.monotonic() + 60
     while not list(out.glob('.partial-scene-0002-*')) and time.monotonic() < deadline:
         assert process.poll() is None, 'ended before it could be killed'
         time.sleep(0.02)
     while process.poll() is None and time.monotonic() < deadline:
-        process.send_signal(number)        # again: one just before a call that blocks is not seen
+        process.send_signal(number)  # again: one just before a call that blocks is not seen
         time.sleep(0.5)
     assert process.poll() is not None, 'goes on although it was killed'
     image.unlink()
@@ -344,6 +392,7 @@ def damage_truncated(image):
 
 def damage_other_size(image):
     import cv2
+
     cv2.imwrite(str(image), np.zeros((90, 160, 3), np.uint8))
 
 
@@ -351,10 +400,16 @@ def damage_no_jpeg(image):
     image.write_bytes(b'\x89PNG' + bytes(100))
 
 
-@pytest.mark.parametrize(('damage', 'words', 'workers'), [
-    (damage_missing, 'missing', 1), (damage_truncated, 'no whole JPEG', 1),
-    (damage_other_size, '160x90 pixels', 1), (damage_no_jpeg, 'no whole JPEG', 1),
-    (damage_missing, 'missing', 2)])
+@pytest.mark.parametrize(
+    ('damage', 'words', 'workers'),
+    [
+        (damage_missing, 'missing', 1),
+        (damage_truncated, 'no whole JPEG', 1),
+        (damage_other_size, '160x90 pixels', 1),
+        (damage_no_jpeg, 'no whole JPEG', 1),
+        (damage_missing, 'missing', 2),
+    ],
+)
 def test_damaged_image_is_named_and_can_be_mended(copy, tmp_path, damage, words, workers):
     row = [row for row in table(copy, 'sample_data') if row['fileformat'] == 'jpg'][30]
     image = copy / row['filename']
@@ -422,4 +477,5 @@ def test_types_have_the_hash_of_every_ros_machine(bags):
     with Reader(bags[0]) as reader:
         digests = {c.topic: c.digest for c in reader.connections}
     assert digests['/ground_truth/detections'] == (
-        'RIHS01_793f5eab9595ac1c0da07873cc859db42eae51f0ee76056db8562515d830e018')
+        'RIHS01_793f5eab9595ac1c0da07873cc859db42eae51f0ee76056db8562515d830e018'
+    )

@@ -7,13 +7,13 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='torch is only in the training environment')
 
-from toy_scenes import toy_scene  # noqa: E402
-from training_cases import silent, small_recipe  # noqa: E402
+from toy_scenes import toy_scene
+from training_cases import silent, small_recipe
 
-from mta_perception.geometry import invert_rigid, rigid_from_yaw  # noqa: E402
-from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
-from mta_perception.model.bevformer import history  # noqa: E402
-from mta_perception.model.bevformer.detector import (  # noqa: E402
+from mta_perception.geometry import invert_rigid, rigid_from_yaw
+from mta_perception.model import BEVFormer, BEVFormerConfig
+from mta_perception.model.bevformer import history
+from mta_perception.model.bevformer.detector import (
     BevFormerDetector,
     can_bus_of,
     ego_boxes,
@@ -22,15 +22,16 @@ from mta_perception.model.bevformer.detector import (  # noqa: E402
     lidar_tokens,
     our_order,
 )
-from mta_perception.model.bevformer.official import official_name  # noqa: E402
-from mta_perception.model.config import MtaConfig  # noqa: E402
-from mta_training import run_directory, train  # noqa: E402
-from mta_training.bevformer import codes as numpy_codes  # noqa: E402
-from mta_training.bevformer.queue import absolute_can_bus  # noqa: E402
-from mta_training.import_bevformer import import_checkpoint  # noqa: E402
-from mta_training.prediction import predict_scene  # noqa: E402
-from mta_training.recipe import Recipe  # noqa: E402
-from mta_training.samples import Place, make_batch  # noqa: E402
+from mta_perception.model.bevformer.official import official_name
+from mta_perception.model.config import MtaConfig
+from mta_training.bevformer.checkpoint import import_checkpoint
+from mta_training.bevformer.queue import absolute_can_bus
+from mta_training.data.batches import Place, make_batch
+from mta_training.evaluation.torch_frames import predict_scene
+from mta_training.losses import bevformer_codes as numpy_codes
+from mta_training.runs import run_directory
+from mta_training.runs.recipe import Recipe
+from mta_training.training import train
 
 torch.set_num_threads(1)
 
@@ -38,9 +39,11 @@ torch.set_num_threads(1)
 def config():
     """BEVFormer nano with a small captioner."""
     base = MtaConfig.bevformer('nano')
-    return replace(base, qformer=replace(base.qformer, width=64, heads=4, layers=2,
-                                         prefix_tokens=6),
-                   language=MtaConfig.toy().language)
+    return replace(
+        base,
+        qformer=replace(base.qformer, width=64, heads=4, layers=2, prefix_tokens=6),
+        language=MtaConfig.toy().language,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +70,8 @@ def test_pixels_are_the_same_through_either_frame(scene):
     point = np.array([12.0, -3.0, 0.7, 1.0])
     through_ego = matrices[0] @ torch.from_numpy(point)
     through_lidar = image_from_lidar(matrices)[0] @ torch.from_numpy(
-        numpy_codes.LIDAR_FROM_EGO @ point)
+        numpy_codes.LIDAR_FROM_EGO @ point
+    )
     torch.testing.assert_close(through_lidar[:, :3], through_ego)
 
 
@@ -75,8 +79,8 @@ def test_grid_and_tokens():
     grid = torch.randn(2, 3, 6, 6)
     assert torch.equal(ego_grid(lidar_tokens(grid)), grid)
     tokens = torch.zeros(1, 36, 1)
-    tokens[0, 5 * 6 + 5] = 1.0                       # farthest ahead, farthest right
-    assert ego_grid(tokens)[0, 0, 0, 5] == 1.0       # iy grows to the left, ix forward
+    tokens[0, 5 * 6 + 5] = 1.0  # farthest ahead, farthest right
+    assert ego_grid(tokens)[0, 0, 0, 5] == 1.0  # iy grows to the left, ix forward
 
 
 def test_motion_is_what_the_published_vector_says():
@@ -102,9 +106,14 @@ def test_memory_and_dead_cameras_matter_only_where_they_are(scene):
 
     def bev(mask=None, valid=1.0, memory=memory, images=batch.images):
         with torch.no_grad():
-            return detector(images, batch.image_from_ego,
-                            batch.camera_mask if mask is None else mask, memory,
-                            torch.tensor([valid]), batch.ego_prev_from_ego_now).bev
+            return detector(
+                images,
+                batch.image_from_ego,
+                batch.camera_mask if mask is None else mask,
+                memory,
+                torch.tensor([valid]),
+                batch.ego_prev_from_ego_now,
+            ).bev
 
     assert not torch.allclose(bev(), bev(valid=0.0), atol=1e-3)
     assert torch.equal(bev(valid=0.0), bev(valid=0.0, memory=0 * memory))
@@ -117,8 +126,12 @@ def test_memory_and_dead_cameras_matter_only_where_they_are(scene):
 
 
 def test_mta_trains_on_bevformer(scene, tmp_path):
-    recipe = small_recipe(model=config().to_dict(), schedule={'steps': 3, 'batch': 1},
-                          alignment={'bla': 'mse', 'dca': 'clip'}, gradient_norms_every=1)
+    recipe = small_recipe(
+        model=config().to_dict(),
+        schedule={'steps': 3, 'batch': 1},
+        alignment={'bla': 'mse', 'dca': 'clip'},
+        gradient_norms_every=1,
+    )
     train.run([scene], [], tmp_path / 'run', recipe, threads=1, say=silent)
     log = (tmp_path / 'run' / 'log.csv').read_text().splitlines()
     row = dict(zip(log[0].split(','), log[-1].split(',')))
@@ -132,12 +145,17 @@ def test_mta_trains_on_bevformer(scene, tmp_path):
 
 def test_an_imported_checkpoint_fits_its_own_size_only(tmp_path):
     published = BEVFormer(BEVFormerConfig.tiny(official=True))
-    torch.save({'state_dict': {official_name(name): value
-                               for name, value in published.state_dict().items()}},
-               tmp_path / 'tiny.pth')
+    torch.save(
+        {
+            'state_dict': {
+                official_name(name): value for name, value in published.state_dict().items()
+            }
+        },
+        tmp_path / 'tiny.pth',
+    )
     import_checkpoint(tmp_path / 'tiny.pth', tmp_path / 'tiny')
 
-    class Started:                       # what load_detector needs of a Learner
+    class Started:  # what load_detector needs of a Learner
         model = None
         perspective = None
 

@@ -8,16 +8,16 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-import cv2  # noqa: E402
-from small_bevformer import small_config  # noqa: E402
+import cv2
+from small_bevformer import small_config
 
-from mta_perception.contract import BoxCode  # noqa: E402
-from mta_perception.model.bevformer import Output  # noqa: E402
-from mta_perception.model.bevformer.network import BEVFormer  # noqa: E402
-from mta_training.bevformer.augmentation import GridMask, distort, distort_cameras  # noqa: E402
-from mta_training.bevformer.codes import LIDAR_FROM_EGO, ego_boxes, in_range, lidar_codes  # noqa: E402
-from mta_training.bevformer.losses import Targets, detection_loss  # noqa: E402
-from mta_training.losses import assign  # noqa: E402
+from mta_perception.contract import BoxCode
+from mta_perception.model.bevformer import Output
+from mta_perception.model.bevformer.network import BEVFormer
+from mta_training.bevformer.augmentation import GridMask, distort, distort_cameras
+from mta_training.losses.bevformer import Targets, detection_loss
+from mta_training.losses.bevformer_codes import LIDAR_FROM_EGO, ego_boxes, in_range, lidar_codes
+from mta_training.losses.nano import assign
 
 WEIGHTS = torch.tensor([1.0] * 8 + [0.2] * 2)
 
@@ -26,9 +26,16 @@ def some_boxes(count, seed=0):
     """Boxes (count, 10) in the ego frame."""
     rng = np.random.default_rng(seed)
     yaw = rng.uniform(-np.pi, np.pi, count)
-    return np.column_stack([rng.uniform(-40, 40, (count, 2)), rng.uniform(0, 2, count),
-                            rng.uniform(0.4, 9, (count, 3)), np.sin(yaw), np.cos(yaw),
-                            rng.uniform(-9, 9, (count, 2))])
+    return np.column_stack(
+        [
+            rng.uniform(-40, 40, (count, 2)),
+            rng.uniform(0, 2, count),
+            rng.uniform(0.4, 9, (count, 3)),
+            np.sin(yaw),
+            np.cos(yaw),
+            rng.uniform(-9, 9, (count, 2)),
+        ]
+    )
 
 
 def some_targets(count, seed=0):
@@ -43,8 +50,8 @@ def some_output(targets, queries=7, layers=3, seed=0):
     codes = torch.randn(layers, len(targets), queries, 10, generator=generator) * 3.0
     for layer in range(layers):
         for index, frame in enumerate(targets):
-            order = torch.randperm(queries, generator=generator)[:len(frame.codes)]
-            codes[layer, index, order] += frame.codes[:len(order)]
+            order = torch.randperm(queries, generator=generator)[: len(frame.codes)]
+            codes[layer, index, order] += frame.codes[: len(order)]
     return Output(None, logits.requires_grad_(), codes.requires_grad_(), None, None)
 
 
@@ -57,10 +64,24 @@ def test_code_of_a_car_ahead():
     """Ten metres before the lidar, heading left: in mmdet3d's old convention by hand."""
     car = np.array([[10.94, 0.0, 1.84, 4.6, 1.9, 1.6, 1.0, 0.0, 0.0, 3.0]])
     code = lidar_codes(car)[0]
-    psi = math.pi                          # leftwards = -x of the lidar, whose x is right
+    psi = math.pi  # leftwards = -x of the lidar, whose x is right
     t = -psi - math.pi / 2.0
-    np.testing.assert_allclose(code, [0.0, 10.0, math.log(1.9), math.log(4.6), 0.0, math.log(1.6),
-                                      math.sin(t), math.cos(t), -3.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(
+        code,
+        [
+            0.0,
+            10.0,
+            math.log(1.9),
+            math.log(4.6),
+            0.0,
+            math.log(1.6),
+            math.sin(t),
+            math.cos(t),
+            -3.0,
+            0.0,
+        ],
+        atol=1e-6,
+    )
 
 
 def test_network_decodes_what_codes_say():
@@ -77,7 +98,7 @@ def test_network_decodes_what_codes_say():
     place = (LIDAR_FROM_EGO @ [*boxes[0, :3], 1.0])[:3]
     np.testing.assert_allclose([x, y, bottom + height / 2], place, atol=1e-4)
     np.testing.assert_allclose([length, width, height], boxes[0, BoxCode.SIZE], rtol=1e-5)
-    psi = math.atan2(boxes[0, 6], boxes[0, 7]) + math.pi / 2.0       # lidar x is ego -y
+    psi = math.atan2(boxes[0, 6], boxes[0, 7]) + math.pi / 2.0  # lidar x is ego -y
     assert math.cos(psi - (-yaw - math.pi / 2.0)) == pytest.approx(1.0, abs=1e-6)
 
 
@@ -91,15 +112,14 @@ def test_unknown_velocity_is_learned_as_standing():
 def test_range_is_that_of_the_lidar_frame():
     boxes = np.zeros((4, 10))
     boxes[:, 3:6], boxes[:, 7] = 1.0, 1.0
-    boxes[:, 0] = 52.0, -51.0, 0.0, 0.0       # the lidar is 0.94 m ahead of the ego's origin
+    boxes[:, 0] = 52.0, -51.0, 0.0, 0.0  # the lidar is 0.94 m ahead of the ego's origin
     boxes[:, 1] = 0.0, 0.0, 51.0, 51.3
     assert in_range(boxes, small_config()).tolist() == [True, False, True, False]
 
 
 def slow_cost(logits, code, label, goal):
     p = 1.0 / (1.0 + math.exp(-float(logits[label])))
-    focal = (-math.log(p + 1e-12) * 0.25 * (1 - p) ** 2
-             + math.log(1 - p + 1e-12) * 0.75 * p ** 2)
+    focal = -math.log(p + 1e-12) * 0.25 * (1 - p) ** 2 + math.log(1 - p + 1e-12) * 0.75 * p**2
     return 2.0 * focal + 0.25 * sum(abs(float(a) - float(b)) for a, b in zip(code[:8], goal[:8]))
 
 
@@ -108,15 +128,24 @@ def test_matching_is_the_cheapest_of_all(queries, objects):
     frame = some_targets(objects, seed=1)
     output = some_output([frame], queries, layers=1)
     logits, codes = output.class_logits[0, 0].detach(), output.box_codes[0, 0].detach()
-    cost = [[slow_cost(logits[q], codes[q], int(frame.labels[n]), frame.codes[n])
-             for n in range(objects)] for q in range(queries)]
+    cost = [
+        [
+            slow_cost(logits[q], codes[q], int(frame.labels[n]), frame.codes[n])
+            for n in range(objects)
+        ]
+        for q in range(queries)
+    ]
     few = min(queries, objects)
     if queries >= objects:
-        best = min(sum(cost[q][n] for n, q in enumerate(chosen))
-                   for chosen in permutations(range(queries), few))
+        best = min(
+            sum(cost[q][n] for n, q in enumerate(chosen))
+            for chosen in permutations(range(queries), few)
+        )
     else:
-        best = min(sum(cost[q][n] for q, n in enumerate(chosen))
-                   for chosen in permutations(range(objects), few))
+        best = min(
+            sum(cost[q][n] for q, n in enumerate(chosen))
+            for chosen in permutations(range(objects), few)
+        )
     found, chosen = assign(logits, codes, frame.labels, frame.codes)
     assert len(set(found)) == len(set(chosen)) == few
     assert sum(cost[q][n] for q, n in zip(found, chosen)) == pytest.approx(best, abs=1e-4)
@@ -128,21 +157,38 @@ def slow_losses(output, targets):
     for logits, codes in zip(output.class_logits.tolist(), output.box_codes.tolist()):
         focal = distance = positives = 0.0
         for index, frame in enumerate(targets):
-            pairs = dict(zip(*(side.tolist() for side in assign(
-                torch.tensor(logits[index]), torch.tensor(codes[index]), frame.labels,
-                frame.codes))))
+            pairs = dict(
+                zip(
+                    *(
+                        side.tolist()
+                        for side in assign(
+                            torch.tensor(logits[index]),
+                            torch.tensor(codes[index]),
+                            frame.labels,
+                            frame.codes,
+                        )
+                    )
+                )
+            )
             positives += len(pairs)
             for query, row in enumerate(logits[index]):
                 label = int(frame.labels[pairs[query]]) if query in pairs else 10
                 for number, logit in enumerate(row):
                     p = 1.0 / (1.0 + math.exp(-logit))
-                    focal += (-0.25 * (1 - p) ** 2 * math.log(p) if number == label
-                              else -0.75 * p ** 2 * math.log(1 - p))
+                    focal += (
+                        -0.25 * (1 - p) ** 2 * math.log(p)
+                        if number == label
+                        else -0.75 * p**2 * math.log(1 - p)
+                    )
                 if query in pairs:
                     goal = frame.codes[pairs[query]].tolist()
                     if all(math.isfinite(value) for value in goal):
-                        distance += sum(abs(a - b) * weight for a, b, weight in zip(
-                            codes[index][query], goal, [1.0] * 8 + [0.2] * 2))
+                        distance += sum(
+                            abs(a - b) * weight
+                            for a, b, weight in zip(
+                                codes[index][query], goal, [1.0] * 8 + [0.2] * 2
+                            )
+                        )
         scores.append(2.0 * focal / max(positives, 1.0))
         boxes.append(0.25 * distance / max(positives, 1.0))
     return scores, boxes
@@ -158,7 +204,7 @@ def test_losses_equal_loops():
     assert float(loss.total.detach()) == pytest.approx(sum(scores) + sum(boxes), rel=1e-5)
     loss.total.backward()
     touched = output.box_codes.grad.abs().sum(-1) > 0
-    assert touched.sum((1, 2)).tolist() == [4 + 2 + 0 + 7] * 3       # every layer, matched alone
+    assert touched.sum((1, 2)).tolist() == [4 + 2 + 0 + 7] * 3  # every layer, matched alone
     assert (output.class_logits.grad != 0).all()
 
 
@@ -210,7 +256,7 @@ def slow_mask(height, width, spacing, stripe, row, column):
         for x in range(spacing * i + column, min(spacing * i + column + stripe, wide)):
             canvas[:, x] = 0
     top, left = (tall - height) // 2, (wide - width) // 2
-    return 1 - canvas[top:top + height, left:left + width]
+    return 1 - canvas[top : top + height, left : left + width]
 
 
 class Dice:
@@ -281,8 +327,14 @@ def _shift_colour(blue, green, red, saturation, turn):
     sector = ((hue + turn) % 360.0) / 60.0
     whole, part = int(sector), sector - int(sector)
     p, q, t = (value * (1 - share * x) for x in (1.0, part, 1.0 - part))
-    red, green, blue = [(value, t, p), (q, value, p), (p, value, t), (p, q, value), (t, p, value),
-                        (value, p, q)][whole % 6]
+    red, green, blue = [
+        (value, t, p),
+        (q, value, p),
+        (p, value, t),
+        (p, q, value),
+        (t, p, value),
+        (value, p, q),
+    ][whole % 6]
     return blue, green, red
 
 
@@ -300,7 +352,7 @@ def test_each_distortion_comes_half_of_the_time():
     rng = np.random.default_rng(0)
     results = [distort(grey, rng)[0, 0, 0] for _ in range(1200)]
     untouched = np.mean(np.abs(np.array(results) - 100.0) < 1e-3)
-    assert untouched == pytest.approx(0.25, abs=0.04)      # neither brightness nor contrast
+    assert untouched == pytest.approx(0.25, abs=0.04)  # neither brightness nor contrast
     assert 34.0 <= min(results) < 46.0 and 180.0 < max(results) <= 198.0
 
 

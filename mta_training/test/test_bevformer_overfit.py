@@ -6,14 +6,14 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from small_bevformer import drives, missed, overfit, small_config  # noqa: E402
+from small_bevformer import drives, missed, overfit, small_config
 
-from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
-from mta_perception.model.bevformer.config import ImageConfig  # noqa: E402
-from mta_training.bags import convert  # noqa: E402
-from mta_training.bevformer.queue import QueueSet  # noqa: E402
-from mta_training.dataset import read_scene  # noqa: E402
-from mta_training.synth.generate import synthesise  # noqa: E402
+from mta_perception.model import BEVFormer, BEVFormerConfig
+from mta_perception.model.bevformer.config import ImageConfig
+from mta_training.bevformer.queue import QueueSet
+from mta_training.conversion.convert import convert
+from mta_training.data.scene_cache import read_scene
+from mta_training.synth.dataset.generate import synthesise
 
 torch.set_num_threads(1)
 
@@ -25,8 +25,10 @@ def learn(config, scenes, indices, steps, rate, seed=0):
     by where the car was.
     """
     frames, targets = QueueSet(scenes, config).batch([[index] for index in indices])
-    frames = [frame._replace(ego=frame.ego._replace(
-        can_bus=torch.zeros_like(frame.ego.can_bus))) for frame in frames]
+    frames = [
+        frame._replace(ego=frame.ego._replace(can_bus=torch.zeros_like(frame.ego.can_bus)))
+        for frame in frames
+    ]
     torch.manual_seed(seed)
     model = overfit(BEVFormer(config), frames, targets, steps, rate, warm_up=steps // 8)
     assert missed(model, frames, targets) == [[], []]
@@ -42,8 +44,16 @@ def test_drawn_frames_by_heart():
 
 def rendered(folder, config):
     """Two scenes of the synthetic world as SceneArrays."""
-    root = synthesise(folder / 'set', 2, 55, workers=1, image_size=(448, 252), sweeps=False,
-                      seconds=1.0, progress=False)
+    root = synthesise(
+        folder / 'set',
+        2,
+        55,
+        workers=1,
+        image_size=(448, 252),
+        sweeps=False,
+        seconds=1.0,
+        progress=False,
+    )
     bags = convert(root, folder / 'bags', workers=1, progress=False)
     return [read_scene(bag, config.image) for bag in bags]
 
@@ -52,9 +62,16 @@ def rendered(folder, config):
 def test_rendered_frames_by_heart(tmp_path):
     """Nano at half the images, channels and queries."""
     nano = BEVFormerConfig.nano()
-    config = replace(nano, image=ImageConfig(224, 128, 126, 0.14), channels=64, feedforward=128,
-                     backbone=replace(nano.backbone, width=16), dropout=0.0, decoder_layers=2,
-                     queries=150)
+    config = replace(
+        nano,
+        image=ImageConfig(224, 128, 126, 0.14),
+        channels=64,
+        feedforward=128,
+        backbone=replace(nano.backbone, width=16),
+        dropout=0.0,
+        decoder_layers=2,
+        queries=150,
+    )
     learn(config, rendered(tmp_path, config), (1, 3), 160, 2e-3)
 
 

@@ -7,23 +7,19 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from small_bevformer import drives, small_config, small_model  # noqa: E402
+from small_bevformer import drives, small_config, small_model
 
-from mta_perception.geometry import invert_rigid, rigid_from_yaw  # noqa: E402
-from mta_perception.model.bevformer import BEVFormer, History  # noqa: E402
-from mta_perception.model.bevformer.history import displacement  # noqa: E402
-from mta_training.bevformer import training_step  # noqa: E402
-from mta_training.bevformer.augmentation import GridMask  # noqa: E402
-from mta_training.bevformer.codes import LIDAR_FROM_EGO  # noqa: E402
-from mta_training.bevformer.losses import detection_loss  # noqa: E402
-from mta_training.bevformer.optimiser import (  # noqa: E402
-    Schedule,
-    descend,
-    freeze_first_stages,
-    make_optimiser,
-)
-from mta_training.bevformer.queue import QueueSet, absolute_can_bus, choose  # noqa: E402
-from mta_training.bevformer.step import remember  # noqa: E402
+from mta_perception.geometry import invert_rigid, rigid_from_yaw
+from mta_perception.model.bevformer import BEVFormer, History
+from mta_perception.model.bevformer.history import displacement
+from mta_training.bevformer import training_step
+from mta_training.bevformer.augmentation import GridMask
+from mta_training.bevformer.optimiser import Schedule, descend, freeze_first_stages, make_optimiser
+from mta_training.bevformer.queue import QueueSet, absolute_can_bus
+from mta_training.bevformer.step import remember
+from mta_training.data.batches import choose
+from mta_training.losses.bevformer import detection_loss
+from mta_training.losses.bevformer_codes import LIDAR_FROM_EGO
 
 CONFIG = small_config()
 torch.set_num_threads(1)
@@ -75,7 +71,7 @@ def test_deltas_are_against_the_kept_frame_before(scenes, queues):
             poses = [scenes[0].world_from_ego[index[row]] for index in (before, now)]
             moved = poses[1][:3, 3] - poses[0][:3, 3]
             np.testing.assert_allclose(vector[row, :3], moved, atol=1e-9)
-            ahead = (invert_rigid(poses[1])[:3, :3] @ moved)[:2]      # ego axes, x forward
+            ahead = (invert_rigid(poses[1])[:3, :3] @ moved)[:2]  # ego axes, x forward
             np.testing.assert_allclose(displacement(vector)[row], [-ahead[1], ahead[0]], atol=1e-9)
             turned = math.degrees(math.atan2(*(invert_rigid(poses[0]) @ poses[1])[[1, 0], 0]))
             assert float(vector[row, 17]) == pytest.approx(turned, abs=1e-9)
@@ -85,7 +81,10 @@ def test_deltas_are_against_the_kept_frame_before(scenes, queues):
 def test_another_scene_ends_the_history(queues):
     frames, targets = queues.batch([[4, 5, 6], [3, 4, 5], [5, 6, 8]])
     assert [frame.continues.tolist() for frame in frames] == [
-        [False] * 3, [True, True, False], [False, True, True]]
+        [False] * 3,
+        [True, True, False],
+        [False, True, True],
+    ]
     jump = frames[2].ego.can_bus[0]
     assert (jump[:3] == 0).all() and jump[17] == 0
     assert targets[0] is queues.targets[6]
@@ -104,16 +103,20 @@ def test_matrices_project_lidar_points_as_ego_points(scenes, queues):
     for camera in range(6):
         np.testing.assert_allclose(
             frames[2].image_from_lidar[0, camera].double()[:3] @ (LIDAR_FROM_EGO @ point),
-            scenes[0].image_from_ego[2, camera] @ point, rtol=1e-4, atol=1e-3)
+            scenes[0].image_from_ego[2, camera] @ point,
+            rtol=1e-4,
+            atol=1e-3,
+        )
 
 
 def test_queues_with_an_empty_frame_are_refused(scenes):
-    empty = [scene._replace(boxes=list(scene.boxes), labels=list(scene.labels))
-             for scene in scenes]
+    empty = [
+        scene._replace(boxes=list(scene.boxes), labels=list(scene.labels)) for scene in scenes
+    ]
     empty[0].boxes[3] = np.zeros((0, 10), np.float32)
     empty[0].labels[3] = np.zeros(0, np.int64)
     far = empty[1].boxes[0].copy()
-    far[:, 0] = 70.0                     # objects out of range are no objects
+    far[:, 0] = 70.0  # objects out of range are no objects
     empty[1].boxes[0] = far
     queues, rng = QueueSet(empty, CONFIG), np.random.default_rng(0)
     assert queues.accept(3, rng) is None and queues.accept(6, rng) is None
@@ -124,8 +127,12 @@ def test_queues_with_an_empty_frame_are_refused(scenes):
 
 
 def test_nothing_to_learn_is_said(scenes):
-    bare = [scene._replace(boxes=[np.zeros((0, 10), np.float32)] * 6,
-                           labels=[np.zeros(0, np.int64)] * 6) for scene in scenes]
+    bare = [
+        scene._replace(
+            boxes=[np.zeros((0, 10), np.float32)] * 6, labels=[np.zeros(0, np.int64)] * 6
+        )
+        for scene in scenes
+    ]
     with pytest.raises(ValueError, match='none of the 12 frames of 2 scenes'):
         QueueSet(bare, CONFIG)
     bare[0].boxes[0], bare[0].labels[0] = scenes[0].boxes[0], scenes[0].labels[0]
@@ -137,7 +144,7 @@ def test_nothing_to_learn_is_said(scenes):
 def test_light_varies_and_stored_images_do_not(scenes, queues):
     stored = scenes[0].images.copy()
     frames, _ = queues.batch([[0, 1, 2]], np.random.default_rng(0))
-    assert all(frame.images.dtype == torch.float32 for frame in frames)      # history as well
+    assert all(frame.images.dtype == torch.float32 for frame in frames)  # history as well
     assert not torch.equal(frames[0].images[0], torch.from_numpy(stored[0]).float())
     np.testing.assert_array_equal(scenes[0].images, stored)
 
@@ -154,8 +161,12 @@ def test_history_is_a_chain_in_evaluation_mode(queues):
     model.eval()
     with torch.no_grad():
         first = model(frames[0].images, frames[0].image_from_lidar, frames[0].ego).bev
-        second = model(frames[1].images, frames[1].image_from_lidar, frames[1].ego,
-                       History(first, torch.tensor([True, False]))).bev
+        second = model(
+            frames[1].images,
+            frames[1].image_from_lidar,
+            frames[1].ego,
+            History(first, torch.tensor([True, False])),
+        ).bev
         alone = model(frames[1].images, frames[1].image_from_lidar, frames[1].ego).bev
     torch.testing.assert_close(bev, second, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(bev[1], alone[1], atol=1e-5, rtol=1e-5)
@@ -169,8 +180,12 @@ def test_step_equals_its_parts(queues):
     mask = GridMask(probability=1.0).draw(64, 96, np.random.default_rng(1))
     loss = training_step(model, frames, targets, mask)
     images = model.normalise(frames[2].images) * torch.from_numpy(mask)
-    output = model(images, frames[2].image_from_lidar, frames[2].ego,
-                   History(remember(model, frames[:2]), torch.tensor([True, True])))
+    output = model(
+        images,
+        frames[2].image_from_lidar,
+        frames[2].ego,
+        History(remember(model, frames[:2]), torch.tensor([True, True])),
+    )
     expected = detection_loss(output, targets, model.code_weights)
     torch.testing.assert_close(loss.total, expected.total)
     whole = training_step(model, frames, targets)
@@ -180,8 +195,11 @@ def test_step_equals_its_parts(queues):
 def test_mask_is_for_the_present_alone(queues, monkeypatch):
     """What the backbone sees: whole images twice, then masked ones."""
     model, seen = small_model().train(), []
-    model.backbone.register_forward_pre_hook(lambda _, given: seen.append(
-        (model.training, float((given[0] == 0).all(1).float().mean()))))
+    model.backbone.register_forward_pre_hook(
+        lambda _, given: seen.append(
+            (model.training, float((given[0] == 0).all(1).float().mean()))
+        )
+    )
     frames, targets = queues.batch([[1, 2, 4]])
     mask = np.zeros((64, 96), np.float32)
     training_step(model, frames, targets, mask)
@@ -192,8 +210,9 @@ def test_mask_is_for_the_present_alone(queues, monkeypatch):
 def test_gradient_reaches_every_parameter_but_not_the_past(queues):
     model = small_model().train()
     frames, targets = queues.batch([[1, 2, 4], [7, 8, 9]], np.random.default_rng(0))
-    frames = [frame._replace(images=model.normalise(frame.images).requires_grad_())
-              for frame in frames]
+    frames = [
+        frame._replace(images=model.normalise(frame.images).requires_grad_()) for frame in frames
+    ]
     training_step(model, frames, targets).total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and (parameter.grad != 0).any(), name
@@ -209,11 +228,13 @@ def test_groups_of_the_optimiser():
     assert rest['weight_decay'] == slow['weight_decay'] == 0.01
     assert {id(p) for p in slow['params']} == {id(p) for p in model.backbone.parameters()}
     assert sum(p.numel() for group in (rest, slow) for p in group['params']) == sum(
-        p.numel() for p in model.parameters())
+        p.numel() for p in model.parameters()
+    )
 
 
 def test_frozen_stages_are_left_out_and_must_be_pretrained():
     from dataclasses import replace
+
     model = small_model()
     with pytest.raises(ValueError, match='norms that learn'):
         freeze_first_stages(model)

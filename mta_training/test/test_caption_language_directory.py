@@ -7,21 +7,21 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('peft')
 
-from safetensors.torch import load_file, save_file  # noqa: E402
-from small_language import CAPTIONS, PREFIX, greedy, open_gates, prefixes  # noqa: E402
-from tokenizers import AddedToken, Tokenizer  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from safetensors.torch import load_file, save_file
+from small_language import CAPTIONS, PREFIX, greedy, open_gates, prefixes
+from tokenizers import AddedToken, Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from mta_training import language_training  # noqa: E402
-from mta_training.caption_language import CaptionLanguage  # noqa: E402
-from mta_training.local_model import quiet  # noqa: E402
+from mta_training.language import small_model
+from mta_training.language.frozen_llama import CaptionLanguage
+from mta_training.language.model_directory import quiet
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='module')
 def tokenizer():
-    return language_training.train_tokenizer(CAPTIONS)
+    return small_model.train_tokenizer(CAPTIONS)
 
 
 @pytest.fixture(scope='module')
@@ -30,12 +30,25 @@ def llama_directory(tokenizer, tmp_path_factory):
     directory = tmp_path_factory.mktemp('llama')
     torch.manual_seed(3)
     size = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=64, intermediate_size=96,
-        num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=2, initializer_range=0.2,
-        tie_word_embeddings=True, bos_token_id=1, eos_token_id=[2, 3],
-        rope_parameters={'rope_type': 'llama3', 'rope_theta': 500000.0, 'factor': 32.0,
-                         'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
-                         'original_max_position_embeddings': 8192})
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=[2, 3],
+        rope_parameters={
+            'rope_type': 'llama3',
+            'rope_theta': 500000.0,
+            'factor': 32.0,
+            'low_freq_factor': 1.0,
+            'high_freq_factor': 4.0,
+            'original_max_position_embeddings': 8192,
+        },
+    )
     with quiet():
         model = LlamaForCausalLM(size)
         model.generation_config.temperature, model.generation_config.do_sample = 0.6, True
@@ -46,8 +59,9 @@ def llama_directory(tokenizer, tmp_path_factory):
 
 
 def test_llama_directory(llama_directory, capfd):
-    language = CaptionLanguage.from_directory(llama_directory, dtype='float32',
-                                              prompt='traffic cone', max_tokens=12)
+    language = CaptionLanguage.from_directory(
+        llama_directory, dtype='float32', prompt='traffic cone', max_tokens=12
+    )
     prefix = prefixes(3, 64)
     token_ids = language.encode(CAPTIONS[:3])
     assert language.pad_id == language.eos_id == 2 and len(language.prompt_ids) == 2
@@ -63,7 +77,7 @@ def test_llama_directory(llama_directory, capfd):
         inputs = torch.cat([prefix[:1], plain.get_input_embeddings()(token_ids[:1])], 1)
         torch.testing.assert_close(logits[:1], plain(inputs_embeds=inputs).logits)
         texts = language.generate(prefix)
-        rows = [greedy(language, prefix[i:i + 1])[3:] for i in range(3)]
+        rows = [greedy(language, prefix[i : i + 1])[3:] for i in range(3)]
     assert texts == [language.tokenizer.decode(row) for row in rows]
     assert language.embedding is language.llama.lm_head.weight
     assert language.embedding.shape == (language.vocab_size, language.hidden_size)
@@ -76,8 +90,11 @@ def test_llama_directory(llama_directory, capfd):
 def test_bfloat16_and_checkpointing_give_the_gradients_of_float32(llama_directory, capfd):
     gradients = []
     for dtype, checkpointing in (('float32', False), ('float32', True), ('bfloat16', True)):
-        language = open_gates(CaptionLanguage.from_directory(
-            llama_directory, dtype=dtype, gradient_checkpointing=checkpointing)).train()
+        language = open_gates(
+            CaptionLanguage.from_directory(
+                llama_directory, dtype=dtype, gradient_checkpointing=checkpointing
+            )
+        ).train()
         prefix, token_ids = prefixes(3, 64).requires_grad_(), language.encode(CAPTIONS[:3])
         logits = language(prefix, token_ids)
         assert logits.dtype == torch.float32
@@ -95,11 +112,13 @@ def test_bfloat16_and_checkpointing_give_the_gradients_of_float32(llama_director
 
 
 def test_checkpointing_recomputes_layers(llama_directory):
-    language = CaptionLanguage.from_directory(llama_directory, dtype='float32',
-                                              gradient_checkpointing=True).train()
+    language = CaptionLanguage.from_directory(
+        llama_directory, dtype='float32', gradient_checkpointing=True
+    ).train()
     calls = []
     language.llama.model.layers[1].input_layernorm.register_forward_pre_hook(
-        lambda *_: calls.append(1))
+        lambda *_: calls.append(1)
+    )
     token_ids = language.encode(CAPTIONS[:1])
     total, _ = language.loss(language(prefixes(1, 64).requires_grad_(), token_ids), token_ids)
     assert len(calls) == 1
@@ -110,10 +129,16 @@ def test_checkpointing_recomputes_layers(llama_directory):
 def write_internlm2(llama, directory):
     """The tiny Llama in InternLM2's layout, fused and renamed by a loop over heads."""
     size = llama.config
-    names = {'self_attn.o_proj': 'attention.wo', 'mlp.gate_proj': 'feed_forward.w1',
-             'mlp.up_proj': 'feed_forward.w3', 'mlp.down_proj': 'feed_forward.w2',
-             'post_attention_layernorm': 'ffn_norm', 'input_layernorm': 'attention_norm',
-             'model.embed_tokens': 'model.tok_embeddings', 'lm_head': 'output'}
+    names = {
+        'self_attn.o_proj': 'attention.wo',
+        'mlp.gate_proj': 'feed_forward.w1',
+        'mlp.up_proj': 'feed_forward.w3',
+        'mlp.down_proj': 'feed_forward.w2',
+        'post_attention_layernorm': 'ffn_norm',
+        'input_layernorm': 'attention_norm',
+        'model.embed_tokens': 'model.tok_embeddings',
+        'lm_head': 'output',
+    }
     state, source = {}, llama.state_dict()
     for name, value in source.items():
         if any(part in name for part in ('q_proj', 'k_proj', 'v_proj')):
@@ -127,21 +152,36 @@ def write_internlm2(llama, directory):
         rows = []
         for head in range(size.num_key_value_heads):
             first = head * groups
-            rows += [q[i * width:(i + 1) * width] for i in range(first, first + groups)]
-            rows += [part[head * width:(head + 1) * width] for part in (k, v)]
+            rows += [q[i * width : (i + 1) * width] for i in range(first, first + groups)]
+            rows += [part[head * width : (head + 1) * width] for part in (k, v)]
         state[f'model.layers.{layer}.attention.wqkv.weight'] = torch.cat(rows)
     directory.mkdir()
     save_file(state, directory / 'model.safetensors')
-    (directory / 'config.json').write_text(json.dumps({
-        'model_type': 'internlm2', 'architectures': ['InternLM2ForCausalLM'], 'bias': False,
-        'auto_map': {'AutoModelForCausalLM': 'modeling_internlm2.InternLM2ForCausalLM'},
-        'vocab_size': size.vocab_size, 'hidden_size': size.hidden_size, 'hidden_act': 'silu',
-        'intermediate_size': size.intermediate_size, 'rms_norm_eps': size.rms_norm_eps,
-        'num_hidden_layers': size.num_hidden_layers, 'tie_word_embeddings': False,
-        'num_attention_heads': size.num_attention_heads, 'max_position_embeddings': 256,
-        'num_key_value_heads': size.num_key_value_heads, 'rope_theta': 1000000,
-        'rope_scaling': {'type': 'dynamic', 'factor': 2.0},
-        'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 2}))
+    (directory / 'config.json').write_text(
+        json.dumps(
+            {
+                'model_type': 'internlm2',
+                'architectures': ['InternLM2ForCausalLM'],
+                'bias': False,
+                'auto_map': {'AutoModelForCausalLM': 'modeling_internlm2.InternLM2ForCausalLM'},
+                'vocab_size': size.vocab_size,
+                'hidden_size': size.hidden_size,
+                'hidden_act': 'silu',
+                'intermediate_size': size.intermediate_size,
+                'rms_norm_eps': size.rms_norm_eps,
+                'num_hidden_layers': size.num_hidden_layers,
+                'tie_word_embeddings': False,
+                'num_attention_heads': size.num_attention_heads,
+                'max_position_embeddings': 256,
+                'num_key_value_heads': size.num_key_value_heads,
+                'rope_theta': 1000000,
+                'rope_scaling': {'type': 'dynamic', 'factor': 2.0},
+                'bos_token_id': 1,
+                'eos_token_id': 2,
+                'pad_token_id': 2,
+            }
+        )
+    )
     (directory / 'modeling_internlm2.py').write_text('raise SystemExit("executed")')
     return directory
 
@@ -150,10 +190,18 @@ def write_internlm2(llama, directory):
 def internlm2(tokenizer, tmp_path):
     """(directory in InternLM2's format, the Llama it was made from)."""
     torch.manual_seed(4)
-    llama = LlamaForCausalLM(LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=48, intermediate_size=64,
-        num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, initializer_range=0.2,
-        rope_parameters={'rope_type': 'default', 'rope_theta': 1e6})).eval()
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=48,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            initializer_range=0.2,
+            rope_parameters={'rope_type': 'default', 'rope_theta': 1e6},
+        )
+    ).eval()
     directory = write_internlm2(llama, tmp_path / 'internlm2')
     tokenizer.save(str(directory / 'tokenizer.json'))
     return directory, llama
@@ -165,8 +213,7 @@ def test_internlm2_directory_is_the_llama_it_was_made_from(internlm2, capfd):
     prefix, token_ids = prefixes(1, 48), language.encode(CAPTIONS[:1])
     with torch.no_grad():
         inputs = torch.cat([prefix, llama.get_input_embeddings()(token_ids)], 1)
-        torch.testing.assert_close(language(prefix, token_ids),
-                                   llama(inputs_embeds=inputs).logits)
+        torch.testing.assert_close(language(prefix, token_ids), llama(inputs_embeds=inputs).logits)
     assert len(language.generate(prefixes(2, 48))) == 2
     assert capfd.readouterr() == ('', '')
 
@@ -203,23 +250,31 @@ def only_sentencepiece(directory):
     (directory / 'tokenizer.model').write_bytes(b'')
 
 
-@pytest.mark.parametrize('damage, kind, words', [
-    (lambda d: (d / 'config.json').unlink(), FileNotFoundError, 'no config.json'),
-    (lambda d: (d / 'config.json').write_text('{'), ValueError, 'not a JSON object'),
-    (lambda d: edit(d / 'config.json', model_type='gpt2'), ValueError, "'gpt2'.*'llama' or"),
-    (lambda d: edit(d / 'config.json', bias=True), ValueError, 'bias is true'),
-    (lambda d: edit(d / 'config.json', hidden_size=...), ValueError, 'lacks hidden_size'),
-    (lambda d: edit(d / 'config.json', intermediate_size=65), ValueError, 'mismatched.*gate_proj'),
-    (lambda d: edit(d / 'config.json', num_key_value_heads=3), ValueError, 'wqkv.*asks for'),
-    (lambda d: edit(d / 'config.json', num_hidden_layers=3), ValueError, 'missing.*layers.2'),
-    (lambda d: edit(d / 'config.json', eos_token_id=9999), ValueError, 'eos_token_id is 9999'),
-    (rename_one, ValueError, '1 missing .*post_attention_layernorm.*1 unexpected .*ffn_nrm'),
-    (grow_vocabulary, ValueError, 'wrong vocabulary'),
-    (lambda d: (d / 'model.safetensors').unlink(), FileNotFoundError, 'no weights'),
-    (to_pickle, FileNotFoundError, 'pytorch_model.bin.*convert'),
-    (cut_short, ValueError, 'not a whole safetensors'),
-    (lambda d: (d / 'tokenizer.json').unlink(), FileNotFoundError, 'neither tokenizer.json'),
-    (lambda d: (d / 'tokenizer.json').write_text('{}'), ValueError, 'not a tokenizer')])
+@pytest.mark.parametrize(
+    'damage, kind, words',
+    [
+        (lambda d: (d / 'config.json').unlink(), FileNotFoundError, 'no config.json'),
+        (lambda d: (d / 'config.json').write_text('{'), ValueError, 'not a JSON object'),
+        (lambda d: edit(d / 'config.json', model_type='gpt2'), ValueError, "'gpt2'.*'llama' or"),
+        (lambda d: edit(d / 'config.json', bias=True), ValueError, 'bias is true'),
+        (lambda d: edit(d / 'config.json', hidden_size=...), ValueError, 'lacks hidden_size'),
+        (
+            lambda d: edit(d / 'config.json', intermediate_size=65),
+            ValueError,
+            'mismatched.*gate_proj',
+        ),
+        (lambda d: edit(d / 'config.json', num_key_value_heads=3), ValueError, 'wqkv.*asks for'),
+        (lambda d: edit(d / 'config.json', num_hidden_layers=3), ValueError, 'missing.*layers.2'),
+        (lambda d: edit(d / 'config.json', eos_token_id=9999), ValueError, 'eos_token_id is 9999'),
+        (rename_one, ValueError, '1 missing .*post_attention_layernorm.*1 unexpected .*ffn_nrm'),
+        (grow_vocabulary, ValueError, 'wrong vocabulary'),
+        (lambda d: (d / 'model.safetensors').unlink(), FileNotFoundError, 'no weights'),
+        (to_pickle, FileNotFoundError, 'pytorch_model.bin.*convert'),
+        (cut_short, ValueError, 'not a whole safetensors'),
+        (lambda d: (d / 'tokenizer.json').unlink(), FileNotFoundError, 'neither tokenizer.json'),
+        (lambda d: (d / 'tokenizer.json').write_text('{}'), ValueError, 'not a tokenizer'),
+    ],
+)
 def test_damaged_directory(internlm2, damage, kind, words):
     directory, _ = internlm2
     damage(directory)

@@ -8,7 +8,7 @@ from nuscenes.eval.detection.data_classes import DetectionBox
 import pytest
 
 from mta_perception.geometry import rigid_from_yaw, transform_boxes
-from mta_training.caption_protocols import (
+from mta_training.evaluation.caption_matching import (
     IGNORED,
     DescribedObjects,
     Pair,
@@ -26,17 +26,24 @@ def box(x, y, z=0.0, size=(4.0, 2.0, 1.5), yaw=0.0):
 
 
 def described(boxes, labels, captions, scores=None):
-    return DescribedObjects(np.array(boxes, dtype=float).reshape(-1, 10),
-                            np.array(labels, dtype=int),
-                            np.linspace(0.9, 0.5, len(labels)) if scores is None
-                            else np.array(scores), list(captions))
+    return DescribedObjects(
+        np.array(boxes, dtype=float).reshape(-1, 10),
+        np.array(labels, dtype=int),
+        np.linspace(0.9, 0.5, len(labels)) if scores is None else np.array(scores),
+        list(captions),
+    )
 
 
 _near, _side = st.floats(-4.0, 4.0), st.floats(0.3, 8.0)
 _angle = st.floats(-np.pi, np.pi)
 boxes_strategy = st.builds(
     lambda x, y, z, sides, yaw: np.array(box(x, y, z, sides, yaw)),
-    _near, _near, st.floats(-1.0, 1.0), st.tuples(_side, _side, _side), _angle)
+    _near,
+    _near,
+    st.floats(-1.0, 1.0),
+    st.tuples(_side, _side, _side),
+    _angle,
+)
 
 
 def inside(points, one):
@@ -66,7 +73,7 @@ def test_iou_does_not_change_when_the_car_moves(a, b, yaw, x, y):
 @given(boxes_strategy, boxes_strategy)
 @settings(max_examples=25, deadline=None)
 def test_iou_is_that_of_counted_points(a, b):
-    axis = (np.arange(41) + 0.5) / 41 * 2 - 1                # centres of 41 cells in -1..1
+    axis = (np.arange(41) + 0.5) / 41 * 2 - 1  # centres of 41 cells in -1..1
     local = np.stack(np.meshgrid(axis, axis, axis), -1).reshape(-1, 3)
     yaw = np.arctan2(a[6], a[7])
     points = (local * a[3:6] / 2) @ rigid_from_yaw(yaw)[:3, :3].T + a[:3]
@@ -96,13 +103,19 @@ def test_ground_truth_finds_itself(limits):
     truth = described([box(10, 0), box(12, 0), box(10, 8, yaw=1.0)], [CAR, CAR, TRUCK], 'abc')
     shuffled = DescribedObjects(*(np.array(column)[[2, 0, 1]] for column in truth))
     assert strict_pairs(truth, shuffled, **limits) == [
-        Pair('a', 'a', 0, 1, True), Pair('b', 'b', 1, 2, True), Pair('c', 'c', 2, 0, True)]
+        Pair('a', 'a', 0, 1, True),
+        Pair('b', 'b', 1, 2, True),
+        Pair('c', 'c', 2, 0, True),
+    ]
 
 
 def test_strict_needs_class_place_and_heading():
     truth = described([box(10, 0)], [CAR], ['a'])
-    for boxes, label in (([box(10, 0)], TRUCK), ([box(12.5, 0)], CAR),
-                         ([box(10, 0, yaw=np.pi / 2)], CAR)):
+    for boxes, label in (
+        ([box(10, 0)], TRUCK),
+        ([box(12.5, 0)], CAR),
+        ([box(10, 0, yaw=np.pi / 2)], CAR),
+    ):
         pairs = strict_pairs(truth, described(boxes, [label], ['x']), iou=0.5)
         assert pairs == [Pair('a', '', 0, -1, False)]
     turned = described([box(10, 0, yaw=np.pi / 2)], [CAR], ['x'])
@@ -153,12 +166,13 @@ def test_tod3cap_matches_far_away_whatever_class_and_heading():
 
 def test_tod3cap_counts_predictions_and_shares_objects():
     truth = described([box(10, 0), box(-20, 3, size=(9.0, 3.0, 3.0))], [CAR, TRUCK], 'ab')
-    said = described([box(10, 0), box(20, 0), box(0, 9, size=(0.4, 0.4, 0.9))],
-                     [CAR, CAR, CONE], 'xyz')
+    said = described(
+        [box(10, 0), box(20, 0), box(0, 9, size=(0.4, 0.4, 0.9))], [CAR, CAR, CONE], 'xyz'
+    )
     pairs = tod3cap_pairs(truth, said, 0.5)
-    assert [pair.truth for pair in pairs] == [0, 0, 0]       # one object serves all; N = 3
+    assert [pair.truth for pair in pairs] == [0, 0, 0]  # one object serves all; N = 3
     assert [pair.kept for pair in pairs] == [True, True, False]
-    assert len(strict_pairs(truth, said, iou=0.5)) == 2      # N = ground truths
+    assert len(strict_pairs(truth, said, iou=0.5)) == 2  # N = ground truths
 
 
 def test_tod3cap_has_a_reference_for_objects_without_caption():

@@ -7,14 +7,15 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from toy_scenes import toy_scene  # noqa: E402
-from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
+from toy_scenes import toy_scene
+from training_cases import silent, small_recipe, toy_scenes
 
-from mta_training import run_directory, train  # noqa: E402
-from mta_training.caption_stage import finish_captions, look  # noqa: E402
-from mta_training.learner import Learner  # noqa: E402
-from mta_training.samples import Place, make_batch  # noqa: E402
-from mta_training.text_encoder import CaptionEmbeddings  # noqa: E402
+from mta_training.data.batches import Place, make_batch
+from mta_training.language.text_embeddings import CaptionEmbeddings
+from mta_training.runs import run_directory
+from mta_training.training import train
+from mta_training.training.caption_stage import finish_captions, look
+from mta_training.training.learner import Learner
 
 torch.set_num_threads(1)
 
@@ -30,20 +31,38 @@ def finished(scenes, tmp_path_factory):
     runs = []
     for steps in (0, 20):
         runs.append(tmp_path_factory.mktemp('run'))
-        recipe = small_recipe(schedule={'steps': 4}, caption_steps=steps,
-                              alignment={'dca': 'clip'}, language={'pretrain_steps': 200})
+        recipe = small_recipe(
+            schedule={'steps': 4},
+            caption_steps=steps,
+            alignment={'dca': 'clip'},
+            language={'pretrain_steps': 200},
+        )
         for name in ('tokenizer.json', 'language.pt') if len(runs) > 1 else ():
-            shutil.copy(runs[0] / name, runs[1] / name)          # not made twice
-        train.run(scenes, ['any'], runs[-1], recipe, threads=1, say=silent,
-                  evaluate=lambda *_: {'mAP': 0.1, 'NDS': 0.2})
+            shutil.copy(runs[0] / name, runs[1] / name)  # not made twice
+        train.run(
+            scenes,
+            ['any'],
+            runs[-1],
+            recipe,
+            threads=1,
+            say=silent,
+            evaluate=lambda *_: {'mAP': 0.1, 'NDS': 0.2},
+        )
     return [run_directory.load_run(run) for run in runs]
 
 
 def test_the_best_checkpoint_has_the_captions_too(scenes, tmp_path):
     """Where the last detector is the best one."""
     recipe = small_recipe(schedule={'steps': 2}, caption_steps=3)
-    train.run(scenes, ['any'], tmp_path, recipe, threads=1, say=silent,
-              evaluate=lambda *_: {'mAP': 0.1, 'NDS': 0.2})
+    train.run(
+        scenes,
+        ['any'],
+        tmp_path,
+        recipe,
+        threads=1,
+        say=silent,
+        evaluate=lambda *_: {'mAP': 0.1, 'NDS': 0.2},
+    )
     last, best = (run_directory.read_checkpoint(tmp_path, which) for which in ('last', 'best'))
     assert all(torch.equal(value, best['model'][name]) for name, value in last['model'].items())
 
@@ -64,12 +83,16 @@ def test_the_loss_goes_down(finished, scenes, tmp_path):
     loaded = finished[0]
     recipe = loaded.recipe.changed({'alignment': {'bla': 'mse', 'dca': 'clip'}})
     texts = [text for scene in scenes for frame in scene.captions for text in frame]
-    learner = Learner(loaded.model, loaded.language, recipe,
-                      CaptionEmbeddings.of(texts, 'minilm', tmp_path))
+    learner = Learner(
+        loaded.model, loaded.language, recipe, CaptionEmbeddings.of(texts, 'minilm', tmp_path)
+    )
     losses = []
     for steps in (1, 80):
-        losses.append(finish_captions(learner, scenes, steps, frames=12, batch=16,
-                                      learning_rate=2e-3, log_line=silent))
+        losses.append(
+            finish_captions(
+                learner, scenes, steps, frames=12, batch=16, learning_rate=2e-3, log_line=silent
+            )
+        )
     assert losses[1] < 0.7 * losses[0]
 
 
@@ -78,15 +101,22 @@ def test_views_are_what_the_detector_sees(finished, scenes):
     views, true = look(model, scenes[:1], 1, np.random.default_rng(0))
     counts = {len(frame) for frame in scenes[0].captions}
     assert len(true) == len(views.texts) == len(views.codes) and len(true) in counts
-    frames = [index for index, boxes in enumerate(scenes[0].boxes)
-              if torch.isin(true[:, 0], torch.from_numpy(boxes[:, 0])).all()]
+    frames = [
+        index
+        for index, boxes in enumerate(scenes[0].boxes)
+        if torch.isin(true[:, 0], torch.from_numpy(boxes[:, 0])).all()
+    ]
     batch = make_batch(scenes[:1], [Place(0, frames[0], False)])
     bev = model.config.bev
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         result = model.detector(
-            batch.images, batch.image_from_ego, batch.camera_mask,
-            torch.zeros(1, bev.channels, bev.cells, bev.cells), batch.history_valid,
-            batch.ego_prev_from_ego_now)
+            batch.images,
+            batch.image_from_ego,
+            batch.camera_mask,
+            torch.zeros(1, bev.channels, bev.cells, bev.cells),
+            batch.history_valid,
+            batch.ego_prev_from_ego_now,
+        )
     seen = model.qformer.look(true, result.bev[0].float())
     torch.testing.assert_close(views.read.float(), seen, atol=2e-2, rtol=1e-2)
 

@@ -6,61 +6,81 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from mta_training import captions
-from mta_training.captions import Facts, Relation, Thing
+from mta_training.captions import grammar
+from mta_training.captions.grammar import Facts, Relation, Thing
 
 
 def _things():
     def of(noun):
         colour = (
-            st.just('') if captions.NOUNS[noun][1] == 'none' else st.sampled_from(captions.COLOURS)
+            st.just('') if grammar.NOUNS[noun][1] == 'none' else st.sampled_from(grammar.COLOURS)
         )
         rider = st.booleans() if noun in ('motorcycle', 'bicycle') else st.none()
         return st.builds(Thing, st.just(noun), colour, rider)
-    return st.sampled_from(list(captions.NOUNS)).flatmap(of)
+
+    return st.sampled_from(list(grammar.NOUNS)).flatmap(of)
 
 
 FACTS = st.builds(
-    Facts, _things(), st.integers(0, 99), st.sampled_from(captions.SECTORS),
-    st.sampled_from(captions.MOTIONS), st.sampled_from(('', *captions.PLACES)),
-    st.none() | st.builds(Relation, st.sampled_from(captions.RELATIONS), _things()))
+    Facts,
+    _things(),
+    st.integers(0, 99),
+    st.sampled_from(grammar.SECTORS),
+    st.sampled_from(grammar.MOTIONS),
+    st.sampled_from(('', *grammar.PLACES)),
+    st.none() | st.builds(Relation, st.sampled_from(grammar.RELATIONS), _things()),
+)
 
 
 @given(FACTS)
 def test_parse_inverts_compose(facts):
-    sentence = captions.compose(facts)
-    assert captions.parse(sentence) == facts
+    sentence = grammar.compose(facts)
+    assert grammar.parse(sentence) == facts
     assert len(sentence.split()) <= 34
     assert sentence == sentence.lower()
 
 
 @given(FACTS)
 def test_every_word_is_in_the_vocabulary(facts):
-    words = set(captions.compose(facts).split()) - {str(facts.distance)}
-    assert words <= set(captions.vocabulary())
+    words = set(grammar.compose(facts).split()) - {str(facts.distance)}
+    assert words <= set(grammar.vocabulary())
 
 
 def test_vocabulary_is_small():
-    assert len(captions.vocabulary()) < 100
+    assert len(grammar.vocabulary()) < 100
 
 
 def test_example_sentence():
-    facts = Facts(Thing('car', 'red', None), 12, 'front left', 'moving slowly', 'in the lane',
-                  Relation('behind', Thing('truck', 'white', None)))
-    sentence = ('red car about 12 meters away in the front left of the ego car is moving slowly '
-                'in the lane behind a white truck')
-    assert captions.compose(facts) == sentence
-    assert captions.parse(sentence.capitalize() + '.') == facts
+    facts = Facts(
+        Thing('car', 'red', None),
+        12,
+        'front left',
+        'moving slowly',
+        'in the lane',
+        Relation('behind', Thing('truck', 'white', None)),
+    )
+    sentence = (
+        'red car about 12 meters away in the front left of the ego car is moving slowly '
+        'in the lane behind a white truck'
+    )
+    assert grammar.compose(facts) == sentence
+    assert grammar.parse(sentence.capitalize() + '.') == facts
 
 
-@pytest.mark.parametrize('sentence', [
-    '', 'red car', 'purple car about 3 meters away in the front of the ego car is parked',
-    'red car about three meters away in the front of the ego car is parked',
-    'red car about 3 meters away in the front of the ego car is flying',
-    'red car about 3 meters away in the front of the ego car is parked behind'])
+@pytest.mark.parametrize(
+    'sentence',
+    [
+        '',
+        'red car',
+        'purple car about 3 meters away in the front of the ego car is parked',
+        'red car about three meters away in the front of the ego car is parked',
+        'red car about 3 meters away in the front of the ego car is flying',
+        'red car about 3 meters away in the front of the ego car is parked behind',
+    ],
+)
 def test_what_is_not_of_the_grammar_is_refused(sentence):
     with pytest.raises(ValueError, match='not a sentence'):
-        captions.parse(sentence)
+        grammar.parse(sentence)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +101,7 @@ def test_what_is_not_of_the_grammar_is_refused(sentence):
 )
 def test_sectors(degrees, sector):
     angle = math.radians(degrees)
-    assert captions.sector_of(10 * math.cos(angle), 10 * math.sin(angle)) == sector
+    assert grammar.sector_of(10 * math.cos(angle), 10 * math.sin(angle)) == sector
 
 
 @pytest.mark.parametrize(
@@ -97,29 +117,29 @@ def test_sectors(degrees, sector):
     ],
 )
 def test_motions(speed, attribute, crosses, motion):
-    assert captions.motion_of(speed, attribute, crosses) == motion
+    assert grammar.motion_of(speed, attribute, crosses) == motion
 
 
 def test_relation_names_the_nearest_and_where_the_object_is_from_it():
     truck, car = Thing('truck', 'white', None), Thing('car', 'red', None)
     others = [(truck, (20.0, 0.0)), (car, (10.0, 8.0))]
-    assert captions.relation_of((12.0, 0.0), others) == Relation('behind', truck)
-    assert captions.relation_of((10.0, 3.0), others) == Relation('right of', car)
-    assert captions.relation_of((10.0, 12.0), others) == Relation('left of', car)
-    assert captions.relation_of((25.0, 1.0), others) == Relation('ahead of', truck)
-    assert captions.relation_of((-20.0, 0.0), others) is None
+    assert grammar.relation_of((12.0, 0.0), others) == Relation('behind', truck)
+    assert grammar.relation_of((10.0, 3.0), others) == Relation('right of', car)
+    assert grammar.relation_of((10.0, 12.0), others) == Relation('left of', car)
+    assert grammar.relation_of((25.0, 1.0), others) == Relation('ahead of', truck)
+    assert grammar.relation_of((-20.0, 0.0), others) is None
 
 
 def test_unknown_category_is_named():
     with pytest.raises(ValueError, match='animal'):
-        captions.thing_of('animal', 'brown', False)
+        grammar.thing_of('animal', 'brown', False)
 
 
 def test_tod3cap_entry_agrees_with_the_facts():
     facts = Facts(
         Thing('traffic cone', '', None), 7, 'back left', 'not moving', 'on the walkway', None
     )
-    entry = captions.tod3cap_entry(
+    entry = grammar.tod3cap_entry(
         facts,
         sample_token='s',
         scene_name='scene-0001',
@@ -130,7 +150,7 @@ def test_tod3cap_entry_agrees_with_the_facts():
         xy=(-5.0, 5.0),
         velocity=(0.0, 0.0),
     )
-    assert entry['final_caption'] == captions.compose(facts)
+    assert entry['final_caption'] == grammar.compose(facts)
     assert entry['relation_caption'] == 'none'
     assert entry['attribute_caption']['attribute_caption'] == 'traffic cone'
     assert (

@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 from tiny_dataset import VERSION
 
-from mta_perception.bag import SceneBag
-from mta_training import cli
-from mta_training.evaluate import Predictions, write_results
+from mta_perception.bags.scene_bag import SceneBag
+from mta_training.commands import cli
+from mta_training.evaluation.nuscenes_metrics import Predictions, write_results
 
 
 @pytest.fixture
 def mta_train(monkeypatch, capsys):
     """Run the command line; returns (exit code, standard output, standard error)."""
+
     def run(*arguments):
         monkeypatch.setattr(sys, 'argv', ['mta-train', *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         printed = capsys.readouterr()
         return ended.value.code or 0, printed.out, printed.err
+
     return run
 
 
@@ -41,13 +43,25 @@ def test_commands_are_the_agreed_ones_and_have_help(mta_train):
         assert code == 0 and '--' in help_text
 
 
-@pytest.mark.parametrize('arguments', [
-    ('fly',), ('convert',), ('convert', '/no/such/folder', '--out', 'x'),
-    ('synth', '--out', 'x'), ('synth', '--out', 'x', '--scenes', '0'),
-    ('synth', '--out', 'x', '--scenes', '1', '--minutes', '1'),
-    ('synth', '--out', 'x', '--scenes', '1', '--width', '100'), ('inspect',),
-    ('inspect', '/no/such/bag'), ('eval',), ('train',), ('export',),
-    ('import-bevformer',), ('import-bevformer', '/no/such/file', '--out', 'x')])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('fly',),
+        ('convert',),
+        ('convert', '/no/such/folder', '--out', 'x'),
+        ('synth', '--out', 'x'),
+        ('synth', '--out', 'x', '--scenes', '0'),
+        ('synth', '--out', 'x', '--scenes', '1', '--minutes', '1'),
+        ('synth', '--out', 'x', '--scenes', '1', '--width', '100'),
+        ('inspect',),
+        ('inspect', '/no/such/bag'),
+        ('eval',),
+        ('train',),
+        ('export',),
+        ('import-bevformer',),
+        ('import-bevformer', '/no/such/file', '--out', 'x'),
+    ],
+)
 def test_wrong_usage_is_exit_code_2(mta_train, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     code, out, error = mta_train(*arguments)
@@ -57,22 +71,32 @@ def test_wrong_usage_is_exit_code_2(mta_train, tmp_path, monkeypatch, arguments)
 
 
 def test_convert_inspect_and_eval(mta_train, dataset, tmp_path):
-    code, out, _ = mta_train('convert', dataset, '--out', tmp_path / 'bags', '--workers', 1,
-                             '--scene', 'scene-0002')
+    code, out, _ = mta_train(
+        'convert', dataset, '--out', tmp_path / 'bags', '--workers', 1, '--scene', 'scene-0002'
+    )
     assert code == 0 and '1 bags' in out
     code, out, _ = mta_train('inspect', tmp_path / 'bags' / 'scene-0002')
     assert code == 0
-    for words in ('Night, scene-0002, turn left', '/ground_truth/detections', 'transient_local',
-                  'tiny_val', 'red ', 'bicycle_rack', 'vision_msgs/msg/Detection3DArray',
-                  'keyframes   4'):
+    for words in (
+        'Night, scene-0002, turn left',
+        '/ground_truth/detections',
+        'transient_local',
+        'tiny_val',
+        'red ',
+        'bicycle_rack',
+        'vision_msgs/msg/Detection3DArray',
+        'keyframes   4',
+    ):
         assert words in out
     scene = SceneBag(tmp_path / 'bags' / 'scene-0002')
-    predictions = {sample.token: Predictions(sample.boxes, sample.labels,
-                                             np.ones(len(sample.labels)))
-                   for sample in scene.samples}
+    predictions = {
+        sample.token: Predictions(sample.boxes, sample.labels, np.ones(len(sample.labels)))
+        for sample in scene.samples
+    }
     write_results(tmp_path / 'results.json', scene.samples, predictions)
-    code, out, _ = mta_train('eval', tmp_path / 'results.json', '--dataset', dataset,
-                             '--split', 'tiny_val')
+    code, out, _ = mta_train(
+        'eval', tmp_path / 'results.json', '--dataset', dataset, '--split', 'tiny_val'
+    )
     assert code == 0 and json.loads(out)['mAP'] > 0.85
 
 
@@ -107,8 +131,9 @@ def test_inspect_what_is_no_bag(mta_train, tmp_path, content):
 
 def test_eval_with_a_split_that_is_not_there(mta_train, dataset, tmp_path):
     (tmp_path / 'results.json').write_text(json.dumps({'meta': {}, 'results': {}}))
-    code, _, error = mta_train('eval', tmp_path / 'results.json', '--dataset', dataset,
-                               '--split', 'nowhere')
+    code, _, error = mta_train(
+        'eval', tmp_path / 'results.json', '--dataset', dataset, '--split', 'nowhere'
+    )
     assert code == 1
     one_line(error, 'nowhere', 'splits.json')
 
@@ -123,21 +148,33 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
-@pytest.mark.parametrize('arguments', [
-    ('train', '--bags', 'bags', '--out', 'run', '--steps', '1'),
-    ('export', '--run', 'run', '--out', 'model')])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('train', '--bags', 'bags', '--out', 'run', '--steps', '1'),
+        ('export', '--run', 'run', '--out', 'model'),
+    ],
+)
 def test_without_torch_the_remedy_is_named(tmp_path, arguments):
     # A process of its own: a module that is once loaded stays loaded, whatever one does.
-    code = BLOCKER + 'from mta_training.cli import main\nmain()'
-    ended = subprocess.run([sys.executable, '-c', code, *arguments], cwd=tmp_path, text=True,
-                           capture_output=True, timeout=120)
+    code = BLOCKER + 'from mta_training.commands.cli import main\nmain()'
+    ended = subprocess.run(
+        [sys.executable, '-c', code, *arguments],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
     assert ended.returncode == 2
     one_line(ended.stderr, 'which is not installed', 'make train-env')
 
 
 def test_convert_and_eval_need_no_torch(dataset, tmp_path):
-    code = BLOCKER + ('import mta_training.evaluate, mta_training.inspection, mta_training.cli\n'
-                      'from mta_training.bags import convert\n'
-                      f'convert({str(dataset)!r}, {str(tmp_path)!r}, workers=1, progress=False)')
+    code = BLOCKER + (
+        'import mta_training.evaluation.nuscenes_metrics\n'
+        'import mta_training.conversion.bag_tables, mta_training.commands.cli\n'
+        'from mta_training.conversion.convert import convert\n'
+        f'convert({str(dataset)!r}, {str(tmp_path)!r}, workers=1, progress=False)'
+    )
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
     assert len(list(tmp_path.glob('*/metadata.yaml'))) == 2

@@ -11,12 +11,13 @@ import pytest
 
 pytest.importorskip('torch')
 
-from mta_perception.bag import BagError, SceneBag
+from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.contract import CAMERAS
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform
 from mta_perception.model.config import ImageConfig
-from mta_training import bags, dataset
-from mta_training.bag_training import split_bags
+from mta_training.conversion.convert import convert
+from mta_training.data import scene_cache
+from mta_training.training.bag_training import split_bags
 
 IMAGE = ImageConfig(448, 256, 0.28)
 SHARED = Path(os.environ.get('MTA_SHARED', Path(__file__).parents[3] / 'shared'))
@@ -27,20 +28,25 @@ REAL = SHARED / 'data' / 'nuscenes_real'
 def real_bag(tmp_path_factory):
     if not REAL.is_dir():
         pytest.skip(f'{REAL} is not there (set MTA_SHARED)')
-    return bags.convert(REAL, tmp_path_factory.mktemp('bags'), version='v1.0-mini', workers=1,
-                        progress=False)[0]
+    return convert(
+        REAL, tmp_path_factory.mktemp('bags'), version='v1.0-mini', workers=1, progress=False
+    )[0]
 
 
 def test_camera_centres_project_from_where_the_cameras_are(real_bag):
     """The point 10 m before a camera's own centre falls on its scaled principal point."""
-    scene, bag = dataset.read_scene(real_bag, IMAGE), SceneBag(real_bag)
+    scene, bag = scene_cache.read_scene(real_bag, IMAGE), SceneBag(real_bag)
     sample = bag.samples[0]
     stamps, poses = bag.ego_poses
     for slot, camera in enumerate(CAMERAS):
         calibration = bag.calibrations[camera]
-        world_from_ego_then = dataset.pose_at(stamps, poses, sample.image_stamps[camera])
-        ahead = transform(invert_rigid(sample.world_from_ego) @ world_from_ego_then
-                          @ calibration.ego_from_camera, np.array([0.0, 0.0, 10.0]))
+        world_from_ego_then = scene_cache.pose_at(stamps, poses, sample.image_stamps[camera])
+        ahead = transform(
+            invert_rigid(sample.world_from_ego)
+            @ world_from_ego_then
+            @ calibration.ego_from_camera,
+            np.array([0.0, 0.0, 10.0]),
+        )
         u, v, depth = scene.image_from_ego[0, slot].astype(float) @ [*ahead, 1.0]
         principal = (calibration.intrinsics[:2, 2] + 0.5) * IMAGE.scale - 0.5
         np.testing.assert_allclose([u / depth, v / depth], principal, atol=1e-2)
@@ -48,47 +54,48 @@ def test_camera_centres_project_from_where_the_cameras_are(real_bag):
 
 
 def test_images_fill_the_model_size_and_pad_below(real_bag):
-    scene = dataset.read_scene(real_bag, IMAGE)
+    scene = scene_cache.read_scene(real_bag, IMAGE)
     assert scene.images.shape == (1, 6, 256, 448, 3) and scene.present.all()
     assert (scene.images[:, :, 252:] == 0).all()
     assert scene.images[:, :, :252].mean() > 20
 
 
 def test_boxes_are_those_with_points(real_bag):
-    scene, sample = dataset.read_scene(real_bag, IMAGE), SceneBag(real_bag).samples[0]
+    scene, sample = scene_cache.read_scene(real_bag, IMAGE), SceneBag(real_bag).samples[0]
     kept = sample.num_lidar_pts + sample.num_radar_pts > 0
     assert 0 < len(scene.boxes[0]) == kept.sum() <= len(sample.boxes)
     np.testing.assert_allclose(scene.boxes[0], sample.boxes[kept], rtol=1e-5, equal_nan=True)
 
 
 def test_cache_gives_back_the_scene_and_is_made_once(real_bag, tmp_path):
-    first = dataset.cache_scene(real_bag, tmp_path, IMAGE)
+    first = scene_cache.cache_scene(real_bag, tmp_path, IMAGE)
     made = (first / 'images.npy').stat().st_mtime_ns
-    assert dataset.cache_scene(real_bag, tmp_path, IMAGE) == first
+    assert scene_cache.cache_scene(real_bag, tmp_path, IMAGE) == first
     assert (first / 'images.npy').stat().st_mtime_ns == made
-    loaded, direct = dataset.load_scene(first), dataset.read_scene(real_bag, IMAGE)
+    loaded, direct = scene_cache.load_scene(first), scene_cache.read_scene(real_bag, IMAGE)
     assert isinstance(loaded.images, np.memmap)
     assert loaded.captions == direct.captions and loaded.sample_tokens == direct.sample_tokens
     for name in ('images', 'present', 'image_from_ego', 'world_from_ego'):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(direct, name))
     for a, b in zip(loaded.boxes + loaded.labels, direct.boxes + direct.labels):
         np.testing.assert_array_equal(a, b)
-    other = dataset.cache_path(real_bag, tmp_path, ImageConfig(224, 128, 0.14))
+    other = scene_cache.cache_path(real_bag, tmp_path, ImageConfig(224, 128, 0.14))
     assert other != first and not other.exists()
 
 
 def test_pose_between_two_stamps():
     poses = np.stack([np.eye(4), rigid_from_yaw(0.2, (2.0, 0.0, 0.0))])
     stamps = np.array([0, 100])
-    np.testing.assert_allclose(dataset.pose_at(stamps, poses, 50),
-                               rigid_from_yaw(0.1, (1.0, 0.0, 0.0)), atol=1e-9)
-    np.testing.assert_array_equal(dataset.pose_at(stamps, poses, -10), poses[0])
-    np.testing.assert_array_equal(dataset.pose_at(stamps, poses, 500), poses[1])
+    np.testing.assert_allclose(
+        scene_cache.pose_at(stamps, poses, 50), rigid_from_yaw(0.1, (1.0, 0.0, 0.0)), atol=1e-9
+    )
+    np.testing.assert_array_equal(scene_cache.pose_at(stamps, poses, -10), poses[0])
+    np.testing.assert_array_equal(scene_cache.pose_at(stamps, poses, 500), poses[1])
 
 
 def test_a_directory_without_bags_is_named(tmp_path):
     with pytest.raises(BagError, match='holds no bags'):
-        dataset.find_bags(tmp_path)
+        scene_cache.find_bags(tmp_path)
 
 
 def test_a_killed_decoder_is_named_and_what_is_decoded_stays(bags, tmp_path):
@@ -105,9 +112,14 @@ def test_a_killed_decoder_is_named_and_what_is_decoded_stays(bags, tmp_path):
         '                os.kill(int(number), signal.SIGKILL)\n'
         '        time.sleep(0.01)\n'
         'threading.Thread(target=kill, daemon=True).start()\n'
-        'dataset.cache_scenes(sys.argv[2:], sys.argv[1], ImageConfig(224, 128, 0.14))\n')
-    done = subprocess.run([sys.executable, '-c', program, str(tmp_path), *map(str, bags)],
-                          capture_output=True, text=True, timeout=60)
+        'dataset.cache_scenes(sys.argv[2:], sys.argv[1], ImageConfig(224, 128, 0.14))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program, str(tmp_path), *map(str, bags)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1
     assert 'BagError' in done.stderr and 'was killed' in done.stderr
 
@@ -124,9 +136,11 @@ def test_bags_are_split_by_name_by_split_or_by_folder(bags, tmp_path):
     shutil.copytree(bags[0], tmp_path / 'other' / names[0])
     training, held_out = split_bags(folder, None, tmp_path / 'other')
     assert len(training) == len(bags) and held_out == [tmp_path / 'other' / names[0]]
-    for arguments, words in (((folder, ['scene-9']), 'has no bag scene-9'),
-                             ((folder, names), 'none is left to train on'),
-                             ((folder, None, folder), 'keep them apart'),
-                             ((tmp_path,), 'holds no bags')):
+    for arguments, words in (
+        ((folder, ['scene-9']), 'has no bag scene-9'),
+        ((folder, names), 'none is left to train on'),
+        ((folder, None, folder), 'keep them apart'),
+        ((tmp_path,), 'holds no bags'),
+    ):
         with pytest.raises(BagError, match=words):
             split_bags(*arguments)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tiny_dataset import VERSION
 
-from mta_perception.bag import SceneBag
+from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CLASSES
-from mta_training.evaluate import (
+from mta_training.evaluation.nuscenes_metrics import (
     EvaluationError,
     Predictions,
     evaluate_dataset,
@@ -33,8 +33,9 @@ def truth_as_predictions(samples):
     result = {}
     for sample in samples:
         seen = sample.num_lidar_pts + sample.num_radar_pts > 0
-        result[sample.token] = Predictions(sample.boxes[seen], sample.labels[seen],
-                                           np.linspace(0.9, 0.5, seen.sum()))
+        result[sample.token] = Predictions(
+            sample.boxes[seen], sample.labels[seen], np.linspace(0.9, 0.5, seen.sum())
+        )
     return result
 
 
@@ -54,7 +55,8 @@ def disturbed(samples, seed=0):
         result[sample.token] = Predictions(
             np.vstack([boxes, alarms]),
             np.concatenate([labels, rng.integers(0, len(CLASSES), 6)]),
-            rng.random(len(boxes) + 6).astype(np.float32))
+            rng.random(len(boxes) + 6).astype(np.float32),
+        )
     return result
 
 
@@ -71,15 +73,16 @@ def test_both_ways_give_the_same_numbers(dataset, samples, tmp_path, seed):
     write_results(tmp_path / 'results.json', samples, predictions)
     official = evaluate_dataset(dataset, VERSION, tmp_path / 'results.json', 'tiny_all')
     assert_same(ours, official)
-    assert 0.05 < ours['mAP'] < 0.95          # neither trivially good nor bad
+    assert 0.05 < ours['mAP'] < 0.95  # neither trivially good nor bad
 
 
 def test_ground_truth_fed_as_results_is_perfect(dataset, samples, tmp_path):
     predictions = truth_as_predictions(samples)
     ours = evaluate_detections(samples, predictions)
     write_results(tmp_path / 'results.json', samples, predictions)
-    official = evaluate_dataset(dataset, VERSION, tmp_path / 'results.json', 'tiny_all',
-                                tmp_path / 'official')
+    official = evaluate_dataset(
+        dataset, VERSION, tmp_path / 'results.json', 'tiny_all', tmp_path / 'official'
+    )
     assert_same(ours, official)
     assert official['mAP'] > 0.99 and ours['mAP_present'] > 0.99
     assert official['mATE'] < 1e-6 and official['mASE'] < 1e-6
@@ -98,12 +101,14 @@ def test_a_smaller_split_is_judged_alone(dataset, samples, tmp_path):
 
 
 def test_filters_are_those_of_the_benchmark(samples):
-    counts = {name: entry['ground_truth'] for name, entry in
-              evaluate_detections(samples, {})['classes'].items()}
+    counts = {
+        name: entry['ground_truth']
+        for name, entry in evaluate_detections(samples, {})['classes'].items()
+    }
     n = len(samples)
-    assert counts['truck'] == n            # the other one has no points in it
-    assert counts['bicycle'] == n          # the other one stands in a rack
-    assert counts['barrier'] == 2          # annotated once a scene
+    assert counts['truck'] == n  # the other one has no points in it
+    assert counts['bicycle'] == n  # the other one stands in a rack
+    assert counts['barrier'] == 2  # annotated once a scene
     total = sum(len(sample.labels) for sample in samples)
     assert sum(counts.values()) < total
 
@@ -117,8 +122,10 @@ def test_without_predictions_everything_is_zero(samples):
 
 def test_wrong_class_counts_for_nothing(samples):
     right = truth_as_predictions(samples)
-    wrong = {token: entry._replace(labels=(entry.labels + 1) % len(CLASSES))
-             for token, entry in right.items()}
+    wrong = {
+        token: entry._replace(labels=(entry.labels + 1) % len(CLASSES))
+        for token, entry in right.items()
+    }
     assert evaluate_detections(samples, wrong)['mAP'] < 0.05
 
 
@@ -127,7 +134,7 @@ def test_rows_are_global_in_nuscenes_order(samples):
     official = ground_truth_boxes(sample)
     for row, box in enumerate(sample.boxes):
         speed = np.nan_to_num(box[8:10])
-        rows = result_rows(sample, Predictions(box[None], sample.labels[row:row + 1], [0.5]))
+        rows = result_rows(sample, Predictions(box[None], sample.labels[row : row + 1], [0.5]))
         if not rows:
             assert np.hypot(box[0], box[1]) > 30
             continue
@@ -135,11 +142,12 @@ def test_rows_are_global_in_nuscenes_order(samples):
         np.testing.assert_allclose(rows[0]['translation'], want.translation, atol=1e-6)
         np.testing.assert_allclose(rows[0]['size'], want.size, atol=1e-9)
         turn = abs(float(np.dot(rows[0]['rotation'], want.rotation)))
-        assert turn > 0.9999                   # but for roll and pitch
+        assert turn > 0.9999  # but for roll and pitch
         if not np.isnan(want.velocity).any():
             np.testing.assert_allclose(rows[0]['velocity'], want.velocity, atol=2e-3)
-        assert rows[0]['attribute_name'] == guessed_attribute(want.detection_name,
-                                                              np.hypot(*speed))
+        assert rows[0]['attribute_name'] == guessed_attribute(
+            want.detection_name, np.hypot(*speed)
+        )
         assert type(rows[0]['detection_score']) is float
 
 
@@ -156,13 +164,24 @@ def test_far_boxes_and_all_but_500_are_left_out(samples):
     assert scores == sorted(scores, reverse=True) and scores[0] < 1.0
 
 
-@pytest.mark.parametrize(('class_name', 'speed', 'want'), [
-    ('car', 0.1, 'vehicle.parked'), ('car', 0.3, 'vehicle.moving'),
-    ('bus', 0.1, 'vehicle.stopped'), ('bus', 5.0, 'vehicle.moving'),
-    ('trailer', 0.0, 'vehicle.parked'), ('construction_vehicle', 1.0, 'vehicle.moving'),
-    ('truck', 0.2, 'vehicle.parked'), ('pedestrian', 0.1, 'pedestrian.standing'),
-    ('pedestrian', 1.0, 'pedestrian.moving'), ('bicycle', 0.1, 'cycle.without_rider'),
-    ('motorcycle', 3.0, 'cycle.with_rider'), ('barrier', 3.0, ''), ('traffic_cone', 0.0, '')])
+@pytest.mark.parametrize(
+    ('class_name', 'speed', 'want'),
+    [
+        ('car', 0.1, 'vehicle.parked'),
+        ('car', 0.3, 'vehicle.moving'),
+        ('bus', 0.1, 'vehicle.stopped'),
+        ('bus', 5.0, 'vehicle.moving'),
+        ('trailer', 0.0, 'vehicle.parked'),
+        ('construction_vehicle', 1.0, 'vehicle.moving'),
+        ('truck', 0.2, 'vehicle.parked'),
+        ('pedestrian', 0.1, 'pedestrian.standing'),
+        ('pedestrian', 1.0, 'pedestrian.moving'),
+        ('bicycle', 0.1, 'cycle.without_rider'),
+        ('motorcycle', 3.0, 'cycle.with_rider'),
+        ('barrier', 3.0, ''),
+        ('traffic_cone', 0.0, ''),
+    ],
+)
 def test_attribute_follows_the_speed(class_name, speed, want):
     assert guessed_attribute(class_name, speed) == want
 
@@ -187,8 +206,13 @@ def test_boxes_that_are_none_are_refused(samples, column, value):
 def test_every_sample_is_a_key_of_the_result_file(samples):
     content = results_json(samples, {})
     assert set(content['results']) == {sample.token for sample in samples}
-    assert content['meta'] == {'use_camera': True, 'use_lidar': False, 'use_radar': False,
-                               'use_map': False, 'use_external': False}
+    assert content['meta'] == {
+        'use_camera': True,
+        'use_lidar': False,
+        'use_radar': False,
+        'use_map': False,
+        'use_external': False,
+    }
 
 
 def test_files_and_splits_that_do_not_fit_are_named(dataset, samples, tmp_path):

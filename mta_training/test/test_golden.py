@@ -11,7 +11,7 @@ pytest.importorskip('torch')
 
 import typer
 
-from mta_training import golden
+from mta_training.bevformer import golden
 
 CASE = Path(__file__).parents[3] / 'shared' / 'golden' / 'case_a.npz'
 needs_case = pytest.mark.skipif(not CASE.is_file(), reason=f'{CASE} is not there')
@@ -20,18 +20,24 @@ needs_case = pytest.mark.skipif(not CASE.is_file(), reason=f'{CASE} is not there
 @needs_case
 def test_every_quantity_is_within_its_tolerance():
     lines = golden.compare(CASE, 'A')
-    bad = [f'{line.key}: {line.largest:.1e}, allowed {line.tolerance[0]:.1e}; rms {line.rms:.1e}'
-           for line in lines if not line.good]
+    bad = [
+        f'{line.key}: {line.largest:.1e}, allowed {line.tolerance[0]:.1e}; rms {line.rms:.1e}'
+        for line in lines
+        if not line.good
+    ]
     assert not bad
-    assert {line.key for line in lines} >= {f'{frame}_{name}' for frame in ('f0', 'f1', 'f2')
-                                            for name in ('cls', 'bbox', 'bev_mask', 'boxes')}
+    assert {line.key for line in lines} >= {
+        f'{frame}_{name}'
+        for frame in ('f0', 'f1', 'f2')
+        for name in ('cls', 'bbox', 'bev_mask', 'boxes')
+    }
 
 
 @needs_case
 def test_one_wrong_number_is_seen(tmp_path):
     arrays = dict(np.load(CASE))
-    arrays['can_bus_used'][0, 16] += 0.3                            # the yaw
-    arrays['lidar2img'] = arrays['lidar2img'][:1]                   # one frame will do
+    arrays['can_bus_used'][0, 16] += 0.3  # the yaw
+    arrays['lidar2img'] = arrays['lidar2img'][:1]  # one frame will do
     changed = tmp_path / 'case_a.npz'
     np.savez(changed, **arrays)
     app = typer.Typer()

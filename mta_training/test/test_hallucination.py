@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mta_perception.contract import CLASSES
-from mta_training.caption_protocols import DescribedObjects, Pair
-from mta_training.hallucination import hallucinations, judge_sentence
-from mta_training.subsets import GROUPS, conditions, group_means
+from mta_training.evaluation.caption_matching import DescribedObjects, Pair
+from mta_training.evaluation.hallucination import hallucinations, judge_sentence
+from mta_training.evaluation.subsets import GROUPS, conditions, group_means
 
 TRUE = 'red car about 20 meters away in the front of the ego car is moving at the roadside'
 
@@ -45,11 +45,17 @@ def test_two_nouns_of_one_class_are_no_contradiction():
     assert judged(other, sentence, label=label).wrong_class is False
 
 
-@pytest.mark.parametrize(('degrees', 'said', 'wrong'), [
-    (20.0, 'front left', False),      # 2.5 degrees from the border
-    (17.0, 'front left', True),       # 5.5 degrees
-    (20.0, 'front right', True),      # the neighbour on the other side
-    (-20.0, 'front right', False), (-20.0, 'left', True), (5.0, 'front', False)])
+@pytest.mark.parametrize(
+    ('degrees', 'said', 'wrong'),
+    [
+        (20.0, 'front left', False),  # 2.5 degrees from the border
+        (17.0, 'front left', True),  # 5.5 degrees
+        (20.0, 'front right', True),  # the neighbour on the other side
+        (-20.0, 'front right', False),
+        (-20.0, 'left', True),
+        (5.0, 'front', False),
+    ],
+)
 def test_a_neighbouring_sector_near_the_border_is_forgiven(degrees, said, wrong):
     got = judged(TRUE.replace('the front', f'the {said}'), degrees=degrees)
     assert got.wrong_sector == wrong
@@ -68,8 +74,13 @@ def test_foreign_references_still_judge_class_and_sector():
 
 
 def test_rates_are_over_found_objects():
-    sentences = [TRUE, TRUE.replace('red car', 'bus'), 'gibberish', '',
-                 TRUE.replace('front', 'back').replace('moving', 'parked')]
+    sentences = [
+        TRUE,
+        TRUE.replace('red car', 'bus'),
+        'gibberish',
+        '',
+        TRUE.replace('front', 'back').replace('moving', 'parked'),
+    ]
     truth = DescribedObjects(np.array([at(0.0)] * 6), np.zeros(6, int), np.ones(6), [TRUE] * 6)
     pairs = [Pair(TRUE, text, row, row, True) for row, text in enumerate(sentences)]
     pairs.append(Pair(TRUE, '', 5, -1, False))
@@ -78,16 +89,23 @@ def test_rates_are_over_found_objects():
     assert got['unparsable'] == pytest.approx(2 / 5)
     assert got['wrong_class'] == got['wrong_sector'] == got['wrong_motion'] == pytest.approx(1 / 3)
     assert got['any'] == pytest.approx(4 / 5)
-    assert got['colour_accuracy'] == pytest.approx(2 / 3)     # the bus has none
+    assert got['colour_accuracy'] == pytest.approx(2 / 3)  # the bus has none
     assert got['distance_accuracy'] == 1.0 and got['distance_error_m'] == 0.0
     nothing = hallucinations([truth], [[pairs[-1]]])
     assert nothing['objects'] == 0 and nothing['any'] is None
 
 
-@pytest.mark.parametrize(('description', 'want'), [
-    ('Night, rain, turn left', ('rainy', 'night')), ('Rainy, peds', ('rainy', 'day')),
-    ('After Rain, parked cars', ('rainy', 'day')), ('raining at NIGHT', ('rainy', 'night')),
-    ('train crossing, terrain, nightclub', ('sunny', 'day')), ('', ('sunny', 'day'))])
+@pytest.mark.parametrize(
+    ('description', 'want'),
+    [
+        ('Night, rain, turn left', ('rainy', 'night')),
+        ('Rainy, peds', ('rainy', 'day')),
+        ('After Rain, parked cars', ('rainy', 'day')),
+        ('raining at NIGHT', ('rainy', 'night')),
+        ('train crossing, terrain, nightclub', ('sunny', 'day')),
+        ('', ('sunny', 'day')),
+    ],
+)
 def test_weather_and_light_are_whole_words(description, want):
     assert conditions(description) == want
 

@@ -13,16 +13,15 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from small_bevformer import small_config, small_model  # noqa: E402
-import yaml  # noqa: E402
+from small_bevformer import small_config, small_model
+import yaml
 
-from mta_perception.model import BEVFormer, BEVFormerConfig  # noqa: E402
-from mta_perception.model.bevformer import Ego, History  # noqa: E402
-from mta_perception.model.bevformer.attention import weighted_rows  # noqa: E402
-from mta_perception.model.bevformer.config import Quirks  # noqa: E402
-from mta_perception.model.bevformer.official import name_table, official_name  # noqa: E402
-from mta_training import cli, export_bevformer  # noqa: E402
-from mta_training.import_bevformer import (  # noqa: E402
+from mta_perception.model import BEVFormer, BEVFormerConfig
+from mta_perception.model.bevformer import Ego, History
+from mta_perception.model.bevformer.attention import weighted_rows
+from mta_perception.model.bevformer.config import Quirks
+from mta_perception.model.bevformer.official import name_table, official_name
+from mta_training.bevformer.checkpoint import (
     CARD,
     WEIGHTS,
     find_config,
@@ -31,6 +30,8 @@ from mta_training.import_bevformer import (  # noqa: E402
     official_shapes,
     read_checkpoint,
 )
+from mta_training.commands import cli
+from mta_training.export import bevformer
 
 
 def published_state(model, prefix=''):
@@ -49,11 +50,22 @@ def tiny_file(tmp_path_factory):
     torch.manual_seed(0)
     model = BEVFormer(BEVFormerConfig.tiny(official=True))
     path = tmp_path_factory.mktemp('published') / 'bevformer_tiny_epoch_24.pth'
-    torch.save({'meta': {'epoch': 24, 'iter': np.int64(84408), 'mmdet_version': '2.14.0',
-                         'lr': np.float32(2e-4), 'CLASSES': ('car', 'truck'),
-                         'config': 'model = dict(...)', 'seed': 0},
-                'state_dict': published_state(model),
-                'optimizer': {'state': {0: {'step': 3, 'exp_avg': torch.zeros(2)}}}}, path)
+    torch.save(
+        {
+            'meta': {
+                'epoch': 24,
+                'iter': np.int64(84408),
+                'mmdet_version': '2.14.0',
+                'lr': np.float32(2e-4),
+                'CLASSES': ('car', 'truck'),
+                'config': 'model = dict(...)',
+                'seed': 0,
+            },
+            'state_dict': published_state(model),
+            'optimizer': {'state': {0: {'step': 3, 'exp_avg': torch.zeros(2)}}},
+        },
+        path,
+    )
     return path
 
 
@@ -67,7 +79,8 @@ def command(monkeypatch, capsys, *arguments):
 
 
 def test_published_tiny_file_is_known_and_keeps_every_number(
-        tiny_file, tmp_path, monkeypatch, capsys):
+    tiny_file, tmp_path, monkeypatch, capsys
+):
     out = tmp_path / 'models' / 'tiny'
     code, text, error = command(monkeypatch, capsys, tiny_file, '--out', out)
     assert code == 0, error
@@ -87,18 +100,22 @@ def test_published_tiny_file_is_known_and_keeps_every_number(
 
 def test_old_weights_get_both_references(small, tmp_path):
     torch.save(published_state(small), tmp_path / 'a.pth')
-    import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config],
-                      shift_both_references=True)
+    import_checkpoint(
+        tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config], shift_both_references=True
+    )
     assert load_imported(tmp_path / 'out').config == small.config.with_quirks(
-        shift_both_references=True)
+        shift_both_references=True
+    )
 
 
 def test_sizes_are_told_apart_and_others_refused(small):
     for make in (BEVFormerConfig.tiny, BEVFormerConfig.small, BEVFormerConfig.base):
         config = make(official=True)
-        state = {name: torch.empty(shape, device='meta')
-                 for name, shape in official_shapes(config).items()}
-        state.pop('pts_bbox_head.bev_embedding.weight')                 # the rest is enough
+        state = {
+            name: torch.empty(shape, device='meta')
+            for name, shape in official_shapes(config).items()
+        }
+        state.pop('pts_bbox_head.bev_embedding.weight')  # the rest is enough
         assert find_config(state) == config
     with pytest.raises(ValueError, match=r'no checkpoint of BEVFormer: .* of the \d+ names'):
         find_config(published_state(small))
@@ -118,8 +135,10 @@ def test_bare_and_wrapped_forms_are_the_same(small, tmp_path, prefix, bare):
 
 
 def test_format_before_torch_1_6_and_half_precision(small, tmp_path):
-    state = {name: tensor.half() if tensor.is_floating_point() else tensor
-             for name, tensor in published_state(small).items()}
+    state = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in published_state(small).items()
+    }
     torch.save(state, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
     import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config])
     model = load_imported(tmp_path / 'out')
@@ -163,8 +182,11 @@ class _Malicious:
 @pytest.mark.parametrize('zipped', [True, False])
 def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch, capsys, zipped):
     victim = tmp_path / 'victim'
-    torch.save({'state_dict': {'a': torch.zeros(1)}, 'meta': _Malicious(victim)},
-               tmp_path / 'evil.pth', _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {'state_dict': {'a': torch.zeros(1)}, 'meta': _Malicious(victim)},
+        tmp_path / 'evil.pth',
+        _use_new_zipfile_serialization=zipped,
+    )
     code, _, error = command(monkeypatch, capsys, tmp_path / 'evil.pth', '--out', tmp_path / 'out')
     assert code == 1 and len(error.strip().splitlines()) == 1
     assert 'evil.pth is refused' in error and 'mkdir' in error and 'would have to run' in error
@@ -176,18 +198,21 @@ def _truncated(path):
     path.write_bytes(path.read_bytes()[:900])
 
 
-@pytest.mark.parametrize('write, reason', [
-    (lambda path: path.write_text('<html>Quota exceeded</html>'), 'no checkpoint of PyTorch'),
-    (lambda path: path.write_bytes(b''), 'no checkpoint of PyTorch'),
-    (_truncated, 'no checkpoint of PyTorch'),
-    (lambda path: path.write_bytes(pickle.dumps({'a': 1})), 'no checkpoint of PyTorch'),
-    (lambda path: zipfile.ZipFile(path, 'w').close(), 'no checkpoint of PyTorch'),
-    (lambda path: torch.save([1], path), 'holds a list'),
-    (lambda path: torch.save({}, path), 'it is empty'),
-    (lambda path: torch.save({'state_dict': [1]}, path), 'not names and tensors: list'),
-    (lambda path: torch.save({'weights': 3.0}, path), 'not names and tensors: weights'),
-    (lambda path: torch.save(torch.nn.Linear(2, 2), path), 'torch.nn.modules.linear.Linear'),
-])
+@pytest.mark.parametrize(
+    'write, reason',
+    [
+        (lambda path: path.write_text('<html>Quota exceeded</html>'), 'no checkpoint of PyTorch'),
+        (lambda path: path.write_bytes(b''), 'no checkpoint of PyTorch'),
+        (_truncated, 'no checkpoint of PyTorch'),
+        (lambda path: path.write_bytes(pickle.dumps({'a': 1})), 'no checkpoint of PyTorch'),
+        (lambda path: zipfile.ZipFile(path, 'w').close(), 'no checkpoint of PyTorch'),
+        (lambda path: torch.save([1], path), 'holds a list'),
+        (lambda path: torch.save({}, path), 'it is empty'),
+        (lambda path: torch.save({'state_dict': [1]}, path), 'not names and tensors: list'),
+        (lambda path: torch.save({'weights': 3.0}, path), 'not names and tensors: weights'),
+        (lambda path: torch.save(torch.nn.Linear(2, 2), path), 'torch.nn.modules.linear.Linear'),
+    ],
+)
 def test_other_files_are_refused_with_the_reason(tmp_path, write, reason):
     write(tmp_path / 'a.pth')
     with pytest.raises(ValueError, match=reason):
@@ -201,6 +226,7 @@ def test_a_disk_that_fails_leaves_nothing_half_written(small, tmp_path, monkeypa
 
     def full(*_, **__):
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(Path, 'write_text', full)
     with pytest.raises(OSError, match='No space'):
         import_checkpoint(tmp_path / 'a.pth', tmp_path / 'out', configs=[small.config])
@@ -225,8 +251,12 @@ def test_a_directory_that_is_not_whole_is_refused(small, tmp_path):
 
 
 def test_config_comes_back_from_plain_values():
-    for make in (BEVFormerConfig.tiny, BEVFormerConfig.small, BEVFormerConfig.base,
-                 BEVFormerConfig.nano):
+    for make in (
+        BEVFormerConfig.tiny,
+        BEVFormerConfig.small,
+        BEVFormerConfig.base,
+        BEVFormerConfig.nano,
+    ):
         values = make(official=True).to_dict()
         assert BEVFormerConfig.from_dict(yaml.safe_load(yaml.safe_dump(values))) == make(True)
     del values['image']['bgr']
@@ -243,7 +273,7 @@ def test_document_has_every_name_and_every_quirk():
         assert f'| `{quirk}`' in text
     with torch.device('meta'):
         names = BEVFormer(BEVFormerConfig.base()).state_dict()
-    for name in names:                   # the first row that fits says the published name
+    for name in names:  # the first row that fits says the published name
         for theirs, ours in name_table():
             found = re.fullmatch(_pattern(ours), name)
             if found:
@@ -272,7 +302,7 @@ def test_a_graph_that_fits_no_memory_is_not_exported(tmp_path):
     with torch.device('meta'):
         model = BEVFormer(BEVFormerConfig.base(official=True))
     with pytest.raises(ValueError, match=r'not exported. .* base as a graph would copy \d\.\d GB'):
-        export_bevformer.export_onnx(model, tmp_path)
+        bevformer.export_onnx(model, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -283,17 +313,17 @@ def test_onnx_equals_torch_with_moving_ego_and_history(tmp_path, published):
     if published:
         config = replace(config, quirks=Quirks.published(shift_both_references=True))
     model = small_model(config).eval()
-    path, parity = export_bevformer.export_onnx(model, tmp_path)
+    path, parity = bevformer.export_onnx(model, tmp_path)
     assert max(parity.values()) < 1e-4
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
     # Through the front door, with one camera dead (fewer pairs), with and without a history.
-    inputs = export_bevformer.example_inputs(config, seed=3)
+    inputs = bevformer.example_inputs(config, seed=3)
     mask = torch.ones(1, 6)
     mask[0, 3] = 0.0
-    matrices = export_bevformer.calibration(config)
+    matrices = bevformer.calibration(config)
     count = len(inputs['pair_cell'])
-    inputs.update(export_bevformer.visible_pairs(config, matrices, mask))
+    inputs.update(bevformer.visible_pairs(config, matrices, mask))
     assert 0 < len(inputs['pair_cell']) < count
     answers = []
     for valid in (1.0, 0.0):
@@ -301,10 +331,13 @@ def test_onnx_equals_torch_with_moving_ego_and_history(tmp_path, published):
         history = History(inputs['history_bev'], torch.tensor([True])) if valid else None
         with torch.no_grad():
             want = model(inputs['images'], matrices, Ego(inputs['can_bus'], mask), history)
-        got = dict(zip(export_bevformer.OUTPUTS, export_bevformer.run(path, inputs)))
-        for name, tensor in (('class_logits', want.class_logits[-1]), ('bev', want.bev),
-                             ('box_codes', want.box_codes[-1])):
+        got = dict(zip(bevformer.OUTPUTS, bevformer.run(path, inputs)))
+        for name, tensor in (
+            ('class_logits', want.class_logits[-1]),
+            ('bev', want.bev),
+            ('box_codes', want.box_codes[-1]),
+        ):
             difference = float(np.abs(got[name] - tensor.numpy()).max())
             assert difference < 1e-4, f'{name}: {difference:.1e}'
         answers.append(got['bev'])
-    assert np.abs(answers[0] - answers[1]).max() > 1e-2                 # history matters
+    assert np.abs(answers[0] - answers[1]).max() > 1e-2  # history matters

@@ -7,11 +7,18 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from mta_perception.contract import CLASSES  # noqa: E402
-from mta_perception.model.bev_encoder import metres_to_cells  # noqa: E402
-from mta_perception.model.config import BevConfig  # noqa: E402
-from mta_perception.model.detection_decoder import DecoderOutputs, codes_from_boxes  # noqa: E402
-from mta_training.losses import Targets, code_loss, dense_targets, detection_loss, heat_loss, match  # noqa: E402
+from mta_perception.contract import CLASSES
+from mta_perception.model.config import BevConfig
+from mta_perception.model.nano.bev_encoder import metres_to_cells
+from mta_perception.model.nano.detection_decoder import DecoderOutputs, codes_from_boxes
+from mta_training.data.targets import Targets
+from mta_training.losses.nano import (
+    code_loss,
+    dense_targets,
+    detection_loss,
+    heat_loss,
+    match,
+)
 
 BEV = BevConfig(cells=20, channels=8, heads=2)
 
@@ -40,8 +47,9 @@ def perfect_stages(frames, noise=0.0):
         logits[:, index, torch.arange(count), frame.labels] = 9.0
         layer_codes[:, index, :count] = codes_from_boxes(frame.boxes)
     layer_codes += noise * torch.randn(layer_codes.shape, generator=generator)
-    return DecoderOutputs(torch.where(heat > 0.999, 9.0, -9.0), codes, logits, layer_codes, None,
-                          None)
+    return DecoderOutputs(
+        torch.where(heat > 0.999, 9.0, -9.0), codes, logits, layer_codes, None, None
+    )
 
 
 def test_dense_targets_stand_where_the_objects_are():
@@ -93,14 +101,15 @@ def test_match_is_the_cheapest_assignment():
 
     def cost(query, thing):
         p = torch.sigmoid(logits[query, frame.labels[thing]])
-        focal = -0.25 * (1 - p) ** 2 * p.log() + 0.75 * p ** 2 * (1 - p).log()
+        focal = -0.25 * (1 - p) ** 2 * p.log() + 0.75 * p**2 * (1 - p).log()
         distance = (codes[query] - codes_from_boxes(frame.boxes)[thing])[:8].abs().sum()
         return float(2.0 * focal + 0.25 * distance)
 
     queries, objects = match(logits, codes, frame)
     got = sum(cost(q, o) for q, o in zip(queries, objects))
-    best = min(sum(cost(q, o) for o, q in enumerate(chosen))
-               for chosen in permutations(range(5), 3))
+    best = min(
+        sum(cost(q, o) for o, q in enumerate(chosen)) for chosen in permutations(range(5), 3)
+    )
     assert got == pytest.approx(best, abs=1e-4)
 
 

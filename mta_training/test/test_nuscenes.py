@@ -11,15 +11,15 @@ from pyquaternion import Quaternion
 import pytest
 from tiny_dataset import ONCE, VERSION
 
-from mta_training import nuscenes_index
-from mta_training.nuscenes import (
+from mta_training.conversion import table_index
+from mta_training.conversion.nuscenes_scene import (
     DETECTION_CLASS,
     NuScenesScene,
     rebuilt_caption,
     rigid_from_record,
     split_of,
 )
-from mta_training.nuscenes_index import (
+from mta_training.conversion.table_index import (
     DatasetError,
     TableIndex,
     build_index,
@@ -29,10 +29,16 @@ from mta_training.nuscenes_index import (
 )
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-10**9, 10**9) | st.text(max_size=8)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.text(max_size=8)
     | st.floats(allow_nan=False, allow_infinity=False),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner,
-                                                                max_size=3), max_leaves=6)
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
 ROWS = st.dictionaries(st.text(max_size=5), VALUES, max_size=4)
 
 
@@ -54,8 +60,9 @@ def test_boxes_in_the_ego_frame_are_the_devkits(devkit, scenes):
     compared = 0
     for scene in scenes:
         for sample in scene.samples:
-            lidar = devkit.get('sample_data', devkit.get('sample', sample['token'])['data'][
-                'LIDAR_TOP'])
+            lidar = devkit.get(
+                'sample_data', devkit.get('sample', sample['token'])['data']['LIDAR_TOP']
+            )
             pose = devkit.get('ego_pose', lidar['ego_pose_token'])
             for annotation in scene.annotations(sample):
                 box = devkit.get_box(annotation.annotation_token)
@@ -65,9 +72,11 @@ def test_boxes_in_the_ego_frame_are_the_devkits(devkit, scenes):
                 np.testing.assert_allclose(annotation.box[:3], box.center, atol=1e-8)
                 np.testing.assert_allclose(annotation.box[3:6], box.wlh[[1, 0, 2]])
                 np.testing.assert_allclose(
-                    annotation.box[6:8], [front[1], front[0]] / np.hypot(*front[:2]), atol=1e-9)
-                np.testing.assert_allclose(annotation.ego_from_box[:3, :3],
-                                           box.orientation.rotation_matrix, atol=1e-9)
+                    annotation.box[6:8], [front[1], front[0]] / np.hypot(*front[:2]), atol=1e-9
+                )
+                np.testing.assert_allclose(
+                    annotation.ego_from_box[:3, :3], box.orientation.rotation_matrix, atol=1e-9
+                )
                 compared += 1
     assert compared == sum(len(sample['anns']) for sample in devkit.sample)
 
@@ -79,7 +88,7 @@ def test_velocities_are_the_devkits(devkit, scenes):
             want = devkit.box_velocity(row['token'])[:2]
             np.testing.assert_allclose(scene.velocity(row), want, atol=1e-9)
             unknown += bool(np.isnan(want).any())
-    assert unknown == len(scenes)          # the object seen once in each
+    assert unknown == len(scenes)  # the object seen once in each
 
 
 def test_velocity_over_a_long_gap_is_unknown(scenes):
@@ -108,11 +117,17 @@ def test_velocity_turns_with_the_ego(scenes):
 
 def test_classes_are_the_devkits(dataset):
     from nuscenes.eval.detection import utils
+
     assert utils.__file__
     categories = set(DETECTION_CLASS) | {
-        row['name'] for row, _ in stream_rows(dataset / VERSION / 'category.json')}
-    categories |= {'human.pedestrian.wheelchair', 'vehicle.emergency.police',
-                   'movable_object.debris', 'human.pedestrian.stroller'}
+        row['name'] for row, _ in stream_rows(dataset / VERSION / 'category.json')
+    }
+    categories |= {
+        'human.pedestrian.wheelchair',
+        'vehicle.emergency.police',
+        'movable_object.debris',
+        'human.pedestrian.stroller',
+    }
     for category in categories:
         assert DETECTION_CLASS.get(category) == category_to_detection_name(category)
 
@@ -132,26 +147,37 @@ def test_poses_and_reference_pose(devkit, scenes):
 
 
 def test_caption_is_rebuilt_from_its_parts():
-    entry = {'attribute_caption': {'attribute_caption': 'traffic cone'},
-             'depth_caption': {'depth': 7.2, 'depth_caption': 'near'},
-             'localization_caption': {'localization_caption': 'in the back left of the ego car'},
-             'motion_caption': {'motion_caption': 'not moving'},
-             'map_caption': {'map_caption': 'in the walkway'}, 'relation_caption': 'none'}
+    entry = {
+        'attribute_caption': {'attribute_caption': 'traffic cone'},
+        'depth_caption': {'depth': 7.2, 'depth_caption': 'near'},
+        'localization_caption': {'localization_caption': 'in the back left of the ego car'},
+        'motion_caption': {'motion_caption': 'not moving'},
+        'map_caption': {'map_caption': 'in the walkway'},
+        'relation_caption': 'none',
+    }
     assert rebuilt_caption(entry) == (
         'traffic cone about 7 meters away in the back left of the ego car is not moving '
-        'in the walkway')
+        'in the walkway'
+    )
     entry['map_caption'] = {'map_caption': 'none'}
     entry['motion_caption'] = None
     assert rebuilt_caption(entry) == (
-        'traffic cone about 7 meters away in the back left of the ego car')
+        'traffic cone about 7 meters away in the back left of the ego car'
+    )
     assert rebuilt_caption({**entry, 'final_caption': 'A cone.'}) == 'A cone.'
     assert rebuilt_caption({}) == ''
 
 
-@pytest.mark.parametrize(('version', 'name', 'want'), [
-    ('v1.0-mini', 'scene-0061', 'mini_train'), ('v1.0-mini', 'scene-0103', 'mini_val'),
-    ('v1.0-trainval', 'scene-0001', 'train'), ('v1.0-trainval', 'scene-0003', 'val'),
-    ('v1.0-mini', 'my-scene', '')])
+@pytest.mark.parametrize(
+    ('version', 'name', 'want'),
+    [
+        ('v1.0-mini', 'scene-0061', 'mini_train'),
+        ('v1.0-mini', 'scene-0103', 'mini_val'),
+        ('v1.0-trainval', 'scene-0001', 'train'),
+        ('v1.0-trainval', 'scene-0003', 'val'),
+        ('v1.0-mini', 'my-scene', ''),
+    ],
+)
 def test_split_without_a_file_is_the_official_one(tmp_path, version, name, want):
     assert split_of(tmp_path, version, name) == want
 
@@ -163,13 +189,14 @@ def test_split_of_a_file_is_the_smallest(dataset):
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(ROWS, max_size=5), indent=st.sampled_from([None, 0, 2]),
-       chunk=st.integers(1, 40))
+@given(
+    rows=st.lists(ROWS, max_size=5), indent=st.sampled_from([None, 0, 2]), chunk=st.integers(1, 40)
+)
 def test_streaming_reads_what_json_reads(tmp_path_factory, rows, indent, chunk):
     path = tmp_path_factory.mktemp('json') / 'table.json'
     path.write_text(json.dumps(rows, indent=indent), encoding='utf-8')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nuscenes_index, '_CHUNK', chunk)
+        patch.setattr(table_index, '_CHUNK', chunk)
         got = list(stream_rows(path))
     assert [row for row, _ in got] == rows
     assert [json.loads(text) for _, text in got] == rows
@@ -181,12 +208,14 @@ def test_streaming_an_object(tmp_path_factory, items, chunk):
     path = tmp_path_factory.mktemp('json') / 'captions.json'
     path.write_text(json.dumps(items), encoding='utf-8')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nuscenes_index, '_CHUNK', chunk)
+        patch.setattr(table_index, '_CHUNK', chunk)
         assert dict(stream_items(path)) == items
 
 
-@pytest.mark.parametrize('text', ['', '[', '{}', '[{"token": "a"}', '[{"token": "a"} {}]',
-                                  '[{"token": ]', '[{"token": "a"},'])
+@pytest.mark.parametrize(
+    'text',
+    ['', '[', '{}', '[{"token": "a"}', '[{"token": "a"} {}]', '[{"token": ]', '[{"token": "a"},'],
+)
 def test_damaged_json_is_named(tmp_path, text):
     path = tmp_path / 'sample.json'
     path.write_text(text)

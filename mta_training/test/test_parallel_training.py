@@ -11,10 +11,11 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='torch is only in the training environment')
 
-from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
+from training_cases import silent, small_recipe, toy_scenes
 
-from mta_training import run_directory, train  # noqa: E402
-from mta_training.team import Team, gather_rows, run_team  # noqa: E402
+from mta_training.process_group import Team, gather_rows, run_team
+from mta_training.runs import run_directory
+from mta_training.training import train
 
 torch.set_num_threads(1)
 
@@ -23,45 +24,63 @@ def _gradients(out, recipe, mute):
     """Gradients of one batch, and the loss of each process; mute: the second half of the batch
     has no captions."""
     torch.set_num_threads(1)
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[
-        DistributedDataParallelKwargs(find_unused_parameters=True)])
+    accelerator = Accelerator(
+        cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
     team = Team(accelerator.device)
     scenes = toy_scenes(count=4)
     learner, recipe = train._build(out, scenes, recipe, team, silent, out)
-    with torch.no_grad():                # gates that are shut hide the adapter
+    with torch.no_grad():  # gates that are shut hide the adapter
         for name, parameter in learner.named_parameters():
             if name.endswith('adaption_gate'):
                 parameter.fill_(0.3)
     if mute:
-        scenes = [scene if index < 2 else
-                  scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
-                  for index, scene in enumerate(scenes)]
+        scenes = [
+            scene
+            if index < 2
+            else scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
+            for index, scene in enumerate(scenes)
+        ]
     trainer = train.Trainer(learner, scenes, recipe, accelerator)
     # Slot i shows scene i, so that the silent half is one process.
     trainer.stream.step = lambda: [
-        train_places(slot, recipe.schedule.history) for slot in range(recipe.schedule.batch)]
+        train_places(slot, recipe.schedule.history) for slot in range(recipe.schedule.batch)
+    ]
     trainer.wrapped.train()
     trainer._accumulate(share=1.0)
-    torch.save({name: parameter.grad for name, parameter in learner.named_parameters()
-                if parameter.requires_grad}, out / f'gradients-{team.size}-{team.rank}.pt')
+    torch.save(
+        {
+            name: parameter.grad
+            for name, parameter in learner.named_parameters()
+            if parameter.requires_grad
+        },
+        out / f'gradients-{team.size}-{team.rank}.pt',
+    )
     torch.save(None, out / f'done-{team.rank}')
 
 
 def train_places(slot, history):
-    from mta_training.samples import Place
+    from mta_training.data.batches import Place
+
     if history == 'stream':
-        return Place(slot, slot % 3, False),
+        return (Place(slot, slot % 3, False),)
     return Place(slot, 0, False), Place(slot, 1 + slot % 2, True, 1 + slot % 2)
 
 
-@pytest.mark.parametrize('bla, dca, mute, history', [
-    ('mse', 'clip', False, 'stream'), ('clip', 'mse', False, 'queue'),
-    ('clip', 'clip', True, 'stream')])
+@pytest.mark.parametrize(
+    'bla, dca, mute, history',
+    [
+        ('mse', 'clip', False, 'stream'),
+        ('clip', 'mse', False, 'queue'),
+        ('clip', 'clip', True, 'stream'),
+    ],
+)
 def test_two_processes_have_the_gradients_of_one(bla, dca, mute, history, tmp_path):
-    recipe = small_recipe(alignment={'bla': bla, 'dca': dca},
-                          schedule={'batch': 4, 'bf16': False, 'freeze_norm': True,
-                                    'history': history},
-                          weights={'dca': 1.0})
+    recipe = small_recipe(
+        alignment={'bla': bla, 'dca': dca},
+        schedule={'batch': 4, 'bf16': False, 'freeze_norm': True, 'history': history},
+        weights={'dca': 1.0},
+    )
     run_team(1, _gradients, tmp_path, recipe, mute)
     run_team(2, _gradients, tmp_path, recipe, mute)
     whole = torch.load(tmp_path / 'gradients-1-0.pt')
@@ -78,8 +97,10 @@ def test_two_processes_have_the_gradients_of_one(bla, dca, mute, history, tmp_pa
             assert difference <= 2e-3 * size + 1e-6, (name, difference, size)
         print(f'rank {rank}: largest relative difference {worst:.1e}')
     for part in ('model.detector.', 'model.qformer.', 'adaption_prompt', 'bla.', 'dca.'):
-        assert any(part in name and value is not None and value.abs().max() > 0
-                   for name, value in whole.items()), part
+        assert any(
+            part in name and value is not None and value.abs().max() > 0
+            for name, value in whole.items()
+        ), part
 
 
 def _rows(out):
@@ -95,12 +116,14 @@ def _rows(out):
 
 def test_gathered_rows_of_unequal_length_find_their_gradients(tmp_path):
     run_team(2, _rows, tmp_path)
-    (one, rows, first), (two, same, second) = (torch.load(tmp_path / f'{rank}.pt')
-                                               for rank in range(2))
+    (one, rows, first), (two, same, second) = (
+        torch.load(tmp_path / f'{rank}.pt') for rank in range(2)
+    )
     assert torch.equal(rows, same) and torch.equal(rows, torch.cat([one, two]))
     # Both processes computed the loss: each row's gradient is there twice.
-    assert torch.equal(torch.cat([first, second]),
-                       2.0 * torch.arange(3.0).view(-1, 1).expand(3, 3))
+    assert torch.equal(
+        torch.cat([first, second]), 2.0 * torch.arange(3.0).view(-1, 1).expand(3, 3)
+    )
 
 
 def _short_run(out, recipe):
@@ -131,22 +154,69 @@ def _resumed(out, recipe):
 def test_accelerate_launch_trains_with_two_processes(bags, tmp_path):
     """The documented command, on real bags, with both alignments; and --resume."""
     folder = Path(bags[0]).parent
-    command = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '2',
-               '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no',
-               '-m', 'mta_training.cli', 'train', '--config', 'smoke', '--bags', str(folder),
-               '--out', str(tmp_path / 'run'), '--steps', '4', '--threads', '1']
+    command = [
+        sys.executable,
+        '-m',
+        'accelerate.commands.launch',
+        '--cpu',
+        '--num_processes',
+        '2',
+        '--num_machines',
+        '1',
+        '--mixed_precision',
+        'no',
+        '--dynamo_backend',
+        'no',
+        '-m',
+        'mta_training.commands.cli',
+        'train',
+        '--config',
+        'smoke',
+        '--bags',
+        str(folder),
+        '--out',
+        str(tmp_path / 'run'),
+        '--steps',
+        '4',
+        '--threads',
+        '1',
+    ]
     for more in ([], ['--resume']):
-        done = subprocess.run(command + more, capture_output=True, text=True, timeout=240,
-                              env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        done = subprocess.run(
+            command + more,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     state = run_directory.read_checkpoint(tmp_path / 'run')
     assert state['step'] == 4 and state['memory'].shape[0] == 2
     assert 'resumed at step 4' in done.stdout
     # What came out of it can be judged: two greedy frames, with a table at the end.
     done = subprocess.run(
-        [sys.executable, '-m', 'mta_training.cli', 'eval', '--run', str(tmp_path / 'run'),
-         '--checkpoint', 'last', '--bags', str(folder), '--frames', '1', '--beams', '2',
-         '--out', str(tmp_path / 'report')], capture_output=True, text=True, timeout=240)
+        [
+            sys.executable,
+            '-m',
+            'mta_training.commands.cli',
+            'eval',
+            '--run',
+            str(tmp_path / 'run'),
+            '--checkpoint',
+            'last',
+            '--bags',
+            str(folder),
+            '--frames',
+            '1',
+            '--beams',
+            '2',
+            '--out',
+            str(tmp_path / 'report'),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0 and 'mAP' in done.stdout, done.stderr[-3000:]
     metrics = json.loads((tmp_path / 'report' / 'metrics.json').read_text())
     assert metrics['frames'] == len(bags) and 'tod3cap' in metrics['captions']

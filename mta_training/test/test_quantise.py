@@ -9,20 +9,21 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('onnxscript')
 
-import onnx  # noqa: E402
-from toy_scenes import toy_scene  # noqa: E402
-import yaml  # noqa: E402
+import onnx
+from toy_scenes import toy_scene
+import yaml
 
-from mta_perception.runtime.manifest import Manifest  # noqa: E402
-from mta_perception.runtime.onnx import OnnxDetector, open_session  # noqa: E402
-from mta_training import export, files, quantise  # noqa: E402
-from mta_training.model_card import model_card  # noqa: E402
+from mta_perception.runtime.manifest import Manifest
+from mta_perception.runtime.onnx import OnnxDetector, open_session
+from mta_training import atomic_files
+from mta_training.export import graphs, quantise
+from mta_training.export.model_card import model_card
 
 
 def toy_frames(config, seed, frames=3):
     """Graph inputs of a toy drive with a random history."""
     scene = toy_scene(config, frames=frames, objects=6, seed=seed)
-    history = export.example_inputs(config, seed=seed)['history_bev']
+    history = graphs.example_inputs(config, seed=seed)['history_bev']
     return [quantise.graph_inputs(scene, frame, history, frame > 0) for frame in range(frames)]
 
 
@@ -32,10 +33,13 @@ def int8(exported, tmp_path_factory):
     model, _, floats, _ = exported
     directory = tmp_path_factory.mktemp('int8') / 'toy'
     shutil.copytree(floats, directory)
-    quantise.quantise_detector(floats / 'detector.onnx', directory / 'detector.onnx',
-                               toy_frames(model.config, 0) + toy_frames(model.config, 1))
+    quantise.quantise_detector(
+        floats / 'detector.onnx',
+        directory / 'detector.onnx',
+        toy_frames(model.config, 0) + toy_frames(model.config, 1),
+    )
     values = yaml.safe_load((directory / 'manifest.yaml').read_text())
-    values['files']['detector.onnx'] = files.sha256(directory / 'detector.onnx')
+    values['files']['detector.onnx'] = atomic_files.sha256(directory / 'detector.onnx')
     (directory / 'manifest.yaml').write_text(yaml.safe_dump({**values, 'precision': 'int8'}))
     return model.config, floats, directory
 
@@ -48,7 +52,7 @@ def test_int8_is_near_float32(int8):
         want, got = (session.run(['bev'], inputs)[0] for session in sessions)
         worst = max(worst, float(np.sqrt(np.square(got - want).mean() / np.square(want).mean())))
     print('root mean square of the difference over that of the BEV:', worst)
-    assert 1e-6 < worst < 0.03      # measured 0.008
+    assert 1e-6 < worst < 0.03  # measured 0.008
 
 
 def test_weights_are_bytes_and_the_file_is_smaller(int8):
@@ -56,20 +60,24 @@ def test_weights_are_bytes_and_the_file_is_smaller(int8):
     sizes = [(directory / 'detector.onnx').stat().st_size for directory in (floats, bytes_)]
     print('bytes:', sizes)
     assert sizes[1] < sizes[0]
-    initializers = {entry.name: entry for entry in
-                    onnx.load(bytes_ / 'detector.onnx').graph.initializer}
+    initializers = {
+        entry.name: entry for entry in onnx.load(bytes_ / 'detector.onnx').graph.initializer
+    }
     weights = [name for name in initializers if 'backbone' in name and name.endswith('quantized')]
     assert len(weights) >= 10
-    assert all(initializers[name].data_type in (onnx.TensorProto.INT8, onnx.TensorProto.INT32)
-               for name in weights)
+    assert all(
+        initializers[name].data_type in (onnx.TensorProto.INT8, onnx.TensorProto.INT32)
+        for name in weights
+    )
 
 
 def test_inputs_outputs_and_manifest_are_the_contracts(int8):
     _, floats, bytes_ = int8
     one, other = (open_session(directory / 'detector.onnx', 1) for directory in (floats, bytes_))
     for kind in ('get_inputs', 'get_outputs'):
-        assert ([(node.name, node.type, node.shape) for node in getattr(one, kind)()]
-                == [(node.name, node.type, node.shape) for node in getattr(other, kind)()])
+        assert [(node.name, node.type, node.shape) for node in getattr(one, kind)()] == [
+            (node.name, node.type, node.shape) for node in getattr(other, kind)()
+        ]
     manifest = Manifest.load(bytes_)
     assert manifest.precision == 'int8' and Manifest.load(floats).precision == 'fp32'
     OnnxDetector(manifest, 1)
@@ -88,27 +96,30 @@ def test_stem_on_bytes_is_the_stem(exported, tmp_path):
     model, _, floats, _ = exported
     prepared = tmp_path / 'prepared.onnx'
     quantise.quant_pre_process(floats / 'detector.onnx', prepared, skip_symbolic_shape=True)
-    graphs = []
+    outputs = []
     for change in (lambda graph: None, quantise._bytes_into_stem):
         loaded = onnx.load(prepared)
         change(loaded.graph)
         stem = next(node for node in loaded.graph.node if node.op_type == 'Conv').output[0]
         loaded.graph.output.append(onnx.ValueInfoProto(name=stem))
-        path = tmp_path / f'{len(graphs)}.onnx'
+        path = tmp_path / f'{len(outputs)}.onnx'
         onnx.save(loaded, path)
-        graphs.append(open_session(path, 1).run([stem], export.example_inputs(model.config))[0])
-    want, got = graphs
+        outputs.append(open_session(path, 1).run([stem], graphs.example_inputs(model.config))[0])
+    want, got = outputs
     assert got.shape == want.shape
     np.testing.assert_allclose(got[..., 2:-2, 2:-2], want[..., 2:-2, 2:-2], atol=1e-4)
-    assert np.abs(got - want).max() < 0.5          # the edge sees one grey, not three means
+    assert np.abs(got - want).max() < 0.5  # the edge sees one grey, not three means
 
 
 def test_calibration_frames_come_from_bags(exported, bags):
     model, _, floats, _ = exported
-    frames = list(quantise.calibration_frames(floats / 'detector.onnx', bags[0].parent,
-                                              model.config.image, count=4))
+    frames = list(
+        quantise.calibration_frames(
+            floats / 'detector.onnx', bags[0].parent, model.config.image, count=4
+        )
+    )
     assert 1 <= len(frames) <= 4
-    assert set(frames[0]) == set(export.example_inputs(model.config))
+    assert set(frames[0]) == set(graphs.example_inputs(model.config))
     assert not frames[0]['history_valid'] and frames[0]['images'].dtype == np.uint8
 
 
@@ -118,17 +129,25 @@ def test_no_frames_and_no_bags_are_named(exported, tmp_path):
         quantise.quantise_detector(floats / 'detector.onnx', tmp_path / 'detector.onnx', [])
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match='--calibration-bags'):
-        export.export('no/run', tmp_path / 'out', int8=True)
+        graphs.export('no/run', tmp_path / 'out', int8=True)
     with pytest.raises(ValueError, match='holds no bags'):
-        export.export('no/run', tmp_path / 'out', int8=True, calibration_bags=tmp_path)
+        graphs.export('no/run', tmp_path / 'out', int8=True, calibration_bags=tmp_path)
     with suppress(FileNotFoundError):
         assert not list((tmp_path / 'out').iterdir())
 
 
 def test_card_shows_both_precisions(exported):
     model, *_ = exported
-    card = model_card(model.config, 1, 1, {}, {'mAP': 0.51, 'AP': {'car': 0.5}}, 'none.', 'int8',
-                      {'mAP': 0.52, 'AP': {'car': 0.6}})
+    card = model_card(
+        model.config,
+        1,
+        1,
+        {},
+        {'mAP': 0.51, 'AP': {'car': 0.5}},
+        'none.',
+        'int8',
+        {'mAP': 0.52, 'AP': {'car': 0.6}},
+    )
     assert '| mAP | 0.510 | 0.520 |' in card and '| AP | car 0.500 | car 0.600 |' in card
     assert '8 bits' in card and '| | int8 | fp32 |' in card
     assert 'float32' in model_card(model.config, 1, 1, {}, {}, 'none.')

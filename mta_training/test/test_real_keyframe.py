@@ -7,7 +7,7 @@ from nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import BoxVisibility, view_points
 import pytest
 
-from mta_perception.bag import SceneBag
+from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CAMERAS, nuscenes_channel
 from mta_perception.geometry import (
     box_corners,
@@ -17,13 +17,14 @@ from mta_perception.geometry import (
     rigid_from_yaw,
     transform,
 )
-from mta_training.bags import convert
+from mta_training.conversion.convert import convert
 
 
 @pytest.fixture(scope='module')
 def scene(real_data, tmp_path_factory):
-    (bag,) = convert(real_data / 'nuscenes_real', tmp_path_factory.mktemp('real'), workers=1,
-                     progress=False)
+    (bag,) = convert(
+        real_data / 'nuscenes_real', tmp_path_factory.mktemp('real'), workers=1, progress=False
+    )
     return SceneBag(bag)
 
 
@@ -39,8 +40,7 @@ def image_from_ego(scene, camera):
     (row,) = np.flatnonzero(stamps == sample.image_stamps[camera])
     calibration = scene.calibrations[camera]
     moved = invert_rigid(poses[row]) @ sample.world_from_ego
-    return (calibration.intrinsics
-            @ (invert_rigid(calibration.ego_from_camera) @ moved)[:3])
+    return calibration.intrinsics @ (invert_rigid(calibration.ego_from_camera) @ moved)[:3]
 
 
 def unit_corners(size):
@@ -95,10 +95,12 @@ def test_projection_from_the_lidar_frame_is_the_same(scene, frame, camera):
         row = min(unmatched, key=lambda k: np.linalg.norm(sample.boxes[k, :3] - at))
         unmatched.remove(row)
         lidar_from_box = rigid_from_yaw(box['yaw'], box['center'])
-        theirs, depth = project(image_from_lidar, transform(lidar_from_box,
-                                                            unit_corners(box['size_lwh'])))
-        ours, _ = project(matrix, transform(sample.ego_from_box[row],
-                                            unit_corners(sample.boxes[row, 3:6])))
+        theirs, depth = project(
+            image_from_lidar, transform(lidar_from_box, unit_corners(box['size_lwh']))
+        )
+        ours, _ = project(
+            matrix, transform(sample.ego_from_box[row], unit_corners(sample.boxes[row, 3:6]))
+        )
         if (depth > 0.5).all():
             worst = max(worst, np.abs(ours - theirs).max())
             compared += 1
@@ -114,7 +116,7 @@ def test_box_code_keeps_all_but_roll_and_pitch(scene):
         np.testing.assert_allclose(box[:3], pose[:3, 3])
         upright = rigid(rigid_from_yaw(yaw)[:3, :3], box[:3])
         tilt = np.arccos(np.clip((np.trace(upright[:3, :3].T @ pose[:3, :3]) - 1) / 2, -1, 1))
-        assert tilt < 0.03                     # the lidar of this car leans by 0.025 rad
+        assert tilt < 0.03  # the lidar of this car leans by 0.025 rad
 
 
 def test_ego_pose_and_images_are_those_of_the_frame(real_data, scene, frame):
@@ -123,7 +125,7 @@ def test_ego_pose_and_images_are_those_of_the_frame(real_data, scene, frame):
     for image in scene.images():
         entry = frame['cameras'][nuscenes_channel(image.camera)]
         assert image.stamp_ns == entry['timestamp_us'] * 1000
-        assert bytes(image.data) == (
-            real_data / 'nuscenes_keyframe' / entry['file']).read_bytes()
-        np.testing.assert_allclose(scene.calibrations[image.camera].ego_from_camera,
-                                   entry['ego_from_camera'], atol=1e-6)
+        assert bytes(image.data) == (real_data / 'nuscenes_keyframe' / entry['file']).read_bytes()
+        np.testing.assert_allclose(
+            scene.calibrations[image.camera].ego_from_camera, entry['ego_from_camera'], atol=1e-6
+        )

@@ -7,8 +7,8 @@ import pytest
 
 from mta_perception.contract import CLASSES
 from mta_perception.geometry import invert_rigid, project, rigid, rigid_from_yaw
-from mta_training.synth.meshes import MESH_COUNT, mesh_of
-from mta_training.synth.renderer import Renderer
+from mta_training.synth.meshes.catalogue import MESH_COUNT, mesh_of
+from mta_training.synth.render.renderer import Renderer
 from mta_training.synth.scene import (
     Building,
     CameraView,

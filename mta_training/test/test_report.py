@@ -8,18 +8,18 @@ import pytest
 
 pytest.importorskip('pycocoevalcap')
 
-from mta_perception.bag import SceneBag
+from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CLASSES
-from mta_training import caption_metrics, report
-from mta_training.caption_protocols import DescribedObjects
-from mta_training.evaluate import (
+from mta_training.evaluation import caption_scores, report
+from mta_training.evaluation.caption_matching import DescribedObjects
+from mta_training.evaluation.nuscenes_metrics import (
     EvaluationError,
     Predictions,
     evaluate_dataset,
     evaluate_detections,
 )
-from mta_training.report import JudgedFrame, described_truth, judge, write_report
-from mta_training.result_files import captioned_results, read_results
+from mta_training.evaluation.report import JudgedFrame, described_truth, judge, write_report
+from mta_training.evaluation.result_files import captioned_results, read_results
 
 CAR = CLASSES.index('car')
 
@@ -28,9 +28,9 @@ CAR = CLASSES.index('car')
 def no_java(monkeypatch):
     """METEOR's process takes ten seconds."""
     monkeypatch.setenv('PATH', '/nowhere')
-    caption_metrics.java_runs.cache_clear()
+    caption_scores.java_runs.cache_clear()
     yield
-    caption_metrics.java_runs.cache_clear()
+    caption_scores.java_runs.cache_clear()
 
 
 @pytest.fixture(scope='module')
@@ -42,9 +42,14 @@ def frames(bags):
         for sample in scene.samples:
             truth = described_truth(sample)
             scores = np.linspace(0.9, 0.5, len(truth.labels))
-            result.append(JudgedFrame(sample, scene.description,
-                                      Predictions(truth.boxes, truth.labels, scores),
-                                      truth._replace(scores=scores)))
+            result.append(
+                JudgedFrame(
+                    sample,
+                    scene.description,
+                    Predictions(truth.boxes, truth.labels, scores),
+                    truth._replace(scores=scores),
+                )
+            )
     return result
 
 
@@ -57,10 +62,12 @@ def test_ground_truth_is_the_maximum_everywhere(frames, judged):
     detection = judged['detection']
     assert detection == evaluate_detections(
         [frame.sample for frame in frames],
-        {frame.sample.token: frame.predictions for frame in frames})
+        {frame.sample.token: frame.predictions for frame in frames},
+    )
     assert detection['mAP'] > 0.99
-    assert judged['groups'] == {name: pytest.approx(1.0, abs=0.01)
-                                for name in ('rare', 'common', 'frequent')}
+    assert judged['groups'] == {
+        name: pytest.approx(1.0, abs=0.01) for name in ('rare', 'common', 'frequent')
+    }
     for scores in judged['captions']['strict'].values():
         assert scores['found'] == 1.0 and scores['objects'] > 60
         assert scores['BLEU_4'] == pytest.approx(1.0, abs=1e-6)
@@ -74,12 +81,14 @@ def test_ground_truth_is_the_maximum_everywhere(frames, judged):
 
 
 def test_subsets_follow_the_description(frames, judged, no_java):
-    subsets = judged['subsets']                # every scene of the dataset is a dry night
+    subsets = judged['subsets']  # every scene of the dataset is a dry night
     assert (subsets['night']['frames'], subsets['sunny']['frames']) == (8, 8)
     assert subsets['night']['mAP'] == judged['detection']['mAP']
     assert subsets['rainy'] == {'frames': 0, 'mAP': None, 'NDS': None, 'mAP_present': None}
-    half = [frame if index < 4 else frame._replace(description='Rain')
-            for index, frame in enumerate(frames)]
+    half = [
+        frame if index < 4 else frame._replace(description='Rain')
+        for index, frame in enumerate(frames)
+    ]
     result = judge(half, protocols=('strict',))
     assert result['subsets']['rainy']['frames'] == result['subsets']['night']['frames'] == 4
     assert set(result['captions']) == {'strict'}
@@ -87,8 +96,12 @@ def test_subsets_follow_the_description(frames, judged, no_java):
 
 def test_wrong_captions_score_less_and_hallucinate(frames, judged, no_java):
     wrong = 'blue bus about 3 meters away in the right of the ego car is parked'
-    said = [frame._replace(described=frame.described._replace(
-        captions=[wrong] * len(frame.described.labels))) for frame in frames]
+    said = [
+        frame._replace(
+            described=frame.described._replace(captions=[wrong] * len(frame.described.labels))
+        )
+        for frame in frames
+    ]
     result = judge(said)
     right = judged['captions']['strict']['centre_2m']
     got = result['captions']['strict']['centre_2m']
@@ -99,20 +112,32 @@ def test_wrong_captions_score_less_and_hallucinate(frames, judged, no_java):
 
 def test_confusion_names_what_was_said_instead(frames):
     frame = frames[0]
-    labels = np.where(frame.predictions.labels == CAR, CLASSES.index('bus'),
-                      frame.predictions.labels)[:-1]
+    labels = np.where(
+        frame.predictions.labels == CAR, CLASSES.index('bus'), frame.predictions.labels
+    )[:-1]
     predictions = Predictions(frame.predictions.boxes[:-1], labels, frame.predictions.scores[:-1])
-    counts = np.array(report.confusion([frame._replace(predictions=predictions)],
-                                       [described_truth(frame.sample)])['counts'])
+    counts = np.array(
+        report.confusion(
+            [frame._replace(predictions=predictions)], [described_truth(frame.sample)]
+        )['counts']
+    )
     assert counts[CAR, CLASSES.index('bus')] == 2 and counts[CAR, CAR] == 0
-    assert counts[:, -1].sum() == 1                # the one that was left out
+    assert counts[:, -1].sum() == 1  # the one that was left out
     assert counts[-1].sum() == 0
 
 
-@pytest.mark.parametrize(('described', 'words'), [
-    (None, 'the predictions have no captions'),
-    (DescribedObjects(np.array([[5.0, 0, 0, 4, 2, 2, 0, 1, 0, 0]]), np.zeros(1, int), np.ones(1),
-                      ['']), 'all captions of the predictions are empty')])
+@pytest.mark.parametrize(
+    ('described', 'words'),
+    [
+        (None, 'the predictions have no captions'),
+        (
+            DescribedObjects(
+                np.array([[5.0, 0, 0, 4, 2, 2, 0, 1, 0, 0]]), np.zeros(1, int), np.ones(1), ['']
+            ),
+            'all captions of the predictions are empty',
+        ),
+    ],
+)
 def test_without_captions_detection_alone_is_judged(frames, tmp_path, described, words):
     silent = [frame._replace(described=described) for frame in frames]
     result = judge(silent)
@@ -121,15 +146,21 @@ def test_without_captions_detection_alone_is_judged(frames, tmp_path, described,
     write_report(result, silent, tmp_path)
     assert f'Caption metrics are absent: {words}.' in (tmp_path / 'report.md').read_text()
     assert not (tmp_path / 'captions.png').exists()
-    mute = [frame._replace(sample=frame.sample._replace(captions=[''] * len(frame.sample.labels)))
-            for frame in frames]
+    mute = [
+        frame._replace(sample=frame.sample._replace(captions=[''] * len(frame.sample.labels)))
+        for frame in frames
+    ]
     assert judge(mute)['captions_absent'] == 'the ground truth has no captions'
 
 
 def test_a_model_that_finds_nothing_scores_zero(frames, no_java):
     nothing = Predictions(np.zeros((0, 10)), np.zeros(0, int), np.zeros(0))
-    result = judge([frame._replace(predictions=nothing,
-                                   described=DescribedObjects(*nothing, [])) for frame in frames])
+    result = judge(
+        [
+            frame._replace(predictions=nothing, described=DescribedObjects(*nothing, []))
+            for frame in frames
+        ]
+    )
     assert result['captions']['strict']['iou_0.5']['CIDEr'] == 0.0
     assert result['captions']['tod3cap']['0.25']['predictions'] == 0
     assert result['hallucination']['objects'] == 0
@@ -142,8 +173,15 @@ def test_report_has_all_its_files(frames, judged, tmp_path):
     assert sorted(path.name for path in written) == sorted(path.name for path in out.iterdir())
     assert json.loads((out / 'metrics.json').read_text()) == judged
     text = (out / 'report.md').read_text()
-    for words in ('| tod3cap | 0.5 |', '| strict | iou_0.25 |', '| rare |', '| rainy | 0 | - |',
-                  'names another class', '![pr_curves.png](pr_curves.png)', 'centre_2m'):
+    for words in (
+        '| tod3cap | 0.5 |',
+        '| strict | iou_0.25 |',
+        '| rare |',
+        '| rainy | 0 | - |',
+        'names another class',
+        '![pr_curves.png](pr_curves.png)',
+        'centre_2m',
+    ):
         assert words in text
     for name in ('pr_curves.png', 'confusion.png', 'classes.png', 'captions.png'):
         picture = cv2.imread(str(out / name))
@@ -157,8 +195,7 @@ def test_meteor_without_java_is_said_to_be_absent(frames, tmp_path, no_java):
     assert 'absent (no Java)' in (tmp_path / 'report.md').read_text()
 
 
-def test_result_file_is_official_and_comes_back(dataset, frames, judged, bags, tmp_path,
-                                                 no_java):
+def test_result_file_is_official_and_comes_back(dataset, frames, judged, bags, tmp_path, no_java):
     write_report(judged, frames, tmp_path)
     path = tmp_path / 'results.json'
     official = evaluate_dataset(dataset, 'v1.0-mini', path, 'tiny_all')
@@ -167,24 +204,30 @@ def test_result_file_is_official_and_comes_back(dataset, frames, judged, bags, t
     assert [frame.sample.token for frame in back] == [frame.sample.token for frame in frames]
     for frame, want in zip(back, frames):
         # Objects beyond the range of their class are not in the file.
-        rows = [index for index, box in enumerate(want.described.boxes)
-                if any(np.allclose(box[:3], other[:3], atol=1e-6)
-                       for other in frame.predictions.boxes)]
+        rows = [
+            index
+            for index, box in enumerate(want.described.boxes)
+            if any(np.allclose(box[:3], other[:3], atol=1e-6) for other in frame.predictions.boxes)
+        ]
         assert len(rows) == len(frame.predictions.labels) >= 9
         # A box code is upright on the car, a row upright on the car too: roll and pitch stay.
-        np.testing.assert_allclose(frame.predictions.boxes[:, :6], want.described.boxes[rows, :6],
-                                   atol=1e-6)
-        np.testing.assert_allclose(frame.predictions.boxes[:, 6:8],
-                                   want.described.boxes[rows, 6:8], atol=1e-3)
+        np.testing.assert_allclose(
+            frame.predictions.boxes[:, :6], want.described.boxes[rows, :6], atol=1e-6
+        )
+        np.testing.assert_allclose(
+            frame.predictions.boxes[:, 6:8], want.described.boxes[rows, 6:8], atol=1e-3
+        )
         told = [row for row in rows if want.described.captions[row]]
         assert frame.described.captions == [want.described.captions[row] for row in told]
         np.testing.assert_array_equal(frame.described.labels, want.described.labels[told])
     again = judge(back)
     assert again['detection']['mAP'] == pytest.approx(judged['detection']['mAP'], abs=1e-6)
     assert again['captions']['strict'] == {
-        name: pytest.approx({key: None if 'METEOR' in key else value
-                             for key, value in scores.items()}, abs=1e-6)
-        for name, scores in judged['captions']['strict'].items()}
+        name: pytest.approx(
+            {key: None if 'METEOR' in key else value for key, value in scores.items()}, abs=1e-6
+        )
+        for name, scores in judged['captions']['strict'].items()
+    }
 
 
 def test_boxes_below_the_published_ones_have_no_caption(frames):

@@ -11,10 +11,17 @@ pytest.importorskip('torch', reason='torch is only in the training environment')
 
 @pytest.mark.slow
 def test_train_eval_ablate(tmp_path):
-    for arguments in (['train', '--smoke'], ['eval', '--smoke'],
-                      ['ablate', '--table', '4', '--smoke']):
-        done = subprocess.run([sys.executable, '-m', 'mta_training.cli', *arguments],
-                              cwd=tmp_path, capture_output=True, text=True)
+    for arguments in (
+        ['train', '--smoke'],
+        ['eval', '--smoke'],
+        ['ablate', '--table', '4', '--smoke'],
+    ):
+        done = subprocess.run(
+            [sys.executable, '-m', 'mta_training.commands.cli', *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     smoke = tmp_path / 'runs' / 'smoke'
     metrics = json.loads((smoke / 'eval' / 'metrics.json').read_text())

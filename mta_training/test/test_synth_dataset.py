@@ -20,13 +20,13 @@ from pyquaternion import Quaternion
 import pytest
 
 from mta_perception.contract import CAMERAS, CLASSES
-from mta_training import captions
-from mta_training.synth import generate, record
-from mta_training.synth.generate import SynthesisError, synthesise
-from mta_training.synth.renderer import Renderer
-from mta_training.synth.tables import TABLES, splits_of
+from mta_training.captions import grammar
+from mta_training.synth.dataset import generate, record
+from mta_training.synth.dataset.generate import SynthesisError, synthesise
+from mta_training.synth.dataset.tables import TABLES, splits_of
+from mta_training.synth.render.renderer import Renderer
 
-SEED = 55                      # its first scene shows all ten classes
+SEED = 55  # its first scene shows all ten classes
 SMALL = {'image_size': (320, 180), 'sweeps': True, 'seconds': 3.0, 'progress': False}
 
 
@@ -44,7 +44,9 @@ def test_devkit_loads_all_tables(root, nusc):
     assert all((root / 'v1.0-mini' / f'{table}.json').is_file() for table in TABLES)
     assert len(nusc.scene) == 1 and len(nusc.sample) == 6
     assert Counter(row['channel'] for row in nusc.sample_data) == {
-        **{camera.upper(): 31 for camera in CAMERAS}, 'LIDAR_TOP': 6}
+        **{camera.upper(): 31 for camera in CAMERAS},
+        'LIDAR_TOP': 6,
+    }
     assert set(nusc.sample[0]['data']) == {*(camera.upper() for camera in CAMERAS), 'LIDAR_TOP'}
     assert nusc.map[0]['mask'].mask().max() > 0
 
@@ -114,9 +116,14 @@ def _truth_as_results(nusc, path):
 
 
 def test_ground_truth_fed_as_results_scores_full_marks(nusc, tmp_path):
-    evaluation = DetectionEval(nusc, config_factory('detection_cvpr_2019'),
-                               str(_truth_as_results(nusc, tmp_path / 'truth.json')), 'synth_val',
-                               str(tmp_path), verbose=False)
+    evaluation = DetectionEval(
+        nusc,
+        config_factory('detection_cvpr_2019'),
+        str(_truth_as_results(nusc, tmp_path / 'truth.json')),
+        'synth_val',
+        str(tmp_path),
+        verbose=False,
+    )
     summary = evaluation.main(plot_examples=0, render_curves=False)
     assert {name for name, value in summary['mean_dist_aps'].items() if value > 0} == set(CLASSES)
     assert summary['mean_ap'] > 0.99 and summary['nd_score'] > 0.99
@@ -126,8 +133,9 @@ def test_ground_truth_fed_as_results_scores_full_marks(nusc, tmp_path):
 
 def test_devkit_boxes_lie_on_the_objects_pixels(nusc, monkeypatch):
     """Project boxes with the official code and compare with what the renderer drew there."""
-    from mta_training.synth.scenario import build_scenario
+    from mta_training.synth.actors.scenario import build_scenario
     from mta_training.synth.scene import CameraView
+
     scene = build_scenario(SEED, 0, 3.0, 320, 180)
     renderer, checked = Renderer(scene.town.static, scene.weather), 0
     sample = nusc.sample[2]
@@ -137,8 +145,14 @@ def test_devkit_boxes_lie_on_the_objects_pixels(nusc, monkeypatch):
         states = {s.instance: s for s in scene.traffic.states(time)}
         pose = nusc.get('ego_pose', row['ego_pose_token'])
         assert np.allclose(scene.traffic.world_from_ego(time)[:3, 3], pose['translation'])
-        view = CameraView(calibration.intrinsics, 320, 180,
-                          scene.traffic.world_from_ego(time) @ calibration.ego_from_camera, 1.0, 0)
+        view = CameraView(
+            calibration.intrinsics,
+            320,
+            180,
+            scene.traffic.world_from_ego(time) @ calibration.ego_from_camera,
+            1.0,
+            0,
+        )
         ids = renderer.render(view, list(states.values())).instances
         _, boxes, intrinsics = nusc.get_sample_data(row['token'], box_vis_level=BoxVisibility.ALL)
         tokens = {box.token: box for box in boxes}
@@ -201,18 +215,19 @@ def test_captions_are_true(root, nusc):
     nouns = Counter()
     for token, entry in entries.items():
         row = nusc.get('sample_annotation', token)
-        facts = captions.parse(entry['final_caption'])
+        facts = grammar.parse(entry['final_caption'])
         assert len(entry['final_caption'].split()) <= 34
         lidar = nusc.get(
             'sample_data', nusc.get('sample', row['sample_token'])['data']['LIDAR_TOP']
         )
         pose = nusc.get('ego_pose', lidar['ego_pose_token'])
         x, y, _ = Quaternion(pose['rotation']).inverse.rotate(
-            np.array(row['translation']) - pose['translation'])
+            np.array(row['translation']) - pose['translation']
+        )
         assert facts.distance == round(float(np.hypot(x, y)))
-        assert facts.sector == captions.sector_of(x, y)
+        assert facts.sector == grammar.sector_of(x, y)
         name = category_to_detection_name(row['category_name'])
-        assert captions.NOUNS[facts.thing.noun][0] == name
+        assert grammar.NOUNS[facts.thing.noun][0] == name
         attribute = ''.join(attributes[t] for t in row['attribute_tokens'])
         assert (facts.motion == 'parked') == (attribute == 'vehicle.parked')
         if attribute in ('vehicle.moving', 'pedestrian.moving'):
@@ -229,8 +244,11 @@ def test_captions_are_true(root, nusc):
 
 
 def _digest(root):
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }
 
 
 TINY = {'image_size': (128, 72), 'sweeps': False, 'seconds': 1.0, 'progress': False}
@@ -250,7 +268,7 @@ def test_bytes_do_not_depend_on_workers_nor_on_interruption(tmp_path):
     stamp = untouched.stat().st_mtime_ns
     synthesise(together, 2, 5, workers=1, **TINY)
     assert _digest(together) == expected
-    assert untouched.stat().st_mtime_ns == stamp          # what was finished is not made again
+    assert untouched.stat().st_mtime_ns == stamp  # what was finished is not made again
 
 
 def test_a_failing_scene_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
@@ -265,8 +283,10 @@ def test_a_failing_scene_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
     assert not record.part_path(tmp_path / 'set', 'scene-0001').exists()
 
 
-@pytest.mark.parametrize('change, words', [
-    ({'seed': 6}, 'seed 5 \\(now 6\\)'), ({'image_size': (160, 90)}, 'width 128 \\(now 160\\)')])
+@pytest.mark.parametrize(
+    'change, words',
+    [({'seed': 6}, 'seed 5 \\(now 6\\)'), ({'image_size': (160, 90)}, 'width 128 \\(now 160\\)')],
+)
 def test_a_folder_made_otherwise_is_refused(tmp_path, change, words):
     root = tmp_path / 'set'
     generate._prepare(root, record.Settings(5, 128, 72, 1.0, False, True))
@@ -275,11 +295,16 @@ def test_a_folder_made_otherwise_is_refused(tmp_path, change, words):
         synthesise(root, 1, arguments.pop('seed'), workers=1, **arguments)
 
 
-@pytest.mark.parametrize('arguments, words', [
-    ({'scenes': 0}, '0 scenes'), ({'scenes': 1, 'seed': -1}, 'negative'),
-    ({'scenes': 1, 'image_size': (800, 600)}, '800x600'),
-    ({'scenes': 1, 'seconds': 0.4}, 'too short'),
-    ({'scenes': 1, 'version': 'a/b'}, 'folder name')])
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        ({'scenes': 0}, '0 scenes'),
+        ({'scenes': 1, 'seed': -1}, 'negative'),
+        ({'scenes': 1, 'image_size': (800, 600)}, '800x600'),
+        ({'scenes': 1, 'seconds': 0.4}, 'too short'),
+        ({'scenes': 1, 'version': 'a/b'}, 'folder name'),
+    ],
+)
 def test_impossible_wishes_are_named(tmp_path, arguments, words):
     with pytest.raises(SynthesisError, match=words):
         synthesise(tmp_path / 'set', **{'seed': 1, **arguments})

@@ -7,14 +7,14 @@ from shapely.geometry import MultiPoint, Polygon, box
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import CameraCalibration
 from mta_perception.geometry import invert_rigid, project, rigid, rigid_from_yaw
-from mta_training.synth import observe
-from mta_training.synth.footprints import corners, overlap
-from mta_training.synth.layout import without_holes
-from mta_training.synth.lidar import AZIMUTHS, ELEVATIONS, Scan
-from mta_training.synth.paths import Path, offset, resample
-from mta_training.synth.rig import TRIGGER_US, build_rig
+from mta_training.synth.actors.traffic import hermite
 from mta_training.synth.scene import Building, ObjectState
-from mta_training.synth.traffic import hermite
+from mta_training.synth.sensors import observe
+from mta_training.synth.sensors.lidar import AZIMUTHS, ELEVATIONS, Scan
+from mta_training.synth.sensors.rig import TRIGGER_US, build_rig
+from mta_training.synth.town.footprints import corners, overlap
+from mta_training.synth.town.layout import without_holes
+from mta_training.synth.town.paths import Path, offset, resample
 
 
 def _circle(radius, count=400):
@@ -45,7 +45,7 @@ def test_chord_heading_is_the_tangent_of_a_circle():
 
 def test_offset_keeps_its_distance_to_the_left():
     line = resample(_circle(20.0))
-    assert np.allclose(np.hypot(*offset(line, 2.0).T), 18.0, atol=0.02)    # left of ccw is inwards
+    assert np.allclose(np.hypot(*offset(line, 2.0).T), 18.0, atol=0.02)  # left of ccw is inwards
 
 
 def test_hermite_meets_both_ends():
@@ -55,8 +55,17 @@ def test_hermite_meets_both_ends():
 
 def test_overlap_agrees_with_shapely():
     rng = np.random.default_rng(0)
-    a, b = (np.concatenate([rng.uniform(-4, 4, (500, 2)), rng.uniform(-4, 4, (500, 1)),
-                            rng.uniform(0.3, 6, (500, 2))], axis=1) for _ in range(2))
+    a, b = (
+        np.concatenate(
+            [
+                rng.uniform(-4, 4, (500, 2)),
+                rng.uniform(-4, 4, (500, 1)),
+                rng.uniform(0.3, 6, (500, 2)),
+            ],
+            axis=1,
+        )
+        for _ in range(2)
+    )
     expected = [Polygon(p).intersects(Polygon(q)) for p, q in zip(corners(a), corners(b))]
     assert 100 < sum(expected) < 400
     assert overlap(a, b).tolist() == expected
@@ -113,8 +122,9 @@ def test_rig_looks_all_around_and_fires_in_turn():
     assert max(TRIGGER_US.values()) <= 0
 
 
-CALIBRATION = CameraCalibration(np.array([[300.0, 0, 200], [0, 300, 110], [0, 0, 1]]), 400, 225,
-                                rigid(np.eye(3), np.zeros(3)))
+CALIBRATION = CameraCalibration(
+    np.array([[300.0, 0, 200], [0, 300, 110], [0, 0, 1]]), 400, 225, rigid(np.eye(3), np.zeros(3))
+)
 
 
 def _cube(centre, size=2.0):
@@ -189,8 +199,11 @@ def test_lidar_agrees_with_marching_along_each_ray():
     wrong, hits = 0, 0
     for row, column in zip(rng.integers(0, 32, 400), rng.integers(0, AZIMUTHS, 400)):
         azimuth, elevation = 2 * np.pi * column / AZIMUTHS, ELEVATIONS[row]
-        ray = origin + steps[:, None] * [np.cos(elevation) * np.cos(azimuth),
-                                         np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+        ray = origin + steps[:, None] * [
+            np.cos(elevation) * np.cos(azimuth),
+            np.cos(elevation) * np.sin(azimuth),
+            np.sin(elevation),
+        ]
         first, owner = np.inf, 0
         for instance, inverse, size in inverses:
             local = ray @ inverse[:3, :3].T + inverse[:3, 3]
@@ -219,7 +232,7 @@ def test_lidar_agrees_with_marching_along_each_ray():
         )
         wrong += not ok
     assert hits > 15
-    assert wrong <= 2            # rays that graze an edge
+    assert wrong <= 2  # rays that graze an edge
 
 
 def test_lidar_points_lie_where_the_rays_end():

@@ -11,10 +11,10 @@ from shapely.geometry import LineString, Point, Polygon
 from shapely.ops import unary_union
 
 from mta_perception.geometry import yaw_from_rigid
-from mta_training.synth import roads
-from mta_training.synth.completing import classes_met
-from mta_training.synth.footprints import corners
-from mta_training.synth.scenario import MAX_SCENES, build_scenario, scene_name, weather_of
+from mta_training.synth.actors.completing import classes_met
+from mta_training.synth.actors.scenario import MAX_SCENES, build_scenario, scene_name, weather_of
+from mta_training.synth.town import roads
+from mta_training.synth.town.footprints import corners
 
 SEED, SCENES, SECONDS = 11, (0, 1, 4), 10.0
 
@@ -64,7 +64,10 @@ def test_lights_never_let_crossing_streets_go_together():
     for time in np.arange(-5.0, 80.0, 0.1):
         assert 'red' in (roads.light(junction, 0, time), roads.light(junction, 1, time))
     assert {roads.light(junction, axis, t) for axis in (0, 1) for t in np.arange(0, 40, 0.5)} == {
-        'green', 'amber', 'red'}
+        'green',
+        'amber',
+        'red',
+    }
 
 
 @pytest.mark.parametrize('index', SCENES)
@@ -83,7 +86,7 @@ def test_static_polygons_are_simple_and_counter_clockwise(index):
             assert ring.is_valid and ring.exterior.is_ccw, layer
     for building in static.buildings:
         assert Polygon(building.footprint).exterior.is_ccw
-    assert min(static.extent[:2]) >= 0            # map masks begin at 0, 0
+    assert min(static.extent[:2]) >= 0  # map masks begin at 0, 0
 
 
 @pytest.mark.parametrize('index', SCENES)
@@ -151,7 +154,7 @@ def test_ego_drives_like_a_car(index):
     forward = poses[:-1, :2, 0]
     moving = speed > 1.0
     sideways = np.abs(np.cross(forward, velocity))[moving]
-    assert sideways.max() < 0.03 * speed.max() + 0.05         # the rear axle does not slip
+    assert sideways.max() < 0.03 * speed.max() + 0.05  # the rear axle does not slip
 
 
 def test_batched_states_equal_each_agents_own_motion():
@@ -242,8 +245,12 @@ def test_a_drive_meets_nearly_every_class(index):
 
 
 def test_class_frequencies_are_nuscenes_like():
-    counts = Counter(state.class_name for index in SCENES for time in np.arange(0.0, SECONDS, 1.0)
-                     for state in scenario(index).traffic.states(time, reach_m=60.0))
+    counts = Counter(
+        state.class_name
+        for index in SCENES
+        for time in np.arange(0.0, SECONDS, 1.0)
+        for state in scenario(index).traffic.states(time, reach_m=60.0)
+    )
     share = {name: count / sum(counts.values()) for name, count in counts.items()}
     assert max(share, key=share.get) == 'car' and 0.2 < share['car'] < 0.65
     assert 0.08 < share['pedestrian'] < 0.4

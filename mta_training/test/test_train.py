@@ -14,22 +14,17 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='torch is only in the training environment')
 
-from toy_scenes import toy_scene  # noqa: E402
-from training_cases import silent, small_recipe, toy_scenes  # noqa: E402
+from toy_scenes import toy_scene
+from training_cases import silent, small_recipe, toy_scenes
 
-from mta_perception.geometry import invert_rigid  # noqa: E402
-from mta_training import run_directory, train  # noqa: E402
-from mta_training.captioning import corrupted  # noqa: E402
-from mta_training.samples import (  # noqa: E402
-    Place,
-    QueueStream,
-    SceneStream,
-    make_batch,
-    slot_generators,
-)
-from mta_training.team import Team  # noqa: E402
+from mta_perception.geometry import invert_rigid
+from mta_training.data.batches import Place, QueueStream, SceneStream, make_batch, slot_generators
+from mta_training.losses.described_objects import corrupted
+from mta_training.process_group import Team
+from mta_training.runs import run_directory
+from mta_training.training import train
 
-torch.set_num_threads(1)              # small tensors: threads only wait for each other
+torch.set_num_threads(1)  # small tensors: threads only wait for each other
 CASES = Path(__file__).with_name('training_cases.py')
 
 
@@ -42,7 +37,7 @@ def test_stream_walks_each_scene_in_order():
     stream = SceneStream([5, 7, 3], slots=2, longest=4, seed=1)
     before, seen = [None, None], set()
     for _ in range(200):
-        places = [place for place, in stream.step()]
+        places = [place for (place,) in stream.step()]
         for slot, place in enumerate(places):
             assert 0 <= place.frame < [5, 7, 3][place.scene]
             if place.continues:
@@ -59,7 +54,8 @@ def test_queues_end_at_every_frame_once():
     queues = [queue for _ in range(10) for queue in stream.step()]
     for turn in (queues[:15], queues[15:]):
         assert {(queue[-1].scene, queue[-1].frame) for queue in turn} == {
-            (scene, frame) for scene, length in enumerate(lengths) for frame in range(length)}
+            (scene, frame) for scene, length in enumerate(lengths) for frame in range(length)
+        }
     for queue in queues:
         assert len(queue) == 3 and len({place.scene for place in queue}) == 1
         assert not queue[0].continues
@@ -92,11 +88,16 @@ def test_history_of_a_queue_is_what_the_network_at_work_has(scenes, tmp_path):
         batch = make_batch(scenes, [place])
         with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
             memory = learner.model.detector(
-                batch.images, batch.image_from_ego, batch.camera_mask, memory,
-                batch.history_valid, batch.ego_prev_from_ego_now).bev
+                batch.images,
+                batch.image_from_ego,
+                batch.camera_mask,
+                memory,
+                batch.history_valid,
+                batch.ego_prev_from_ego_now,
+            ).bev
     torch.testing.assert_close(found, memory)
     alone = learner.remember([make_batch(scenes, queue[1:])], nothing)
-    assert (found - alone).abs().max() > 1e-3              # the first frame is remembered
+    assert (found - alone).abs().max() > 1e-3  # the first frame is remembered
 
 
 @pytest.mark.parametrize('kind', [SceneStream, QueueStream])
@@ -143,17 +144,30 @@ def in_a_process(folder, out, recipe, resume=False):
     """A training in a Python of its own; returns the Popen."""
     folder.mkdir(exist_ok=True)
     words = folder / f'{out.name}-{resume}.json'
-    words.write_text(json.dumps({'out': str(out), 'recipe': recipe.to_dict(), 'resume': resume,
-                                 'text_cache': str(folder)}))
-    return subprocess.Popen([sys.executable, str(CASES), str(words)], stderr=subprocess.PIPE,
-                            env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    words.write_text(
+        json.dumps(
+            {
+                'out': str(out),
+                'recipe': recipe.to_dict(),
+                'resume': resume,
+                'text_cache': str(folder),
+            }
+        )
+    )
+    return subprocess.Popen(
+        [sys.executable, str(CASES), str(words)],
+        stderr=subprocess.PIPE,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
 
 
 def curve(run):
     """What log.csv says of each step, but the time."""
     with open(run / 'log.csv', newline='') as file:
-        return [{name: value for name, value in row.items() if name != 'minutes'}
-                for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if name != 'minutes'}
+            for row in csv.DictReader(file)
+        ]
 
 
 def step_of(checkpoint):
@@ -167,9 +181,12 @@ def step_of(checkpoint):
 def test_a_killed_run_goes_on_with_the_same_curve(tmp_path, history):
     """kill -9 wherever it is, resume, kill again: losses, norms and weights are those of a run
     that nobody disturbed."""
-    recipe = small_recipe(checkpoint_minutes=0.0,
-                          schedule={'steps': 10, 'history': history},
-                          alignment={'bla': 'mse', 'dca': 'clip'}, gradient_norms_every=3)
+    recipe = small_recipe(
+        checkpoint_minutes=0.0,
+        schedule={'steps': 10, 'history': history},
+        alignment={'bla': 'mse', 'dca': 'clip'},
+        gradient_norms_every=3,
+    )
     whole = in_a_process(tmp_path / 'words', tmp_path / 'whole', recipe)
     assert whole.wait(120) == 0, whole.stderr.read().decode()
     for resume, until in ((False, 3), (True, 6)):
@@ -187,8 +204,9 @@ def test_a_killed_run_goes_on_with_the_same_curve(tmp_path, history):
     first, second = curve(tmp_path / 'whole'), curve(tmp_path / 'killed')
     assert [row['step'] for row in first] == [str(step) for step in range(1, 11)]
     assert first == second
-    weights = [run_directory.read_checkpoint(tmp_path / name)['learner']
-               for name in ('whole', 'killed')]
+    weights = [
+        run_directory.read_checkpoint(tmp_path / name)['learner'] for name in ('whole', 'killed')
+    ]
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
     assert (tmp_path / 'killed' / 'curves.png').stat().st_size > 10_000
 
@@ -214,8 +232,9 @@ def test_a_run_of_before_a_setting_existed_goes_on(scenes, tmp_path):
 
 
 def test_frozen_language_model_and_log(scenes, tmp_path):
-    recipe = small_recipe(schedule={'steps': 20}, alignment={'bla': 'mse', 'dca': 'clip'},
-                          gradient_norms_every=10)
+    recipe = small_recipe(
+        schedule={'steps': 20}, alignment={'bla': 'mse', 'dca': 'clip'}, gradient_norms_every=10
+    )
     train.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
     loaded = run_directory.load_run(tmp_path / 'run')
     frozen = torch.load(tmp_path / 'run' / 'language.pt', weights_only=True)
@@ -225,8 +244,17 @@ def test_frozen_language_model_and_log(scenes, tmp_path):
     assert gates and all(value.abs() > 0 for value in gates)
     row = curve(tmp_path / 'run')[-1]
     assert row['step'] == '20'
-    for name in ('language', 'bla', 'dca', 'gradient_detection', 'gradient_language',
-                 'gradient_bla', 'gradient_dca', 'dca_entropy_boxes', 'dca_entropy_captions'):
+    for name in (
+        'language',
+        'bla',
+        'dca',
+        'gradient_detection',
+        'gradient_language',
+        'gradient_bla',
+        'gradient_dca',
+        'dca_entropy_boxes',
+        'dca_entropy_captions',
+    ):
         assert float(row[name]) > 0, name
     assert list((tmp_path / 'run' / 'events').glob('events.*'))
 
@@ -235,8 +263,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(scenes, tmp_p
     """A full disk, as the operating system reports it: RLIMIT_FSIZE in a process of its own."""
     recipe = small_recipe(checkpoint_minutes=0.0, schedule={'steps': 40})
     words = tmp_path / 'words.json'
-    words.write_text(json.dumps({'out': str(tmp_path / 'run'), 'recipe': recipe.to_dict(),
-                                 'resume': False}))
+    words.write_text(
+        json.dumps({'out': str(tmp_path / 'run'), 'recipe': recipe.to_dict(), 'resume': False})
+    )
     program = (
         'import resource, signal, sys, threading, time, pathlib\n'
         f'sys.path.insert(0, {str(CASES.parent)!r})\n'
@@ -247,9 +276,11 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(scenes, tmp_p
         '    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n'
         'threading.Thread(target=fill, daemon=True).start()\n'
         'from training_cases import run_from_file\n'
-        f'run_from_file({str(words)!r})\n')
-    child = subprocess.run([sys.executable, '-c', program], capture_output=True, timeout=120,
-                           text=True)
+        f'run_from_file({str(words)!r})\n'
+    )
+    child = subprocess.run(
+        [sys.executable, '-c', program], capture_output=True, timeout=120, text=True
+    )
     assert child.returncode == 1 and 'could not be written' in child.stderr, child.stderr[-2000:]
     state = run_directory.read_checkpoint(tmp_path / 'run')
     assert 1 <= state['step'] < 40
@@ -257,8 +288,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(scenes, tmp_p
 
 
 def test_without_any_captions_the_data_is_named(scenes, tmp_path):
-    mute = [scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
-            for scene in scenes]
+    mute = [
+        scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
+        for scene in scenes
+    ]
     with pytest.raises(run_directory.RunError, match='none of the training bags has captions'):
         train.run(mute, [], tmp_path / 'run', small_recipe(), threads=1, say=silent)
 
@@ -278,10 +311,15 @@ def test_missing_and_wrong_captions_are_drawn_alike_each_time(scenes):
 
 def test_a_scene_without_described_objects_trains_on(scenes, tmp_path):
     """Frames whose objects have no captions teach the detector all the same."""
-    half = [scenes[0], scenes[1]._replace(captions=[[''] * len(frame)
-                                                    for frame in scenes[1].captions])]
-    recipe = small_recipe(schedule={'steps': 6, 'batch': 1}, checkpoint_minutes=0.0,
-                          alignment={'bla': 'mse', 'dca': 'clip'})
+    half = [
+        scenes[0],
+        scenes[1]._replace(captions=[[''] * len(frame) for frame in scenes[1].captions]),
+    ]
+    recipe = small_recipe(
+        schedule={'steps': 6, 'batch': 1},
+        checkpoint_minutes=0.0,
+        alignment={'bla': 'mse', 'dca': 'clip'},
+    )
     train.run(half, [], tmp_path / 'run', recipe, threads=1, say=silent)
     rows = curve(tmp_path / 'run')
     counts = [float(row['captions']) for row in rows]
@@ -291,17 +329,25 @@ def test_a_scene_without_described_objects_trains_on(scenes, tmp_path):
 
 def test_few_frames_are_learned_by_heart(tmp_path):
     """Every object of two frames is found within 2 m with its class, and little else."""
-    recipe = small_recipe(captions={'start': 1.0}, checkpoint_minutes=9.0,
-                          schedule={'steps': 120, 'learning_rate': 3e-3},
-                          weights={'detection': 1.0})
+    recipe = small_recipe(
+        captions={'start': 1.0},
+        checkpoint_minutes=9.0,
+        schedule={'steps': 120, 'learning_rate': 3e-3},
+        weights={'detection': 1.0},
+    )
     scene = toy_scene(recipe.model, frames=2, objects=6, seed=4)
     train.run([scene], [], tmp_path / 'run', recipe, threads=1, say=silent)
     model = run_directory.load_run(tmp_path / 'run').model
     batch = make_batch([scene], [Place(0, 0, False)])
     with torch.no_grad():
-        result = model.detector(batch.images, batch.image_from_ego, batch.camera_mask,
-                                torch.zeros(1, 32, 20, 20), batch.history_valid,
-                                batch.ego_prev_from_ego_now)
+        result = model.detector(
+            batch.images,
+            batch.image_from_ego,
+            batch.camera_mask,
+            torch.zeros(1, 32, 20, 20),
+            batch.history_valid,
+            batch.ego_prev_from_ego_now,
+        )
     scores = result.class_logits[0].sigmoid()
     found = 0
     for box, label in zip(scene.boxes[0], scene.labels[0]):
@@ -314,17 +360,20 @@ def test_few_frames_are_learned_by_heart(tmp_path):
 def test_a_run_starts_from_another_ones_detector(scenes, tmp_path):
     first = small_recipe(schedule={'steps': 3})
     train.run(scenes, [], tmp_path / 'first', first, threads=1, say=silent)
-    second = small_recipe(schedule={'steps': 1, 'learning_rate': 1e-12},
-                          start=str(tmp_path / 'first'))
+    second = small_recipe(
+        schedule={'steps': 1, 'learning_rate': 1e-12}, start=str(tmp_path / 'first')
+    )
     train.run(scenes, [], tmp_path / 'second', second, threads=1, say=silent)
-    one, two = (run_directory.read_checkpoint(tmp_path / name)['model']
-                for name in ('first', 'second'))
+    one, two = (
+        run_directory.read_checkpoint(tmp_path / name)['model'] for name in ('first', 'second')
+    )
     for name, value in one.items():
         if name.startswith('detector.') and 'running' not in name and 'num_batches' not in name:
             torch.testing.assert_close(value, two[name], atol=1e-6, rtol=1e-6)
     assert run_directory.read_checkpoint(tmp_path / 'first')['origin'] == {}
     assert run_directory.read_checkpoint(tmp_path / 'second')['origin'] == {
-        'detector_from': 'first: 3 steps, 3 scenes, 12 keyframes'}
+        'detector_from': 'first: 3 steps, 3 scenes, 12 keyframes'
+    }
     smaller = second.changed({'model': {'bev': {'channels': 64}}})
     with pytest.raises(run_directory.RunError, match='same network'):
         train.run(scenes, [], tmp_path / 'third', smaller, threads=1, say=silent)

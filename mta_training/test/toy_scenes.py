@@ -12,15 +12,32 @@ from mta_perception.geometry import (
     rigid_from_yaw,
     transform_boxes,
 )
-from mta_training.export import surround_view
-from mta_training.samples import SceneArrays
+from mta_training.data.batches import SceneArrays
+from mta_training.export.graphs import surround_view
 
-KINDS = {'car': (4.6, 1.9, 1.6), 'truck': (8.0, 2.5, 3.2), 'pedestrian': (0.7, 0.7, 1.75),
-         'traffic_cone': (0.4, 0.4, 0.9), 'bus': (11.0, 2.9, 3.4)}
-COLOURS = {'red': (200, 30, 30), 'blue': (30, 50, 200), 'white': (235, 235, 235),
-           'green': (30, 160, 50)}
-SECTORS = ('front', 'front left', 'left', 'back left', 'back', 'back right', 'right',
-           'front right')
+KINDS = {
+    'car': (4.6, 1.9, 1.6),
+    'truck': (8.0, 2.5, 3.2),
+    'pedestrian': (0.7, 0.7, 1.75),
+    'traffic_cone': (0.4, 0.4, 0.9),
+    'bus': (11.0, 2.9, 3.4),
+}
+COLOURS = {
+    'red': (200, 30, 30),
+    'blue': (30, 50, 200),
+    'white': (235, 235, 235),
+    'green': (30, 160, 50),
+}
+SECTORS = (
+    'front',
+    'front left',
+    'left',
+    'back left',
+    'back',
+    'back right',
+    'right',
+    'front right',
+)
 _FACES = ((0, 1, 2, 3), (4, 5, 6, 7), (0, 3, 7, 4), (1, 2, 6, 5), (0, 1, 5, 4))
 
 
@@ -28,8 +45,10 @@ def toy_caption(colour, label, box):
     """A sentence of the form the real captions have."""
     sector = SECTORS[int(np.round(np.arctan2(box[1], box[0]) / (np.pi / 4))) % 8]
     motion = 'moving' if np.hypot(box[8], box[9]) > 0.5 else 'not moving'
-    return (f'{colour} {CLASSES[label].replace("_", " ")} about {np.hypot(box[0], box[1]):.0f} '
-            f'meters away in the {sector} of the ego car is {motion}')
+    return (
+        f'{colour} {CLASSES[label].replace("_", " ")} about {np.hypot(box[0], box[1]):.0f} '
+        f'meters away in the {sector} of the ego car is {motion}'
+    )
 
 
 def toy_scene(config, frames=4, objects=10, seed=0):
@@ -52,13 +71,20 @@ def toy_scene(config, frames=4, objects=10, seed=0):
         inside = (np.abs(ego_boxes[:, :2]) < 50.0).all(1)
         boxes.append(ego_boxes[inside])
         kept.append(labels[inside])
-        captions.append([toy_caption(colours[i], labels[i], ego_boxes[i])
-                         for i in np.flatnonzero(inside)])
+        captions.append(
+            [toy_caption(colours[i], labels[i], ego_boxes[i]) for i in np.flatnonzero(inside)]
+        )
     return SceneArrays(
-        name=f'toy-{seed}', images=np.stack(images), present=np.ones((frames, 6), bool),
+        name=f'toy-{seed}',
+        images=np.stack(images),
+        present=np.ones((frames, 6), bool),
         image_from_ego=np.repeat(image_from_ego[None], frames, 0),
-        world_from_ego=np.stack(poses), sample_tokens=[f'{seed}-{i}' for i in range(frames)],
-        boxes=boxes, labels=kept, captions=captions)
+        world_from_ego=np.stack(poses),
+        sample_tokens=[f'{seed}-{i}' for i in range(frames)],
+        boxes=boxes,
+        labels=kept,
+        captions=captions,
+    )
 
 
 def _objects(rng, count):
@@ -72,8 +98,17 @@ def _objects(rng, count):
         size = np.array(KINDS[name]) * rng.uniform(0.9, 1.1)
         yaw = rng.uniform(-np.pi, np.pi)
         speed = rng.choice([0.0, rng.uniform(1, 8)]) if name != 'traffic_cone' else 0.0
-        rows.append([*xy, size[2] / 2, *size, np.sin(yaw), np.cos(yaw),
-                     speed * np.cos(yaw), speed * np.sin(yaw)])
+        rows.append(
+            [
+                *xy,
+                size[2] / 2,
+                *size,
+                np.sin(yaw),
+                np.cos(yaw),
+                speed * np.cos(yaw),
+                speed * np.sin(yaw),
+            ]
+        )
         names.append(name)
     return np.array(rows), names
 
@@ -85,7 +120,7 @@ def _draw(image, image_from_ego, boxes, colours):
     corners = box_corners(boxes)
     for matrix in image_from_ego:
         view = np.full((image.height, image.width, 3), (110, 110, 115), np.uint8)
-        view[:image.height // 2] = 165, 195, 230
+        view[: image.height // 2] = 165, 195, 230
         for index in order:
             pixels, depth = project(matrix, corners[index])
             if (depth < 0.3).any():

@@ -7,15 +7,20 @@ import sys
 import torch
 from toy_scenes import toy_scene
 
-from mta_training import train
-from mta_training.recipe import Recipe
+from mta_training.runs.recipe import Recipe
+from mta_training.training import train
 
 
 def small_recipe(**changes):
     """The smoke recipe without alignments; `changes` as Recipe.changed."""
-    recipe = Recipe.smoke().changed({
-        'alignment': {'bla': 'off', 'dca': 'off'}, 'language': {'pretrain_steps': 10},
-        'schedule': {'steps': 8}, 'gradient_norms_every': 0})
+    recipe = Recipe.smoke().changed(
+        {
+            'alignment': {'bla': 'off', 'dca': 'off'},
+            'language': {'pretrain_steps': 10},
+            'schedule': {'steps': 8},
+            'gradient_norms_every': 0,
+        }
+    )
     return recipe.changed(changes)
 
 
@@ -32,8 +37,16 @@ def run_from_file(path):
     """Train as a JSON file says; for processes of their own."""
     torch.set_num_threads(1)
     values = json.loads(Path(path).read_text())
-    train.run(toy_scenes(), [], values['out'], Recipe.from_dict(values['recipe']),
-              resume=values['resume'], threads=1, say=silent, text_cache=values.get('text_cache'))
+    train.run(
+        toy_scenes(),
+        [],
+        values['out'],
+        Recipe.from_dict(values['recipe']),
+        resume=values['resume'],
+        threads=1,
+        say=silent,
+        text_cache=values.get('text_cache'),
+    )
 
 
 if __name__ == '__main__':

@@ -23,13 +23,13 @@ from torch.nn import functional
 from mta_perception.model.bevformer.fused import can_be_fused, sampled
 from mta_perception.model.bevformer.layers import Kept, Linear, multiply
 
-_BEFORE, _AROUND = 1, 3        # rows or columns of zeros before a map, and in all
+_BEFORE, _AROUND = 1, 3  # rows or columns of zeros before a map, and in all
 
 
 class Levels(NamedTuple):
     """Sizes of the maps that stand one after the other in a sequence of tokens."""
 
-    sizes: tuple[tuple[int, int], ...]     # (height, width) a level
+    sizes: tuple[tuple[int, int], ...]  # (height, width) a level
 
     @property
     def tokens(self):
@@ -48,26 +48,28 @@ class Levels(NamedTuple):
 
     def widths_heights(self, like):
         """(L, 2) width and height of each level."""
-        return torch.tensor([(width, height) for height, width in self.sizes], dtype=like.dtype,
-                            device=like.device)
+        return torch.tensor(
+            [(width, height) for height, width in self.sizes], dtype=like.dtype, device=like.device
+        )
 
 
 class Pairs(NamedTuple):
     """Who reads which map, and around where.  P pairs of a query and a map; those of one query
     stand together."""
 
-    maps: torch.Tensor       # (P,) int64
-    queries: torch.Tensor    # (P,) int64
-    shares: torch.Tensor     # (P,) part of the query's answer that comes from this pair
-    cells: torch.Tensor      # (P, L, Z, 2) x, y in cells of the level; place k is around k % Z
+    maps: torch.Tensor  # (P,) int64
+    queries: torch.Tensor  # (P,) int64
+    shares: torch.Tensor  # (P,) part of the query's answer that comes from this pair
+    cells: torch.Tensor  # (P, L, Z, 2) x, y in cells of the level; place k is around k % Z
 
 
 def one_map_each(cells, share=1.0):
     """Pairs of queries (B, n) with the map of their own sample; cells (B, n, L, Z, 2)."""
     batch, count = cells.shape[:2]
     queries = torch.arange(batch * count, device=cells.device)
-    return Pairs(queries // count, queries, cells.new_full((batch * count,), share),
-                 cells.flatten(0, 1))
+    return Pairs(
+        queries // count, queries, cells.new_full((batch * count,), share), cells.flatten(0, 1)
+    )
 
 
 def deformable(value, pairs, x, y, weights, levels):
@@ -86,7 +88,7 @@ def deformable(value, pairs, x, y, weights, levels):
 def bagged(value, pairs, x, y, weights, levels):
     """As `deformable`, by embedding bags."""
     heads, width = value[0].shape[2:]
-    count = pairs.maps.shape[0]         # len() would fix it in an exported graph
+    count = pairs.maps.shape[0]  # len() would fix it in an exported graph
     table = _framed(value, levels)
     around = pairs.cells.repeat(1, 1, x.shape[3] // pairs.cells.shape[2], 1).unsqueeze(1)
     queries = x.shape[0]
@@ -96,10 +98,13 @@ def bagged(value, pairs, x, y, weights, levels):
     row = row + (pairs.maps * (table.shape[0] // value[0].shape[0])).view(-1, 1)
     pitch = _per_place([columns + _AROUND for _, columns in levels.sizes], heads, row)
     mixed = sum(
-        weighted_rows(table.view(-1, width), corner.view(count * heads, -1),
-                      part.view(count * heads, -1))
-        for corner, part in zip((row, row + heads, row + pitch * heads,
-                                 row + (pitch + 1) * heads), share))
+        weighted_rows(
+            table.view(-1, width), corner.view(count * heads, -1), part.view(count * heads, -1)
+        )
+        for corner, part in zip(
+            (row, row + heads, row + pitch * heads, row + (pitch + 1) * heads), share
+        )
+    )
     answer = mixed.view(count, heads * width) * pairs.shares.unsqueeze(-1)
     return answer.new_zeros(queries, heads * width).index_add(0, pairs.queries, answer)
 
@@ -186,8 +191,9 @@ class SamplingHead(nn.Module):
         places = torch.arange(heads * slots * points)
         by_point = places.view(heads, -1).T.flatten() + 2 * len(places)
         self.kept = nn.ModuleList(Kept() for _ in range(parts))
-        self.register_buffer('order', torch.cat([2 * places, 2 * places + 1, by_point]),
-                             persistent=False)
+        self.register_buffer(
+            'order', torch.cat([2 * places, 2 * places + 1, by_point]), persistent=False
+        )
 
     def forward(self, *query, each_slot=False):
         """Pieces (Q, C / parts) -> offsets x, y and weights, (Q, heads, slots, points) each.
@@ -197,13 +203,22 @@ class SamplingHead(nn.Module):
         heads, slots, points = self.shape
         layers = self.offsets, self.weights
         tensors = [layer.weight for layer in layers] + [layer.bias for layer in layers]
-        x, y, logits = reduce(torch.add, (
-            at_least_float32(multiply(part, tensors, partial(self._joined, tensors, index), kept))
-            for index, (part, kept) in enumerate(zip(query, self.kept)))).chunk(3, -1)
+        x, y, logits = reduce(
+            torch.add,
+            (
+                at_least_float32(
+                    multiply(part, tensors, partial(self._joined, tensors, index), kept)
+                )
+                for index, (part, kept) in enumerate(zip(query, self.kept))
+            ),
+        ).chunk(3, -1)
         groups = (slots, points) if each_slot else (1, slots * points)
         weights = logits.unflatten(1, (*groups, heads)).softmax(2).flatten(1, 2)
-        return (x.unflatten(1, self.shape), y.unflatten(1, self.shape),
-                weights.unflatten(1, (slots, points)).movedim(-1, 1))
+        return (
+            x.unflatten(1, self.shape),
+            y.unflatten(1, self.shape),
+            weights.unflatten(1, (slots, points)).movedim(-1, 1),
+        )
 
     def _joined(self, tensors, index):
         """Weight and bias of one product for both layers; its columns come as they are needed.

@@ -17,12 +17,12 @@ class Quirks:
     Numbers are issues of github.com/fundamentalvision/BEVFormer.
     """
 
-    rotate_about_pixel_100: bool = False   # history turns about cell (100, 100) of any grid (96)
-    nearest_history: bool = False          # turned by nearest cell; the shift moves references
-    shift_both_references: bool = False    # until 2f37d0d (July 2023): `ref_2d` aliased, see 96
-    initial_query_beside_history: bool = False   # slot 1 of temporal attention is never refined
+    rotate_about_pixel_100: bool = False  # history turns about cell (100, 100) of any grid (96)
+    nearest_history: bool = False  # turned by nearest cell; the shift moves references
+    shift_both_references: bool = False  # until 2f37d0d (July 2023): `ref_2d` aliased, see 96
+    initial_query_beside_history: bool = False  # slot 1 of temporal attention is never refined
     padding_counts_as_image: bool = False  # the rows of padding below the image are 'visible'
-    raw_degrees: bool = False              # yaw difference of can_bus not wrapped to +-180
+    raw_degrees: bool = False  # yaw difference of can_bus not wrapped to +-180
 
     @classmethod
     def published(cls, shift_both_references=False):
@@ -38,9 +38,9 @@ class ImageConfig:
     height: int = 480
     content_height: int = 450
     scale: float = 0.5
-    mean: tuple[float, ...] = _RGB_MEAN    # in the order of the channels that enter
+    mean: tuple[float, ...] = _RGB_MEAN  # in the order of the channels that enter
     std: tuple[float, ...] = _RGB_STD
-    bgr: bool = False                      # channels enter as B, G, R ('caffe')
+    bgr: bool = False  # channels enter as B, G, R ('caffe')
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ class BackboneConfig:
     """ResNet and feature pyramid."""
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64                        # channels of the first stage before expansion
+    width: int = 64  # channels of the first stage before expansion
     bottleneck: bool = True
-    stride_in_first: bool = False          # 'caffe': the 1x1 convolution has the stride
-    deformable_stages: tuple[bool, ...] = (False, False, False, False)   # DCNv2
-    out_stages: tuple[int, ...] = (3,)     # which of 0..3 enter the pyramid
-    levels: int = 1                        # maps that leave it; the coarsest is an extra one
-    frozen_norm: bool = True               # batch norm keeps its statistics and weights
+    stride_in_first: bool = False  # 'caffe': the 1x1 convolution has the stride
+    deformable_stages: tuple[bool, ...] = (False, False, False, False)  # DCNv2
+    out_stages: tuple[int, ...] = (3,)  # which of 0..3 enter the pyramid
+    levels: int = 1  # maps that leave it; the coarsest is an extra one
+    frozen_norm: bool = True  # batch norm keeps its statistics and weights
 
     @property
     def channels(self):
         """Channels of the four stages."""
-        return tuple(self.width * 2 ** stage * (4 if self.bottleneck else 1) for stage in range(4))
+        return tuple(self.width * 2**stage * (4 if self.bottleneck else 1) for stage in range(4))
 
 
 @dataclass(frozen=True)
@@ -76,29 +76,32 @@ class BEVFormerConfig:
     heads: int = 8
     feedforward: int = 512
     dropout: float = 0.1
-    range_m: tuple[float, ...] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)   # lidar frame, x y z
-    bev_cells: int = 50                    # along x and along y
+    range_m: tuple[float, ...] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)  # lidar frame, x y z
+    bev_cells: int = 50  # along x and along y
     encoder_layers: int = 3
     pillar_points: int = 4
-    spatial_points: int = 8                # a head, level and camera; a multiple of pillar_points
+    spatial_points: int = 8  # a head, level and camera; a multiple of pillar_points
     temporal_points: int = 4
     queries: int = 900
     decoder_layers: int = 6
     decoder_points: int = 4
-    level_rows: int = 4                    # rows of the level embedding; `levels` are read
+    level_rows: int = 4  # rows of the level embedding; `levels` are read
     max_detections: int = 300
     centre_range_m: tuple[float, ...] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
-    checkpointing: bool = False            # recompute encoder layers in the backward pass
+    checkpointing: bool = False  # recompute encoder layers in the backward pass
 
     def __post_init__(self):
         if self.channels % self.heads:
             raise ValueError(f'channels={self.channels} is not divisible by heads={self.heads}')
         if self.spatial_points % self.pillar_points:
-            raise ValueError(f'spatial_points={self.spatial_points} is no multiple of '
-                             f'pillar_points={self.pillar_points}')
+            raise ValueError(
+                f'spatial_points={self.spatial_points} is no multiple of '
+                f'pillar_points={self.pillar_points}'
+            )
         if self.backbone.levels > self.level_rows:
-            raise ValueError(f'backbone.levels={self.backbone.levels} is more than '
-                             f'level_rows={self.level_rows}')
+            raise ValueError(
+                f'backbone.levels={self.backbone.levels} is more than level_rows={self.level_rows}'
+            )
 
     @property
     def cell_m(self):
@@ -113,24 +116,44 @@ class BEVFormerConfig:
     @classmethod
     def small(cls, official=False):
         """ResNet-101-DCN, 1280x736, one level (C5), BEV 150x150, three encoder layers."""
-        return cls('small', ImageConfig(1280, 736, 720, 0.8, _CAFFE_MEAN, (1.0, 1.0, 1.0), True),
-                   _resnet101(out_stages=(3,), levels=1), _quirks(official), bev_cells=150)
+        return cls(
+            'small',
+            ImageConfig(1280, 736, 720, 0.8, _CAFFE_MEAN, (1.0, 1.0, 1.0), True),
+            _resnet101(out_stages=(3,), levels=1),
+            _quirks(official),
+            bev_cells=150,
+        )
 
     @classmethod
     def base(cls, official=False):
         """ResNet-101-DCN, 1600x928, four levels (C3 to C6), BEV 200x200, six encoder layers."""
-        return cls('base', ImageConfig(1600, 928, 900, 1.0, _CAFFE_MEAN, (1.0, 1.0, 1.0), True),
-                   _resnet101(out_stages=(1, 2, 3), levels=4), _quirks(official), bev_cells=200,
-                   encoder_layers=6)
+        return cls(
+            'base',
+            ImageConfig(1600, 928, 900, 1.0, _CAFFE_MEAN, (1.0, 1.0, 1.0), True),
+            _resnet101(out_stages=(1, 2, 3), levels=4),
+            _quirks(official),
+            bev_cells=200,
+            encoder_layers=6,
+        )
 
     @classmethod
     def nano(cls, official=False):
         """Our size for two CPU cores; never published, so `official` changes only the quirks."""
-        backbone = BackboneConfig((2, 2, 2, 2), 32, False, out_stages=(2, 3), levels=1,
-                                  frozen_norm=False)
-        return cls('nano', ImageConfig(448, 256, 252, 0.28), backbone, _quirks(official),
-                   channels=128, heads=4, feedforward=256, encoder_layers=2, queries=300,
-                   decoder_layers=3)
+        backbone = BackboneConfig(
+            (2, 2, 2, 2), 32, False, out_stages=(2, 3), levels=1, frozen_norm=False
+        )
+        return cls(
+            'nano',
+            ImageConfig(448, 256, 252, 0.28),
+            backbone,
+            _quirks(official),
+            channels=128,
+            heads=4,
+            feedforward=256,
+            encoder_layers=2,
+            queries=300,
+            decoder_layers=3,
+        )
 
     def with_quirks(self, **switches):
         """The same with some quirks set otherwise."""
@@ -156,8 +179,9 @@ def _quirks(official):
 
 
 def _resnet101(**rest):
-    return BackboneConfig((3, 4, 23, 3), stride_in_first=True,
-                          deformable_stages=(False, False, True, True), **rest)
+    return BackboneConfig(
+        (3, 4, 23, 3), stride_in_first=True, deformable_stages=(False, False, True, True), **rest
+    )
 
 
 def _plain(value):
@@ -168,9 +192,19 @@ def _plain(value):
 
 def _from_plain(cls, values):
     names = {entry.name for entry in fields(cls)}
-    faults = [f'{what} {", ".join(sorted(map(str, which)))}' for what, which in (
-        ('lacks', names - set(values)), ('has the unknown', set(values) - names)) if which]
+    faults = [
+        f'{what} {", ".join(sorted(map(str, which)))}'
+        for what, which in (
+            ('lacks', names - set(values)),
+            ('has the unknown', set(values) - names),
+        )
+        if which
+    ]
     if faults:
         raise ValueError(f'{cls.__name__} {" and ".join(faults)}; is it of another version?')
-    return cls(**{name: tuple(value) if isinstance(value, list) else value
-                  for name, value in values.items()})
+    return cls(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+    )

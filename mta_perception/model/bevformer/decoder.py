@@ -29,10 +29,10 @@ CODE_SIZE = 10
 class Decoded(NamedTuple):
     """All layers of the decoder."""
 
-    class_logits: torch.Tensor   # (layers, B, queries, classes)
-    box_codes: torch.Tensor      # (layers, B, queries, 10)
-    queries: torch.Tensor        # (layers, B, queries, C)
-    references: torch.Tensor     # (layers + 1, B, queries, 3) 0 to 1 over the range; [0] = start
+    class_logits: torch.Tensor  # (layers, B, queries, classes)
+    box_codes: torch.Tensor  # (layers, B, queries, 10)
+    queries: torch.Tensor  # (layers, B, queries, C)
+    references: torch.Tensor  # (layers + 1, B, queries, 3) 0 to 1 over the range; [0] = start
 
 
 class CrossAttention(nn.Module):
@@ -77,15 +77,24 @@ class SelfAttention(nn.Module):
         tensors = [self.in_proj_weight, self.in_proj_bias]
         asked = multiply(placed, tensors, lambda: [part[:split] for part in tensors], self.asking)
         shown = multiply(query, tensors, lambda: [part[split:] for part in tensors], self.showing)
-        mixed = self._mix(*(part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-                            for part in (*asked.chunk(2, -1), shown)))
+        mixed = self._mix(
+            *(
+                part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                for part in (*asked.chunk(2, -1), shown)
+            )
+        )
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def _mix(self, query, key, value):
-        if not (self.training and self.dropout.p and query.device.type == 'cpu'
-                and query.dtype == torch.float32):
+        if not (
+            self.training
+            and self.dropout.p
+            and query.device.type == 'cpu'
+            and query.dtype == torch.float32
+        ):
             return functional.scaled_dot_product_attention(
-                query, key, value, dropout_p=self.dropout.p if self.training else 0.0)
+                query, key, value, dropout_p=self.dropout.p if self.training else 0.0
+            )
         # What the library does there, with our dropout.
         scores = query / math.sqrt(query.shape[-1]) @ key.transpose(-1, -2)
         return self.dropout(scores.softmax(-1)) @ value
@@ -136,8 +145,9 @@ class DetectionDecoder(nn.Module):
         reference = at_least_float32(self.start(position)).sigmoid().expand(len(bev), -1, -1)
         logits, steps, states, places, references = [], [], [], [], [reference]
         for index, layer in enumerate(self.layers):
-            query = (layer.among(query, position) if index
-                     else self._first(query, position, len(bev)))
+            query = (
+                layer.among(query, position) if index else self._first(query, position, len(bev))
+            )
             query = layer(query, position, bev, reference[..., :2], self.grid)
             score, box = self.scores[index], self.boxes[index]
             logits.append(at_least_float32(score(query)))
@@ -158,7 +168,8 @@ class DetectionDecoder(nn.Module):
         if self.training or not self.kept.may(tensors):
             return layer.among(query.expand(batch, -1, -1), position)
         return self.kept.get(tensors, lambda: layer.among(query[None], position)).expand(
-            batch, -1, -1)
+            batch, -1, -1
+        )
 
     def code(self, step, place):
         """Box codes (..., 10) from a branch's answer (..., 10) and a place (..., 3), 0 to 1."""
@@ -182,13 +193,25 @@ def _in_float32(branch, query):
 
 def _score_branch(channels, classes):
     last = Linear(channels, classes)
-    nn.init.constant_(last.bias, -math.log(99.0))                   # starts at 1 %
+    nn.init.constant_(last.bias, -math.log(99.0))  # starts at 1 %
     return nn.Sequential(
-        Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(inplace=True),
-        Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(inplace=True), last)
+        Linear(channels, channels),
+        nn.LayerNorm(channels),
+        nn.ReLU(inplace=True),
+        Linear(channels, channels),
+        nn.LayerNorm(channels),
+        nn.ReLU(inplace=True),
+        last,
+    )
 
 
 def _box_branch(channels):
-    return nn.Sequential(OrderedDict([
-        ('0', Linear(channels, channels, relu=True)), ('2', Linear(channels, channels, relu=True)),
-        ('4', Linear(channels, CODE_SIZE))]))
+    return nn.Sequential(
+        OrderedDict(
+            [
+                ('0', Linear(channels, channels, relu=True)),
+                ('2', Linear(channels, channels, relu=True)),
+                ('4', Linear(channels, CODE_SIZE)),
+            ]
+        )
+    )

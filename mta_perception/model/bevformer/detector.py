@@ -22,12 +22,12 @@ LIDAR_IN_EGO_M = (0.94, 0.0, 1.84)
 class BevFormerResult(NamedTuple):
     """What the detector graph returns, then what only the losses read."""
 
-    class_logits: torch.Tensor     # (B, Q, K)
-    boxes: torch.Tensor            # (B, Q, 10) contract.BoxCode
+    class_logits: torch.Tensor  # (B, Q, K)
+    boxes: torch.Tensor  # (B, Q, 10) contract.BoxCode
     object_features: torch.Tensor  # (B, Q, C)
-    bev: torch.Tensor              # (B, C, Y, X)
-    codes: torch.Tensor            # (B, Q, 10) in our order, sizes as logarithms, lidar frame
-    output: Output                 # all layers
+    bev: torch.Tensor  # (B, C, Y, X)
+    codes: torch.Tensor  # (B, Q, 10) in our order, sizes as logarithms, lidar frame
+    output: Output  # all layers
 
 
 class BevFormerDetector(nn.Module):
@@ -43,16 +43,29 @@ class BevFormerDetector(nn.Module):
         """What a recipe may freeze."""
         return self.network.backbone
 
-    def forward(self, images, image_from_ego, camera_mask, history_bev, history_valid,
-                ego_prev_from_ego_now):
+    def forward(
+        self,
+        images,
+        image_from_ego,
+        camera_mask,
+        history_bev,
+        history_valid,
+        ego_prev_from_ego_now,
+    ):
         """Inputs as docs/architecture.md, batch first -> BevFormerResult."""
         ego = Ego(can_bus_of(ego_prev_from_ego_now, history_valid), camera_mask)
         history = History(lidar_tokens(history_bev), history_valid > 0.5)
         output = self.network(images, image_from_lidar(image_from_ego), ego, history)
-        output = Output(*(part.float() for part in output))                # of autocast
+        output = Output(*(part.float() for part in output))  # of autocast
         codes = output.box_codes[-1]
-        return BevFormerResult(output.class_logits[-1], ego_boxes(codes), output.queries[-1],
-                               ego_grid(output.bev), our_order(codes), output)
+        return BevFormerResult(
+            output.class_logits[-1],
+            ego_boxes(codes),
+            output.queries[-1],
+            ego_grid(output.bev),
+            our_order(codes),
+            output,
+        )
 
 
 def network_config(config):
@@ -65,7 +78,8 @@ def image_from_lidar(image_from_ego):
     """(B, N, 3, 4) -> (B, N, 4, 4)."""
     x, y, z = LIDAR_IN_EGO_M
     ego_from_lidar = image_from_ego.new_tensor(
-        [[0.0, 1.0, 0.0, x], [-1.0, 0.0, 0.0, y], [0.0, 0.0, 1.0, z], [0.0, 0.0, 0.0, 1.0]])
+        [[0.0, 1.0, 0.0, x], [-1.0, 0.0, 0.0, y], [0.0, 0.0, 1.0, z], [0.0, 0.0, 0.0, 1.0]]
+    )
     last = image_from_ego.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*image_from_ego.shape[:2], 1, 4)
     return torch.cat([image_from_ego @ ego_from_lidar, last], dim=2)
 
@@ -77,17 +91,27 @@ def can_bus_of(ego_prev_from_ego_now, valid):
     """
     moved = ego_prev_from_ego_now
     there = valid[:, None]
-    yaw = torch.atan2(moved[:, 1, 0], moved[:, 0, 0])[:, None]             # (B, 1)
+    yaw = torch.atan2(moved[:, 1, 0], moved[:, 0, 0])[:, None]  # (B, 1)
     nothing = torch.zeros_like(yaw)
-    return torch.cat([
-        moved[:, :3, 3] * there, (yaw / 2).cos(), nothing, nothing, (yaw / 2).sin(),
-        nothing.expand(-1, 9), yaw % (2 * math.pi), torch.rad2deg(yaw) * there], dim=1)
+    return torch.cat(
+        [
+            moved[:, :3, 3] * there,
+            (yaw / 2).cos(),
+            nothing,
+            nothing,
+            (yaw / 2).sin(),
+            nothing.expand(-1, 9),
+            yaw % (2 * math.pi),
+            torch.rad2deg(yaw) * there,
+        ],
+        dim=1,
+    )
 
 
 def ego_grid(tokens):
     """Tokens (B, Q, C), rows from behind to ahead, from left to right -> (B, C, Y, X)."""
     cells = math.isqrt(tokens.shape[1])
-    rows = tokens.transpose(1, 2).unflatten(2, (cells, cells))             # (B, C, ahead, right)
+    rows = tokens.transpose(1, 2).unflatten(2, (cells, cells))  # (B, C, ahead, right)
     return rows.flip(3).transpose(2, 3)
 
 
@@ -108,6 +132,18 @@ def ego_boxes(codes):
     dx, dy, dz = LIDAR_IN_EGO_M
     # The published yaw is t = -psi - pi / 2 of the yaw psi in the lidar frame, and that frame is
     # turned by -90 degrees: the yaw in the ego frame is -t - pi.
-    return torch.stack([
-        y + dx, dy - x, z + dz, length.exp(), width.exp(), height.exp(), sin / reach,
-        -cos / reach, vy, -vx], dim=-1)
+    return torch.stack(
+        [
+            y + dx,
+            dy - x,
+            z + dz,
+            length.exp(),
+            width.exp(),
+            height.exp(),
+            sin / reach,
+            -cos / reach,
+            vy,
+            -vx,
+        ],
+        dim=-1,
+    )

@@ -28,11 +28,11 @@ from mta_perception.model.bevformer.visibility import Visibility
 class Surroundings(NamedTuple):
     """What is the same for all layers."""
 
-    position: torch.Tensor       # (Q, C) what tells cells apart
-    grid: Levels                 # of the past and the present map
-    reference: torch.Tensor      # (B, 2, Q, 2) cells of both maps
-    levels: Levels               # of the cameras' tokens
-    tokens: torch.Tensor         # (B, N, S, C)
+    position: torch.Tensor  # (Q, C) what tells cells apart
+    grid: Levels  # of the past and the present map
+    reference: torch.Tensor  # (B, 2, Q, 2) cells of both maps
+    levels: Levels  # of the cameras' tokens
+    tokens: torch.Tensor  # (B, N, S, C)
     visibility: Visibility
 
 
@@ -42,8 +42,9 @@ class TemporalSelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         channels, self.heads = config.channels, config.heads
-        self.sampling = SamplingHead(2 * channels, config.heads, 2, config.temporal_points,
-                                     parts=2)
+        self.sampling = SamplingHead(
+            2 * channels, config.heads, 2, config.temporal_points, parts=2
+        )
         self.value = xavier(Linear(channels, channels))
         self.output = xavier(Linear(channels, channels))
         self.dropout = Dropout(config.dropout)
@@ -52,11 +53,13 @@ class TemporalSelfAttention(nn.Module):
         """query, past, present (B, Q, C) -> (B, Q, C)."""
         batch, count, channels = query.shape
         x, y, weights = self.sampling(
-            past.to(query.dtype).flatten(0, 1), (query + around.position).flatten(0, 1),
-            each_slot=True)
+            past.to(query.dtype).flatten(0, 1),
+            (query + around.position).flatten(0, 1),
+            each_slot=True,
+        )
         # Both maps of a sample stand one after the other, like two levels of one map.
         value = [self.value(part).unflatten(-1, (self.heads, -1)) for part in (past, present)]
-        cells = around.reference.transpose(1, 2).unsqueeze(3)       # (B, Q, 2, 1, 2)
+        cells = around.reference.transpose(1, 2).unsqueeze(3)  # (B, Q, 2, 1, 2)
         answer = deformable(value, one_map_each(cells, 0.5), x, y, weights, around.grid)
         return self.dropout(self.output(answer.view(batch, count, channels).to(query.dtype)))
 
@@ -67,8 +70,9 @@ class SpatialCrossAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         channels, self.heads = config.channels, config.heads
-        self.sampling = SamplingHead(channels, config.heads, config.backbone.levels,
-                                     config.spatial_points)
+        self.sampling = SamplingHead(
+            channels, config.heads, config.backbone.levels, config.spatial_points
+        )
         self.value = xavier(Linear(channels, channels))
         self.output = xavier(Linear(channels, channels))
         self.dropout = Dropout(config.dropout)
@@ -110,10 +114,16 @@ class EncoderLayer(nn.Module):
 def feedforward(config):
     """Two linear layers with dropout after each."""
     # Numbered as in the published network, where 1 is ReLU.
-    return nn.Sequential(OrderedDict([
-        ('0', Linear(config.channels, config.feedforward, relu=True)),
-        ('2', Dropout(config.dropout)),
-        ('3', Linear(config.feedforward, config.channels)), ('4', Dropout(config.dropout))]))
+    return nn.Sequential(
+        OrderedDict(
+            [
+                ('0', Linear(config.channels, config.feedforward, relu=True)),
+                ('2', Dropout(config.dropout)),
+                ('3', Linear(config.feedforward, config.channels)),
+                ('4', Dropout(config.dropout)),
+            ]
+        )
+    )
 
 
 class BevEncoder(nn.Module):
@@ -129,10 +139,14 @@ class BevEncoder(nn.Module):
         self.level_embedding = nn.Parameter(torch.randn(config.level_rows, channels))
         self.camera_embedding = nn.Parameter(torch.randn(config.cameras, channels))
         self.can_bus = nn.Sequential(
-            nn.Linear(18, channels // 2), nn.ReLU(), nn.Linear(channels // 2, channels), nn.ReLU(),
-            nn.LayerNorm(channels))
+            nn.Linear(18, channels // 2),
+            nn.ReLU(),
+            nn.Linear(channels // 2, channels),
+            nn.ReLU(),
+            nn.LayerNorm(channels),
+        )
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
-        self.grid = Levels(((cells, cells),) * 2)            # past and present
+        self.grid = Levels(((cells, cells),) * 2)  # past and present
         line = torch.arange(cells, dtype=torch.float32)
         y, x = torch.meshgrid(line, line, indexing='ij')
         self.register_buffer('reference', torch.stack([x, y], -1).flatten(0, 1), persistent=False)
@@ -140,13 +154,20 @@ class BevEncoder(nn.Module):
     def position(self):
         """(Q, C): what tells cells apart, column half first."""
         cells = self.config.bev_cells
-        return torch.cat([self.columns.unsqueeze(0).expand(cells, -1, -1),
-                          self.rows.unsqueeze(1).expand(-1, cells, -1)], -1).flatten(0, 1)
+        return torch.cat(
+            [
+                self.columns.unsqueeze(0).expand(cells, -1, -1),
+                self.rows.unsqueeze(1).expand(-1, cells, -1),
+            ],
+            -1,
+        ).flatten(0, 1)
 
     def tokens(self, features):
         """List of (B, N, C, h, w) -> (B, N, S, C) and Levels."""
-        parts = [feature.flatten(3).transpose(2, 3) + self.level_embedding[level]
-                 for level, feature in enumerate(features)]
+        parts = [
+            feature.flatten(3).transpose(2, 3) + self.level_embedding[level]
+            for level, feature in enumerate(features)
+        ]
         levels = Levels(tuple(tuple(feature.shape[-2:]) for feature in features))
         return torch.cat(parts, 2) + self.camera_embedding[:, None], levels
 
@@ -156,7 +177,7 @@ class BevEncoder(nn.Module):
         batch = tokens.shape[0]
         # The vector is computed with in its own precision and enters the network in the network's.
         told = self.can_bus(can_bus.to(self.embedding.dtype))
-        query = self.embedding + told.unsqueeze(1)                  # (B, Q, C)
+        query = self.embedding + told.unsqueeze(1)  # (B, Q, C)
         past, reference = self._past(query, can_bus, history, batch)
         around = Surroundings(self.position(), self.grid, reference, levels, tokens, visibility)
         first = query

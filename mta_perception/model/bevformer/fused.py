@@ -10,10 +10,15 @@ import torch
 from torch.autograd.function import once_differentiable
 
 # Not all of fast maths: a NaN must stay one.
-_LOOPS = {'parallel': True, 'nogil': True, 'cache': True, 'error_model': 'numpy',
-          'fastmath': {'reassoc', 'contract', 'arcp', 'nsz'}}
+_LOOPS = {
+    'parallel': True,
+    'nogil': True,
+    'cache': True,
+    'error_model': 'numpy',
+    'fastmath': {'reassoc', 'contract', 'arcp', 'nsz'},
+}
 
-_PARTS = 64              # of the queries; enough for threads that are not equally fast
+_PARTS = 64  # of the queries; enough for threads that are not equally fast
 
 
 def can_be_fused(x):
@@ -27,7 +32,6 @@ def sampled(value, pairs, x, y, weights, levels):
 
 
 class _Sampled(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, sizes, *tensors):
         ctx.sizes = sizes
@@ -36,8 +40,9 @@ class _Sampled(torch.autograd.Function):
         value = tensors[7:]
         total = value[0].new_zeros(len(x), *value[0].shape[2:])
         for level, (size, part) in enumerate(zip(sizes, value)):
-            _add_samples(_lanes(part), *_numpy(part, *pairs, x, y, weights), level, *size,
-                         total.numpy())
+            _add_samples(
+                _lanes(part), *_numpy(part, *pairs, x, y, weights), level, *size, total.numpy()
+            )
         return total.flatten(1)
 
     @staticmethod
@@ -53,8 +58,12 @@ class _Sampled(torch.autograd.Function):
         for level, (size, part, of_part) in enumerate(zip(ctx.sizes, value, of_value)):
             _add_gradients(
                 _lanes(part),
-                *_numpy(gradient, part, maps, queries, shares, cells, x, y, weights), level, *size,
-                one, *_numpy(of_part, of_cells, of_x, of_y, of_weights))
+                *_numpy(gradient, part, maps, queries, shares, cells, x, y, weights),
+                level,
+                *size,
+                one,
+                *_numpy(of_part, of_cells, of_x, of_y, of_weights),
+            )
         return None, None, None, None, of_cells.sum(0), of_x, of_y, of_weights, *of_value
 
 
@@ -69,8 +78,9 @@ def _numpy(*tensors):
 
 
 @njit(**_LOOPS)
-def _add_samples(lanes, value, maps, queries, shares, cells, x, y, weights, level, height, width,
-                 total):
+def _add_samples(
+    lanes, value, maps, queries, shares, cells, x, y, weights, level, height, width, total
+):
     count = len(maps)
     parts = min(_PARTS, count)
     for part in prange(parts):
@@ -114,12 +124,32 @@ def _add_samples(lanes, value, maps, queries, shares, cells, x, y, weights, leve
                         share_00 * value[image, row + u, head, k]
                         + share_01 * value[image, row + u_next, head, k]
                         + share_10 * value[image, row_next + u, head, k]
-                        + share_11 * value[image, row_next + u_next, head, k])
+                        + share_11 * value[image, row_next + u_next, head, k]
+                    )
 
 
 @njit(**_LOOPS)
-def _add_gradients(lanes, gradient, value, maps, queries, shares, cells, x, y, weights, level,
-                   height, width, one, of_value, of_cells, of_x, of_y, of_weights):
+def _add_gradients(
+    lanes,
+    gradient,
+    value,
+    maps,
+    queries,
+    shares,
+    cells,
+    x,
+    y,
+    weights,
+    level,
+    height,
+    width,
+    one,
+    of_value,
+    of_cells,
+    of_x,
+    of_y,
+    of_weights,
+):
     for head in prange(x.shape[1]):
         for pair in range(len(maps)):
             image, query = maps[pair], queries[pair]
@@ -158,11 +188,16 @@ def _add_gradients(lanes, gradient, value, maps, queries, shares, cells, x, y, w
                     of_value[image, row_next + u_next, head, k] += share_11 * pull
                 of_weights[query, head, level, place] += shares[pair] * (
                     low_0 * (side_0 * pull_00 + side_1 * pull_01)
-                    + low_1 * (side_0 * pull_10 + side_1 * pull_11))
-                pull_x = weight * (low_0 * (there_1 * pull_01 - there_0 * pull_00)
-                                   + low_1 * (there_1 * pull_11 - there_0 * pull_10))
-                pull_y = weight * (side_0 * (down_1 * pull_10 - down_0 * pull_00)
-                                   + side_1 * (down_1 * pull_11 - down_0 * pull_01))
+                    + low_1 * (side_0 * pull_10 + side_1 * pull_11)
+                )
+                pull_x = weight * (
+                    low_0 * (there_1 * pull_01 - there_0 * pull_00)
+                    + low_1 * (there_1 * pull_11 - there_0 * pull_10)
+                )
+                pull_y = weight * (
+                    side_0 * (down_1 * pull_10 - down_0 * pull_00)
+                    + side_1 * (down_1 * pull_11 - down_0 * pull_01)
+                )
                 of_x[query, head, level, place] += pull_x
                 of_y[query, head, level, place] += pull_y
                 of_cells[head, pair, level, spot, 0] += pull_x

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-_PIVOT = 100.0 - 0.5                  # the published pivot, in cells; (cells - 1) / 2 is right
+_PIVOT = 100.0 - 0.5  # the published pivot, in cells; (cells - 1) / 2 is right
 
 
 class History(NamedTuple):
     """What the frame before left."""
 
-    bev: torch.Tensor                 # (B, Q, C)
-    valid: torch.Tensor               # (B,) bool, False = this sample has none
+    bev: torch.Tensor  # (B, Q, C)
+    valid: torch.Tensor  # (B,) bool, False = this sample has none
 
 
 def relative_can_bus(now, before, raw_degrees=False):
@@ -87,8 +87,8 @@ def _warp(bev, degrees, shift, cells):
     source = _source_cells(degrees, cells, pivot)
     angle = degrees * (math.pi / 180.0)
     cos, sin = angle.cos(), angle.sin()
-    x, y = shift[:, 0] * cells, shift[:, 1] * cells               # in today's frame
-    moved = torch.stack([cos * x - sin * y, sin * x + cos * y], -1)   # in the frame before
+    x, y = shift[:, 0] * cells, shift[:, 1] * cells  # in today's frame
+    moved = torch.stack([cos * x - sin * y, sin * x + cos * y], -1)  # in the frame before
     grid = (2.0 * (source + moved[:, None, None]) + 1.0) / cells - 1.0
     image = bev.transpose(1, 2).unflatten(2, (cells, cells)).float()
     turned = functional.grid_sample(image, grid.float(), align_corners=False)

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 # Not public names: a torch without them does with the library's product.
 _ONEDNN = torch.backends.mkldnn.is_available() and all(
-    hasattr(torch.ops.mkldnn, name) for name in ('_linear_pointwise', '_reorder_linear_weight'))
+    hasattr(torch.ops.mkldnn, name) for name in ('_linear_pointwise', '_reorder_linear_weight')
+)
 
 
 class Kept(nn.Module):
@@ -47,15 +48,17 @@ class Kept(nn.Module):
             self._drop()
             return False
         return not torch.is_autocast_enabled('cpu') and all(
-            tensor.device.type == 'cpu' and tensor.dtype == torch.float32
-            and not tensor.is_inference() for tensor in tensors)
+            tensor.device.type == 'cpu'
+            and tensor.dtype == torch.float32
+            and not tensor.is_inference()
+            for tensor in tensors
+        )
 
     def get(self, tensors, compute):
         """compute(), or what it gave when the tensors were the same."""
         states = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         before, states_before, value = self.kept
-        same = states == states_before and all(
-            new is old for new, old in zip(tensors, before))
+        same = states == states_before and all(new is old for new, old in zip(tensors, before))
         if not same:
             value = compute()
             self.kept = tensors, states, value
@@ -73,17 +76,21 @@ def multiply(x, tensors, join, kept, relu=False):
 
     For inference both are made once and kept, in the order in which oneDNN takes them.
     """
+
     def ordered():
         weight, bias = join()
         rows = x.numel() // x.shape[-1]
-        return (torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows),
-                None if bias is None else bias.detach())
+        return (
+            torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows),
+            None if bias is None else bias.detach(),
+        )
 
     if _ONEDNN and kept.may(tensors) and x.dtype == torch.float32:
         weight, bias = kept.get(tensors, ordered)
         if x.shape[-1] == weight.shape[1]:
             return torch.ops.mkldnn._linear_pointwise(
-                x, weight, bias, 'relu' if relu else 'none', [], '')
+                x, weight, bias, 'relu' if relu else 'none', [], ''
+            )
     out = functional.linear(x, *join())
     return functional.relu_(out) if relu else out
 
@@ -111,17 +118,20 @@ class Dropout(nn.Dropout):
         """Any shape -> the same."""
         if not self.training or not self.p:
             return x
-        if (x.device.type != 'cpu' or x.dtype != torch.float32 or self.p == 1.0
-                or torch.compiler.is_compiling()):
+        if (
+            x.device.type != 'cpu'
+            or x.dtype != torch.float32
+            or self.p == 1.0
+            or torch.compiler.is_compiling()
+        ):
             return super().forward(x)
         return _Dropped.apply(x, self.p)
 
 
 class _Dropped(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x, share):
-        ctx.share, ctx.seed = share, int(torch.randint(2 ** 32, ()))
+        ctx.share, ctx.seed = share, int(torch.randint(2**32, ()))
         return _dropped(x, ctx.share, ctx.seed)
 
     @staticmethod
@@ -133,8 +143,13 @@ class _Dropped(torch.autograd.Function):
 def _dropped(x, share, seed):
     x = x.contiguous()
     out = torch.empty_like(x)
-    _drop(x.detach().view(-1).numpy(), out.view(-1).numpy(), np.uint32(seed),
-          np.uint32(min(2 ** 32 - 1, share * 2 ** 32)), np.float32(1.0 / (1.0 - share)))
+    _drop(
+        x.detach().view(-1).numpy(),
+        out.view(-1).numpy(),
+        np.uint32(seed),
+        np.uint32(min(2**32 - 1, share * 2**32)),
+        np.float32(1.0 / (1.0 - share)),
+    )
     return out
 
 

@@ -17,27 +17,27 @@ _CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
 class Ego(NamedTuple):
     """How the car moves and which cameras it has."""
 
-    can_bus: torch.Tensor                      # (B, 18), see history.relative_can_bus
-    camera_mask: torch.Tensor | None = None    # (B, N), 0 = no image from this camera
+    can_bus: torch.Tensor  # (B, 18), see history.relative_can_bus
+    camera_mask: torch.Tensor | None = None  # (B, N), 0 = no image from this camera
 
 
 class Output(NamedTuple):
     """What BEVFormer found; layers = decoder layers, the last one is the answer."""
 
-    bev: torch.Tensor            # (B, Q, C), cells in rows from behind to ahead
-    class_logits: torch.Tensor   # (layers, B, queries, classes)
-    box_codes: torch.Tensor      # (layers, B, queries, 10), see decoder.py
-    queries: torch.Tensor        # (layers, B, queries, C)
-    references: torch.Tensor     # (layers + 1, B, queries, 3), 0 to 1 over range_m
+    bev: torch.Tensor  # (B, Q, C), cells in rows from behind to ahead
+    class_logits: torch.Tensor  # (layers, B, queries, classes)
+    box_codes: torch.Tensor  # (layers, B, queries, 10), see decoder.py
+    queries: torch.Tensor  # (layers, B, queries, C)
+    references: torch.Tensor  # (layers + 1, B, queries, 3), 0 to 1 over range_m
 
 
 class Boxes(NamedTuple):
     """Objects of one sample, best first."""
 
-    boxes: torch.Tensor          # (n, 9) x, y, z of the bottom [m], w, l, h [m], yaw, vx, vy
-    scores: torch.Tensor         # (n,)
-    labels: torch.Tensor         # (n,) int64
-    index: torch.Tensor          # (n,) int64, query * classes + label
+    boxes: torch.Tensor  # (n, 9) x, y, z of the bottom [m], w, l, h [m], yaw, vx, vy
+    scores: torch.Tensor  # (n,)
+    labels: torch.Tensor  # (n,) int64
+    index: torch.Tensor  # (n,) int64, query * classes + label
 
 
 class BEVFormer(nn.Module):
@@ -48,8 +48,11 @@ class BEVFormer(nn.Module):
         self.config = config
         backbone = config.backbone
         self.backbone = ResNet(backbone)
-        self.neck = FeaturePyramid([backbone.channels[stage] for stage in backbone.out_stages],
-                                   config.channels, backbone.levels)
+        self.neck = FeaturePyramid(
+            [backbone.channels[stage] for stage in backbone.out_stages],
+            config.channels,
+            backbone.levels,
+        )
         # Weights that lie pixel by pixel make all maps do so: convolutions and pooling are faster.
         self.backbone.to(memory_format=torch.channels_last)
         self.neck.to(memory_format=torch.channels_last)
@@ -99,8 +102,9 @@ class BEVFormer(nn.Module):
         found = []
         limits = output.box_codes.new_tensor(config.centre_range_m)
         for logits, codes in zip(output.class_logits[layer], output.box_codes[layer]):
-            scores, index = logits.sigmoid().flatten().topk(
-                min(config.max_detections, logits.numel()))
+            scores, index = (
+                logits.sigmoid().flatten().topk(min(config.max_detections, logits.numel()))
+            )
             code = codes[index // config.classes]
             centre = torch.cat([code[:, 0:2], code[:, 4:5]], -1)
             keep = ((centre >= limits[:3]) & (centre <= limits[3:])).all(-1)
@@ -108,8 +112,9 @@ class BEVFormer(nn.Module):
             bottom = centre - torch.nn.functional.pad(size[:, 2:] / 2.0, (2, 0))
             yaw = torch.atan2(code[:, 6:7], code[:, 7:8])
             boxes = torch.cat([bottom, size, yaw, code[:, 8:]], -1)
-            found.append(Boxes(boxes[keep], scores[keep], (index % config.classes)[keep],
-                               index[keep]))
+            found.append(
+                Boxes(boxes[keep], scores[keep], (index % config.classes)[keep], index[keep])
+            )
         return found
 
     def normalise(self, images):
@@ -118,7 +123,7 @@ class BEVFormer(nn.Module):
         x = (images.flip(-1) if image.bgr else images).movedim(-1, -3).float()
         mean, std = x.new_tensor(image.mean), x.new_tensor(image.std)
         x = (x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
-        x[..., image.content_height:, :] = 0.0
+        x[..., image.content_height :, :] = 0.0
         return x
 
     def _checked(self, images, image_from_lidar, ego, history):
@@ -135,7 +140,7 @@ class BEVFormer(nn.Module):
         if ego.camera_mask is not None:
             _expect('ego.camera_mask', ego.camera_mask, (batch, count))
         if history is not None:
-            _expect('history.bev', history.bev, (batch, config.bev_cells ** 2, config.channels))
+            _expect('history.bev', history.bev, (batch, config.bev_cells**2, config.channels))
             _expect('history.valid', history.valid, (batch,))
         if not torch.compiler.is_compiling():
             _check_calibration(image_from_lidar, ego)
@@ -155,11 +160,17 @@ def _check_calibration(image_from_lidar, ego):
     for sample, camera in there.nonzero().tolist():
         matrix = used[sample, camera]
         if not torch.isfinite(matrix).all():
-            raise ValueError(f'image_from_lidar[{sample}, {camera}] {tuple(matrix.shape)} has '
-                             'values that are not finite; expected a projection matrix (4, 4)')
+            raise ValueError(
+                f'image_from_lidar[{sample}, {camera}] {tuple(matrix.shape)} has '
+                'values that are not finite; expected a projection matrix (4, 4)'
+            )
         if abs(float(torch.linalg.det(matrix[:3, :3]))) < 1e-6:
-            raise ValueError(f'image_from_lidar[{sample}, {camera}] {tuple(matrix.shape)} is '
-                             'singular; expected intrinsics times a rigid transform (4, 4)')
+            raise ValueError(
+                f'image_from_lidar[{sample}, {camera}] {tuple(matrix.shape)} is '
+                'singular; expected intrinsics times a rigid transform (4, 4)'
+            )
     if not torch.isfinite(ego.can_bus).all():
-        raise ValueError(f'ego.can_bus {tuple(ego.can_bus.shape)} has values that are not finite; '
-                         'expected 18 numbers a sample')
+        raise ValueError(
+            f'ego.can_bus {tuple(ego.can_bus.shape)} has values that are not finite; '
+            'expected 18 numbers a sample'
+        )

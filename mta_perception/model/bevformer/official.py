@@ -26,18 +26,30 @@ _PREFIXES = (
     ('pts_bbox_head.transformer.encoder.layers.', 'encoder.layers.'),
     ('pts_bbox_head.transformer.decoder.layers.', 'decoder.layers.'),
 )
-_FEEDFORWARD = (('.ffns.0.layers.0.0.', '.feedforward.0.'),
-                ('.ffns.0.layers.1.', '.feedforward.3.'))
-_SAMPLING = (('sampling_offsets.', 'sampling.offsets.'),
-             ('attention_weights.', 'sampling.weights.'),
-             ('value_proj.', 'value.'), ('output_proj.', 'output.'))
-_ENCODER = (*((f'.attentions.0.{theirs}', f'.temporal.{ours}') for theirs, ours in _SAMPLING),
-            *((f'.attentions.1.deformable_attention.{theirs}', f'.spatial.{ours}')
-              for theirs, ours in _SAMPLING[:3]),
-            ('.attentions.1.output_proj.', '.spatial.output.'), *_FEEDFORWARD)
-_DECODER = (('.attentions.0.attn.', '.attention.'),
-            *((f'.attentions.1.{theirs}', f'.cross.{ours}') for theirs, ours in _SAMPLING),
-            *_FEEDFORWARD)
+_FEEDFORWARD = (
+    ('.ffns.0.layers.0.0.', '.feedforward.0.'),
+    ('.ffns.0.layers.1.', '.feedforward.3.'),
+)
+_SAMPLING = (
+    ('sampling_offsets.', 'sampling.offsets.'),
+    ('attention_weights.', 'sampling.weights.'),
+    ('value_proj.', 'value.'),
+    ('output_proj.', 'output.'),
+)
+_ENCODER = (
+    *((f'.attentions.0.{theirs}', f'.temporal.{ours}') for theirs, ours in _SAMPLING),
+    *(
+        (f'.attentions.1.deformable_attention.{theirs}', f'.spatial.{ours}')
+        for theirs, ours in _SAMPLING[:3]
+    ),
+    ('.attentions.1.output_proj.', '.spatial.output.'),
+    *_FEEDFORWARD,
+)
+_DECODER = (
+    ('.attentions.0.attn.', '.attention.'),
+    *((f'.attentions.1.{theirs}', f'.cross.{ours}') for theirs, ours in _SAMPLING),
+    *_FEEDFORWARD,
+)
 
 
 def official_name(name):
@@ -45,11 +57,12 @@ def official_name(name):
     for theirs, ours in _PREFIXES:
         if not name.startswith(ours):
             continue
-        rest = name[len(ours):]
+        rest = name[len(ours) :]
         if ours.startswith('neck.'):
             rest = re.sub(r'^(\d+)\.', r'\1.conv.', rest)
-        for their_part, our_part in {'encoder.layers.': _ENCODER,
-                                     'decoder.layers.': _DECODER}.get(ours, ()):
+        for their_part, our_part in {'encoder.layers.': _ENCODER, 'decoder.layers.': _DECODER}.get(
+            ours, ()
+        ):
             if our_part in '.' + rest:
                 rest = ('.' + rest).replace(our_part, their_part)[1:]
                 break
@@ -79,12 +92,20 @@ def to_our_names(state_dict, ours, config):
     pairs = {official_name(name): name for name in ours}
     missing = [name for name in pairs if name not in state_dict]
     unexpected = [name for name in state_dict if name not in pairs]
-    shapes = [f'{name} {tuple(state_dict[name].shape)}, expected {tuple(ours[pairs[name]].shape)}'
-              for name in pairs
-              if name in state_dict and state_dict[name].shape != ours[pairs[name]].shape]
-    faults = [f'{what}: {", ".join(names)}' for what, names in (
-        ('missing', missing), ('unexpected', unexpected), ('wrong shape', shapes)) if names]
+    shapes = [
+        f'{name} {tuple(state_dict[name].shape)}, expected {tuple(ours[pairs[name]].shape)}'
+        for name in pairs
+        if name in state_dict and state_dict[name].shape != ours[pairs[name]].shape
+    ]
+    faults = [
+        f'{what}: {", ".join(names)}'
+        for what, names in (
+            ('missing', missing),
+            ('unexpected', unexpected),
+            ('wrong shape', shapes),
+        )
+        if names
+    ]
     if faults:
-        raise ValueError(f'this is no state_dict of BEVFormer {config.name}; '
-                         + '; '.join(faults))
+        raise ValueError(f'this is no state_dict of BEVFormer {config.name}; ' + '; '.join(faults))
     return {pairs[name]: tensor for name, tensor in state_dict.items()}

@@ -29,7 +29,7 @@ def slow_copy(model, form):
     """A copy of a BEVFormer whose attention is `form`, 'published' or 'dense'."""
     spatial = {'published': PublishedSpatial, 'dense': DenseSpatial}[form]
     model = copy.deepcopy(model)
-    model.backbone.to(memory_format=torch.contiguous_format)        # the usual layout of maps
+    model.backbone.to(memory_format=torch.contiguous_format)  # the usual layout of maps
     model.neck.to(memory_format=torch.contiguous_format)
     decoder = {'published': PublishedDecoder, 'dense': SlowDecoder}[form]
     model.decoder = _as(decoder, model.decoder, model.config)
@@ -62,8 +62,10 @@ def _as(kind, module, config):
 
 def sampling_of(head, query):
     """Offsets (..., heads, slots, points, 2) and logits of a SamplingHead, alike but for the 2."""
-    return (head.offsets(query).unflatten(-1, (*head.shape, 2)),
-            head.weights(query).unflatten(-1, head.shape))
+    return (
+        head.offsets(query).unflatten(-1, (*head.shape, 2)),
+        head.weights(query).unflatten(-1, head.shape),
+    )
 
 
 def sample_maps(value, xy, weights, levels):
@@ -75,16 +77,20 @@ def sample_maps(value, xy, weights, levels):
     count, _, heads, width = value.shape
     total, start = 0.0, 0
     for level, (rows, columns) in enumerate(levels.sizes):
-        tokens = value[:, start:start + rows * columns]
+        tokens = value[:, start : start + rows * columns]
         start += rows * columns
         image = tokens.permute(0, 2, 3, 1).reshape(count * heads, width, rows, columns)
         size = torch.tensor([columns, rows], dtype=xy.dtype, device=xy.device)
-        grid = 2.0 * (xy[:, :, :, level] + 0.5) / size - 1.0        # (M, P, heads, K, 2)
+        grid = 2.0 * (xy[:, :, :, level] + 0.5) / size - 1.0  # (M, P, heads, K, 2)
         samples = functional.grid_sample(
-            image, grid.transpose(1, 2).flatten(0, 1), mode='bilinear', padding_mode='zeros',
-            align_corners=False)                                    # (M heads, D, P, K)
+            image,
+            grid.transpose(1, 2).flatten(0, 1),
+            mode='bilinear',
+            padding_mode='zeros',
+            align_corners=False,
+        )  # (M heads, D, P, K)
         share = weights[:, :, :, level].transpose(1, 2).flatten(0, 1).unsqueeze(1)
-        total = total + (samples * share).sum(-1)                   # (M heads, D, P)
+        total = total + (samples * share).sum(-1)  # (M heads, D, P)
     return total.view(count, heads * width, -1).transpose(1, 2)
 
 
@@ -100,9 +106,12 @@ class GridTemporal(TemporalSelfAttention):
         xy = around.reference.transpose(1, 2)[:, :, None, :, None] + offsets
         value = self.value(maps).flatten(0, 1).unflatten(-1, (self.heads, -1))
         one = type(around.grid)(around.grid.sizes[:1])
-        answer = sample_maps(value, xy.permute(0, 3, 1, 2, 4, 5).flatten(0, 1).unsqueeze(3),
-                             logits.softmax(-1).permute(0, 3, 1, 2, 4).flatten(0, 1).unsqueeze(3),
-                             one)
+        answer = sample_maps(
+            value,
+            xy.permute(0, 3, 1, 2, 4, 5).flatten(0, 1).unsqueeze(3),
+            logits.softmax(-1).permute(0, 3, 1, 2, 4).flatten(0, 1).unsqueeze(3),
+            one,
+        )
         mean = answer.view(batch, 2, count, channels).mean(1)
         return self.dropout(self.output(mean))
 
@@ -148,8 +157,9 @@ class GridCross(CrossAttention):
         one = type(grid)(grid.sizes[:1])
         cells = reference * one.widths_heights(reference) - 0.5
         value = self.value(bev).unflatten(-1, (self.heads, -1))
-        answer = sample_maps(value, cells[:, :, None, None, None] + offsets, logits.softmax(-1),
-                             one)
+        answer = sample_maps(
+            value, cells[:, :, None, None, None] + offsets, logits.softmax(-1), one
+        )
         return self.dropout(self.output(answer))
 
 
@@ -176,9 +186,12 @@ class DenseSpatial(GridSpatial):
         xy = cells.unsqueeze(3) + offsets.unsqueeze(1)
         value = self.value(tokens).flatten(0, 1).unflatten(-1, (self.heads, -1))
         answer = sample_maps(
-            value, xy.flatten(0, 1),
-            weights.unsqueeze(1).expand(-1, cameras, *[-1] * 4).flatten(0, 1), levels)
-        seen = visibility.mask.any(-1).unsqueeze(-1)                # (B, N, Q, 1)
+            value,
+            xy.flatten(0, 1),
+            weights.unsqueeze(1).expand(-1, cameras, *[-1] * 4).flatten(0, 1),
+            levels,
+        )
+        seen = visibility.mask.any(-1).unsqueeze(-1)  # (B, N, Q, 1)
         total = (answer.unflatten(0, (batch, cameras)) * seen).sum(1)
         return self.dropout(self.output(total / seen.sum(1).clamp(min=1)))
 
@@ -197,8 +210,8 @@ class PublishedSpatial(GridSpatial):
         uv = query.new_zeros(batch, cameras, longest, *visibility.uv.shape[-2:])
         for b, row in enumerate(found):
             for n, cells in enumerate(row):
-                asked[b, n, :len(cells)] = query[b, cells]
-                uv[b, n, :len(cells)] = visibility.uv[b, n, cells].to(uv)
+                asked[b, n, : len(cells)] = query[b, cells]
+                uv[b, n, : len(cells)] = visibility.uv[b, n, cells].to(uv)
         offsets, logits = sampling_of(self.sampling, asked.flatten(0, 1))
         weights = logits.flatten(3).softmax(-1).view_as(logits)
         xy = self.places(uv.flatten(0, 1), levels).unsqueeze(2) + offsets
@@ -207,7 +220,7 @@ class PublishedSpatial(GridSpatial):
         total = torch.zeros_like(query)
         for b, row in enumerate(found):
             for n, cells in enumerate(row):
-                total[b, cells] += answer[b, n, :len(cells)]
+                total[b, cells] += answer[b, n, : len(cells)]
         count = seen.sum(1).clamp(min=1).unsqueeze(-1)
         return self.dropout(self.output(total / count))
 
@@ -220,14 +233,20 @@ def published_visibility(config, image_from_lidar):
     heights, cells = points.shape[:2]
     points = torch.cat([points, torch.ones_like(points[..., :1])], -1)
     points = points.view(heights, 1, 1, cells, 4, 1).repeat(1, batch, cameras, 1, 1, 1)
-    matrices = image_from_lidar.float().view(1, batch, cameras, 1, 4, 4).repeat(
-        heights, 1, 1, cells, 1, 1)
+    matrices = (
+        image_from_lidar.float()
+        .view(1, batch, cameras, 1, 4, 4)
+        .repeat(heights, 1, 1, cells, 1, 1)
+    )
     seen = torch.matmul(matrices, points).squeeze(-1)
     depth = seen[..., 2:3]
     uv = seen[..., :2] / depth.clamp(min=1e-5)
     uv = uv / torch.tensor([config.image.width, config.image.height])
-    height = (config.image.height if config.quirks.padding_counts_as_image
-              else config.image.content_height)
+    height = (
+        config.image.height
+        if config.quirks.padding_counts_as_image
+        else config.image.content_height
+    )
     lowest = torch.tensor([1.0, height / config.image.height])
     mask = (depth[..., 0] > 1e-5) & ((uv > 0) & (uv < lowest)).all(-1)
     return Visibility(mask.permute(1, 2, 3, 0), uv.permute(1, 2, 3, 0, 4), *[None] * 4)

@@ -37,7 +37,7 @@ class DeformableConv(nn.Module):
     def forward(self, x):
         """(N, C, h, w) -> (N, C_out, h, w)."""
         out = self.conv_offset(x).float()
-        offset = out[:, :18].unflatten(1, (9, 2))                   # y, x of each tap
+        offset = out[:, :18].unflatten(1, (9, 2))  # y, x of each tap
         fade = out[:, 18:].sigmoid()
         height, width = x.shape[-2:]
         rows = torch.arange(height, device=x.device, dtype=offset.dtype).view(-1, 1)
@@ -49,7 +49,7 @@ class DeformableConv(nn.Module):
             grid = torch.stack([(2 * x_at + 1) / width - 1, (2 * y + 1) / height - 1], -1)
             seen = functional.grid_sample(x.float(), grid, align_corners=False)
             kernel = self.weight[:, :, tap // 3, tap % 3, None, None]
-            total = total + functional.conv2d((seen * fade[:, tap:tap + 1]).to(x.dtype), kernel)
+            total = total + functional.conv2d((seen * fade[:, tap : tap + 1]).to(x.dtype), kernel)
         return total
 
 
@@ -63,8 +63,11 @@ class Block(nn.Module):
         first, second = (stride, 1) if config.stride_in_first else (1, stride)
         if config.bottleneck:
             self.conv1 = nn.Conv2d(in_channels, width, 1, first, bias=False)
-            self.conv2 = DeformableConv(width, width) if deformable else nn.Conv2d(
-                width, width, 3, second, 1, bias=False)
+            self.conv2 = (
+                DeformableConv(width, width)
+                if deformable
+                else nn.Conv2d(width, width, 3, second, 1, bias=False)
+            )
             self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
             self.bn3 = norm(out_channels)
         else:
@@ -74,8 +77,9 @@ class Block(nn.Module):
         self.bottleneck, self.downsample = config.bottleneck, None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
-        if not config.frozen_norm:       # starts as the identity (Goyal et al. 2017)
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels)
+            )
+        if not config.frozen_norm:  # starts as the identity (Goyal et al. 2017)
             nn.init.zeros_((self.bn3 if config.bottleneck else self.bn2).weight)
 
     def forward(self, x):
@@ -101,8 +105,15 @@ class ResNet(nn.Module):
             blocks = []
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(Block(in_channels, config.width * 2 ** stage, stride, config,
-                                    config.deformable_stages[stage]))
+                blocks.append(
+                    Block(
+                        in_channels,
+                        config.width * 2**stage,
+                        stride,
+                        config,
+                        config.deformable_stages[stage],
+                    )
+                )
                 in_channels = config.channels[stage]
             setattr(self, f'layer{stage + 1}', nn.Sequential(*blocks))
 
@@ -127,14 +138,16 @@ class FeaturePyramid(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(count, channels, 1) for count in in_channels)
         self.output = nn.ModuleList(
             [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(inputs)]
-            + [nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(levels - inputs)])
+            + [nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(levels - inputs)]
+        )
 
     def forward(self, features):
         """List of (N, C_i, h_i, w_i), finest first -> `levels` of (N, C, h_i, w_i)."""
         merged = [layer(feature) for layer, feature in zip(self.lateral, features)]
         for level in range(len(merged) - 1, 0, -1):
             merged[level - 1] = merged[level - 1] + functional.interpolate(
-                merged[level], size=merged[level - 1].shape[-2:], mode='nearest')
+                merged[level], size=merged[level - 1].shape[-2:], mode='nearest'
+            )
         outputs = []
         for level, layer in enumerate(self.output):
             outputs.append(layer(merged[level] if level < len(merged) else outputs[-1]))

@@ -12,12 +12,12 @@ import torch
 class Visibility(NamedTuple):
     """Everything spatial attention needs of a calibration.  P pairs, sorted by sample and cell."""
 
-    mask: torch.Tensor         # (B, N, Q, Z) bool, the point is in front of and inside the camera
-    uv: torch.Tensor           # (B, N, Q, Z, 2) its place in the padded image, 0 to 1
-    cell: torch.Tensor         # (P,) int64, sample * Q + cell
-    camera: torch.Tensor       # (P,) int64, sample * N + camera
-    pair_uv: torch.Tensor      # (P, Z, 2) uv of the pairs
-    share: torch.Tensor        # (P,) 1 / number of cameras that see the cell
+    mask: torch.Tensor  # (B, N, Q, Z) bool, the point is in front of and inside the camera
+    uv: torch.Tensor  # (B, N, Q, Z, 2) its place in the padded image, 0 to 1
+    cell: torch.Tensor  # (P,) int64, sample * Q + cell
+    camera: torch.Tensor  # (P,) int64, sample * N + camera
+    pair_uv: torch.Tensor  # (P, Z, 2) uv of the pairs
+    share: torch.Tensor  # (P,) 1 / number of cameras that see the cell
 
 
 def pillars(config):
@@ -42,8 +42,11 @@ def find_visibility(config, image_from_lidar, camera_mask=None):
     with torch.autocast(points.device.type, enabled=False):
         seen = torch.einsum('bnij,zqj->bnqzi', image_from_lidar.float(), points)
     depth = seen[..., 2:3]
-    height = (config.image.height if config.quirks.padding_counts_as_image
-              else config.image.content_height)
+    height = (
+        config.image.height
+        if config.quirks.padding_counts_as_image
+        else config.image.content_height
+    )
     uv = seen[..., :2] / depth.clamp(min=1e-5)
     limits = torch.tensor([config.image.width, height], device=uv.device)
     inside = (uv > 0) & (uv < limits)
@@ -53,6 +56,12 @@ def find_visibility(config, image_from_lidar, camera_mask=None):
         mask = mask & (camera_mask > 0.5)[:, :, None, None]
     batch, cameras, cells = mask.shape[:3]
     sample, cell, camera = mask.any(-1).transpose(1, 2).nonzero(as_tuple=True)
-    seen_by = mask.any(-1).sum(1).clamp(min=1)                      # (B, Q)
-    return Visibility(mask, uv, sample * cells + cell, sample * cameras + camera,
-                      uv[sample, camera, cell], 1.0 / seen_by[sample, cell])
+    seen_by = mask.any(-1).sum(1).clamp(min=1)  # (B, Q)
+    return Visibility(
+        mask,
+        uv,
+        sample * cells + cell,
+        sample * cameras + camera,
+        uv[sample, camera, cell],
+        1.0 / seen_by[sample, cell],
+    )

@@ -1,0 +1,122 @@
+"""What a node said, read back from a recorded bag; no ROS needed.
+
+Stamps inside messages are in bag time; arrival times are the recorder's wall clock.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mta_perception.bags.typestore import time_ns
+from mta_perception.contract import BoxCode
+
+NODE = '/mta_perception'
+
+
+class RecordedDetections(NamedTuple):
+    """One ~/detections message."""
+
+    stamp_ns: int  # reference stamp, bag time
+    arrival_ns: int  # wall clock of the recorder
+    boxes: np.ndarray  # (K, 10) contract.BoxCode, base_link at stamp_ns; velocity is NaN:
+    #                        Detection3D has no place for it (see summary.with_track_velocities)
+    class_names: list  # K strings
+    scores: np.ndarray  # (K,)
+    track_ids: list  # K strings
+
+
+class RecordedCaption(NamedTuple):
+    """One entry of one ~/captions message."""
+
+    stamp_ns: int  # of the frame it describes, bag time
+    arrival_ns: int
+    track_id: str
+    class_name: str
+    caption: str
+
+
+class Recording(NamedTuple):
+    """A recorded bag, message by message in order of arrival."""
+
+    detections: list  # RecordedDetections
+    captions: list  # RecordedCaption
+    image_arrivals: dict  # stamp [ns] -> wall clock [ns] at which the first image so stamped came
+    diagnostics: list  # (arrival_ns, {component: {key: value}}), strings as they came
+
+
+def read_recording(path, node=NODE):
+    """Read a bag that `ros.recorder` wrote.  Raises ValueError where it is no such bag."""
+    from rosbags.highlevel import AnyReader, AnyReaderError
+
+    path = Path(path)
+    if not (path / 'metadata.yaml').is_file():
+        raise ValueError(
+            f'{path} is no recorded bag: metadata.yaml is missing. Expected the '
+            'output_bag directory that `mta demo` writes.'
+        )
+    wanted = (f'{node}/detections', f'{node}/captions', '/diagnostics')
+    recording = Recording([], [], {}, [])
+    try:
+        with AnyReader([path]) as reader:
+            connections = [
+                connection
+                for connection in reader.connections
+                if connection.topic in wanted or connection.topic.endswith('/camera_info')
+            ]
+            for connection, arrival_ns, raw in reader.messages(connections):
+                message = reader.deserialize(raw, connection.msgtype)
+                _take(recording, connection.topic, arrival_ns, message, node.strip('/'))
+    except AnyReaderError as error:
+        raise ValueError(f'{path} cannot be read as a bag: {error}. Record it again.') from error
+    return recording
+
+
+def _take(recording, topic, arrival_ns, message, node):
+    if topic.endswith('/detections'):
+        recording.detections.append(detections_from_message(message, arrival_ns))
+    elif topic.endswith('/captions'):
+        recording.captions.extend(
+            RecordedCaption(
+                time_ns(entry.stamp), arrival_ns, entry.detection_id, entry.class_id, entry.caption
+            )
+            for entry in message.captions
+        )
+    elif topic.endswith('/camera_info'):
+        recording.image_arrivals.setdefault(time_ns(message.header.stamp), arrival_ns)
+    else:
+        prefix = f'{node}: '
+        values = {
+            status.name.removeprefix(prefix): {pair.key: pair.value for pair in status.values}
+            for status in message.status
+            if status.name.startswith(prefix)
+        }
+        if values:
+            recording.diagnostics.append((arrival_ns, values))
+
+
+def detections_from_message(message, arrival_ns):
+    """RecordedDetections of a vision_msgs/Detection3DArray as rosbags reads it."""
+    boxes = np.full((len(message.detections), BoxCode.WIDTH), np.nan)
+    for box, detection in zip(boxes, message.detections):
+        centre, turn, size = (
+            detection.bbox.center.position,
+            detection.bbox.center.orientation,
+            detection.bbox.size,
+        )
+        box[BoxCode.CENTER] = centre.x, centre.y, centre.z
+        box[BoxCode.SIZE] = size.x, size.y, size.z
+        # Sine and cosine of the yaw of a rotation about z, from its half angle.
+        box[BoxCode.HEADING] = (
+            2 * (turn.w * turn.z + turn.x * turn.y),
+            1 - 2 * (turn.y**2 + turn.z**2),
+        )
+    best = [detection.results[0].hypothesis for detection in message.detections]
+    return RecordedDetections(
+        time_ns(message.header.stamp),
+        arrival_ns,
+        boxes,
+        [hypothesis.class_id for hypothesis in best],
+        np.array([hypothesis.score for hypothesis in best]),
+        [detection.id for detection in message.detections],
+    )

@@ -1,0 +1,319 @@
+"""One scene's bag (docs/bags.md), read back as arrays; no ROS needed.
+
+The exact numbers of the ground truth (velocity, attributes, visibility, points) travel in the JSON
+of /nuscenes/sample; /ground_truth/* carry the same for people and for ROS tools.
+"""
+
+from contextlib import contextmanager
+from functools import cached_property
+import json
+from pathlib import Path
+import struct
+from typing import NamedTuple
+
+import numpy as np
+from rosbags.interfaces import ConnectionExtRosbag2
+from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.errors import ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import TypesysError
+
+from mta_perception.bags.typestore import time_ns, typestore
+from mta_perception.contract import BASE_FRAME, CAMERAS, CLASSES, BoxCode, optical_frame
+from mta_perception.frames import CameraCalibration, CameraImage
+from mta_perception.geometry import rigid_from_quaternion
+
+_RECORD_KEYS = {
+    'sample_token',
+    'stamp_ns',
+    'scene',
+    'description',
+    'split',
+    'image_stamps_ns',
+    'world_from_ego',
+    'annotations',
+}
+
+
+class BagError(ValueError):
+    """The directory is no bag of ours; the message says what is wrong and what to do."""
+
+
+class Sample(NamedTuple):
+    """Ground truth of one keyframe: the K objects of the ten classes, in base_link."""
+
+    stamp_ns: int
+    token: str  # nuScenes sample token
+    boxes: np.ndarray  # (K, 10) float64 contract.BoxCode; unknown velocity is NaN
+    labels: np.ndarray  # (K,) int64, index into contract.CLASSES
+    instances: list  # K instance tokens
+    annotations: list  # K sample_annotation tokens
+    captions: list  # K sentences, '' where there is none
+    num_lidar_pts: np.ndarray  # (K,) int64
+    num_radar_pts: np.ndarray  # (K,) int64
+    visibility: list  # K tokens '1'..'4', '' unknown
+    attributes: list  # K attribute names, '' for none
+    image_stamps: dict  # camera -> stamp [ns] of the keyframe's image
+    world_from_ego: np.ndarray  # (4, 4) at stamp_ns
+    ego_from_box: np.ndarray  # (K, 4, 4), with the roll and pitch that `boxes` cannot hold
+    annotated: list  # dicts, every object as /nuscenes/sample has it: also those of other
+    #                          categories, with `global` translation, rotation, size, velocity
+
+
+def image_topic(camera):
+    """Topic of a camera's JPEGs in a bag."""
+    return f'/{camera}/image_raw/compressed'
+
+
+class SceneBag:
+    """A bag, opened once to check it; every property is read when first asked for.
+
+    Raises BagError, also later where something that is asked for is not in the bag.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not (self.path / 'metadata.yaml').is_file():
+            what = (
+                'does not exist'
+                if not self.path.exists()
+                else 'is no rosbag2 directory: metadata.yaml is missing'
+            )
+            raise BagError(
+                f'{self.path} {what}. Give the directory of one scene as '
+                '`mta-train convert` writes it.'
+            )
+        with self._reader() as reader:
+            # Topics without messages are as good as not there.
+            self.topics = {c.topic: c for c in reader.connections if c.msgcount}
+            self.start_ns, self.end_ns = reader.start_time, reader.end_time
+            self.message_count = reader.message_count
+        if not self.message_count:
+            raise BagError(f'{self.path} holds no messages. Convert the scene again.')
+
+    @contextmanager
+    def _reader(self):
+        with self._damage_named(), Reader(self.path) as reader:
+            yield reader
+
+    @contextmanager
+    def _damage_named(self):
+        """Whatever rosbags makes of a damaged file becomes a BagError."""
+        try:
+            yield
+        except BagError:
+            raise
+        # Besides its own errors rosbags lets those of parsing nonsense through as they come.
+        except (
+            ReaderError,
+            SerdeError,
+            TypesysError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+            MemoryError,
+            OverflowError,
+            struct.error,
+        ) as error:
+            words = ' '.join(str(error).split()) or type(error).__name__
+            raise BagError(
+                f'{self.path} cannot be read as a bag: {words}. Record or convert it again.'
+            ) from error
+
+    def require(self, *topics):
+        """Raise BagError unless the bag has all these topics."""
+        missing = [topic for topic in topics if topic not in self.topics]
+        if missing:
+            raise BagError(
+                f'{self.path} has no topic {", ".join(missing)}; it has '
+                f'{", ".join(sorted(self.topics))}. Expected a bag made by '
+                '`mta-train convert`.'
+            )
+
+    def raw(self, topics=None, start_ns=None, stop_ns=None):
+        """Iterate (topic, type, stamp_ns, serialized bytes) in time order."""
+        topics = None if topics is None else set(topics)
+        with self._reader() as reader:
+            chosen = [c for c in reader.connections if topics is None or c.topic in topics]
+            if not chosen:
+                return
+            messages = reader.messages(chosen, start=start_ns, stop=stop_ns)
+            for connection, stamp_ns, data in messages:
+                yield connection.topic, connection.msgtype, stamp_ns, data
+
+    def messages(self, topics=None, start_ns=None, stop_ns=None):
+        """Iterate (topic, stamp_ns, message object) in time order."""
+        store = typestore()
+        for topic, name, stamp_ns, data in self.raw(topics, start_ns, stop_ns):
+            with self._damage_named():
+                content = store.deserialize_cdr(data, name)
+            yield topic, stamp_ns, content
+
+    def offered_qos(self, topic):
+        """QoS profiles the bag offers for a topic (rosbags.interfaces.Qos)."""
+        extension = self.topics[topic].ext
+        assert isinstance(extension, ConnectionExtRosbag2)
+        return extension.offered_qos_profiles
+
+    @cached_property
+    def cameras(self):
+        """Contract cameras that have images in this bag."""
+        return tuple(camera for camera in CAMERAS if image_topic(camera) in self.topics)
+
+    @cached_property
+    def calibrations(self):
+        """camera -> CameraCalibration."""
+        self.require('/tf_static', *(f'/{camera}/camera_info' for camera in self.cameras))
+        from_camera = {}
+        for _, _, tree in self.messages(['/tf_static']):
+            for entry in tree.transforms:
+                if entry.header.frame_id == BASE_FRAME:
+                    from_camera[entry.child_frame_id] = _rigid(entry.transform)
+        result = {}
+        for camera in self.cameras:
+            frame = optical_frame(camera)
+            if frame not in from_camera:
+                raise BagError(
+                    f'{self.path}: /tf_static has no {BASE_FRAME} -> {frame}; it has '
+                    f'{sorted(from_camera)}.'
+                )
+            info = next(self.messages([f'/{camera}/camera_info']))[2]
+            result[camera] = CameraCalibration(
+                np.array(info.k, dtype=np.float64).reshape(3, 3),
+                int(info.width),
+                int(info.height),
+                from_camera[frame],
+            )
+        return result
+
+    @cached_property
+    def ego_poses(self):
+        """(stamps_ns (n,) int64, world_from_ego (n, 4, 4)) from /odom, in time order."""
+        self.require('/odom')
+        stamps, poses = [], []
+        for _, _, odometry in self.messages(['/odom']):
+            pose = odometry.pose.pose
+            stamps.append(time_ns(odometry.header.stamp))
+            poses.append(
+                rigid_from_quaternion(
+                    [
+                        pose.orientation.x,
+                        pose.orientation.y,
+                        pose.orientation.z,
+                        pose.orientation.w,
+                    ],
+                    [pose.position.x, pose.position.y, pose.position.z],
+                )
+            )
+        return np.array(stamps, dtype=np.int64), np.array(poses)
+
+    def image_stamps(self, camera):
+        """(n,) int64 stamps [ns] of a camera's images, in time order."""
+        topic = image_topic(camera)
+        self.require(topic)
+        # A bag's message has the stamp of its header.
+        return np.array([stamp for _, _, stamp, _ in self.raw([topic])], dtype=np.int64)
+
+    def images(self, cameras=None, start_ns=None, stop_ns=None):
+        """Iterate CameraImage (JPEG bytes as they were taken) in time order; stop is exclusive.
+
+        cameras: a name, a sequence of names, or None for all.
+        """
+        names = (
+            self.cameras
+            if cameras is None
+            else (cameras,)
+            if isinstance(cameras, str)
+            else tuple(cameras)
+        )
+        by_topic = {image_topic(camera): camera for camera in names}
+        self.require(*by_topic)
+        for topic, _, picture in self.messages(list(by_topic), start_ns, stop_ns):
+            yield CameraImage(
+                by_topic[topic],
+                time_ns(picture.header.stamp),
+                picture.data.data,
+                'png' if 'png' in picture.format else 'jpeg',
+            )
+
+    @cached_property
+    def _sample_records(self):
+        self.require('/nuscenes/sample')
+        texts = [text.data for _, _, text in self.messages(['/nuscenes/sample'])]
+        try:
+            records = [json.loads(text) for text in texts]
+        except ValueError as error:
+            raise self._no_sample(error) from error
+        for record in records:
+            missing = _RECORD_KEYS - record.keys() if isinstance(record, dict) else _RECORD_KEYS
+            if missing:
+                raise self._no_sample(f'no {", ".join(sorted(missing))}')
+        return records
+
+    def _no_sample(self, what):
+        return BagError(
+            f'{self.path}: /nuscenes/sample is not as this version writes it: {what}. '
+            'Convert the scene again.'
+        )
+
+    @cached_property
+    def name(self):
+        """Scene name, e.g. scene-0001."""
+        return self._sample_records[0]['scene']
+
+    @cached_property
+    def description(self):
+        """The scene's description, e.g. 'Night, turn left'."""
+        return self._sample_records[0]['description']
+
+    @cached_property
+    def split(self):
+        """Split the scene belongs to ('train', 'val', ...), '' where the dataset names none."""
+        return self._sample_records[0]['split']
+
+    @cached_property
+    def samples(self):
+        """Keyframes in time order."""
+        try:
+            return [_sample(record) for record in self._sample_records]
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._no_sample(repr(error)) from error
+
+
+def _rigid(transform):
+    rotation, shift = transform.rotation, transform.translation
+    return rigid_from_quaternion(
+        [rotation.x, rotation.y, rotation.z, rotation.w], [shift.x, shift.y, shift.z]
+    )
+
+
+def _sample(record):
+    objects = [entry for entry in record['annotations'] if entry['class_name'] in CLASSES]
+
+    def column(key):
+        return [entry[key] for entry in objects]
+
+    boxes = np.array(
+        [[np.nan if value is None else value for value in entry['box']] for entry in objects],
+        dtype=np.float64,
+    ).reshape(-1, BoxCode.WIDTH)
+    return Sample(
+        int(record['stamp_ns']),
+        record['sample_token'],
+        boxes,
+        np.array([CLASSES.index(name) for name in column('class_name')], dtype=np.int64),
+        column('instance_token'),
+        column('annotation_token'),
+        column('caption'),
+        np.array(column('num_lidar_pts'), dtype=np.int64),
+        np.array(column('num_radar_pts'), dtype=np.int64),
+        column('visibility_token'),
+        column('attribute'),
+        {camera: int(stamp) for camera, stamp in record['image_stamps_ns'].items()},
+        np.array(record['world_from_ego'], dtype=np.float64),
+        np.array(column('ego_from_box'), dtype=np.float64).reshape(-1, 4, 4),
+        record['annotations'],
+    )

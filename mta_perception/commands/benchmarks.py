@@ -1,0 +1,58 @@
+"""`mta bench`: the scripts of bench/, each in a process of its own, one after the other."""
+
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+import tempfile
+
+from mta_perception.commands.summary import machine
+
+SCRIPTS = (
+    'renderer',
+    'images',
+    'detector',
+    'captioner',
+    'pipeline',
+    'bevformer',
+    'converter',
+    'transport',
+    'node_memory',
+)
+
+
+def run_benchmarks(model, only=None, out=None):
+    """Run all scripts, or those named in `only`; write the numbers to `out` (JSON) where given.
+
+    Raises ValueError for an unknown name, RuntimeError where bench/ is not there or one failed.
+    """
+    folder = Path(__file__).parents[2] / 'bench'
+    if not (folder / 'report.py').is_file():
+        raise RuntimeError(
+            f'{folder} is missing: the benchmarks come with the repository, not '
+            'with the installed package. Run `make bench` in a checkout.'
+        )
+    names = list(only or SCRIPTS)
+    for name in names:
+        if name not in SCRIPTS:
+            raise ValueError(f'no benchmark "{name}"; there are {", ".join(SCRIPTS)}.')
+    with tempfile.TemporaryDirectory() as scratch:
+        numbers = Path(scratch) / 'numbers.jsonl'
+        environment = {**os.environ, 'MTA_BENCH_JSON': str(numbers), 'MTA_BENCH_MODEL': model}
+        failed = [
+            name
+            for name in names
+            if subprocess.run(
+                [sys.executable, str(folder / f'{name}.py')], env=environment, check=False
+            ).returncode
+            != 0
+        ]
+        lines = numbers.read_text(encoding='utf-8').splitlines() if numbers.exists() else []
+    if out is not None:
+        tables = [json.loads(line) for line in lines]
+        Path(out).write_text(
+            json.dumps({'machine': machine(), 'tables': tables}, indent=2) + '\n', encoding='utf-8'
+        )
+    if failed:
+        raise RuntimeError(f'benchmarks that failed, see above: {", ".join(failed)}')

@@ -1,0 +1,149 @@
+"""`mta`: what one does with the vehicle side.  Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+Each command imports what it needs when it runs, so that `mta --help` is quick and `mta doctor`
+works on a broken installation.
+"""
+
+import os
+from pathlib import Path
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help='Six cameras in, 3D boxes and sentences out.',
+)
+
+Bag = Annotated[
+    Path, typer.Argument(exists=True, file_okay=False, help='rosbag2 directory of one scene.')
+]
+Model = Annotated[str, typer.Option(help='Name of a model under models/, or a path to one.')]
+Rate = Annotated[float, typer.Option(min=0.05, max=10.0, help='Replay speed; 1 = real time.')]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help='Directory for summary.json, demo.mp4 and the rest.')],
+    scene: Annotated[
+        Optional[Path],
+        typer.Option(
+            exists=True, file_okay=False, help='A bag to play instead of a synthetic drive.'
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help='Seed of the synthetic drive.')] = 7,
+    seconds: Annotated[
+        float, typer.Option(min=2.0, max=20.0, help='Length of the synthetic drive [s].')
+    ] = 20.0,
+    model: Model = 'nano',
+    rate: Rate = 1.0,
+):
+    """A synthetic drive through player, node and recorder over DDS, measured and filmed."""
+    from mta_perception.commands.demo import run_demo
+
+    run_demo(out, scene=scene, seed=seed, seconds=seconds, model=model, rate=rate)
+
+
+@app.command()
+def play(
+    bag: Bag,
+    rate: Rate = 1.0,
+    loop: Annotated[bool, typer.Option('--loop', help='Begin again at the end.')] = False,
+    start: Annotated[float, typer.Option(min=0.0, help='Seconds of the bag to skip.')] = 0.0,
+    topics: Annotated[
+        Optional[list[str]], typer.Option(help='Only these topics; give it repeatedly.')
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0.0, help='Seconds to wait for subscribers; 0 = do not.')
+    ] = 30.0,
+):
+    """Replay a bag in real time: latched topics first, then all others and /clock."""
+    from mta_perception.ros.player import play_bag
+
+    play_bag(bag, rate=rate, loop=loop, start_s=start, topics=topics, wait_s=wait)
+
+
+@app.command()
+def render(
+    bag: Bag,
+    out: Annotated[Path, typer.Option(help='Directory for frame_*.png and demo.mp4.')],
+    recorded: Annotated[
+        Optional[Path],
+        typer.Option(
+            exists=True, file_okay=False, help='Bag with recorded detections and captions.'
+        ),
+    ] = None,
+    fps: Annotated[float, typer.Option(min=0.5, max=60.0, help='Pictures a second.')] = 10.0,
+    width: Annotated[int, typer.Option(min=480, max=3840, help='Width of a picture [px].')] = 1600,
+):
+    """Draw a bag's ground truth, and what a node said about it, without ROS."""
+    from mta_perception.drawing.film import film
+
+    written = film(bag, out, recorded=recorded, fps=fps, width=width)
+    print(f'{written.frames} pictures -> {written.video}, {len(written.stills)} stills in {out}')
+
+
+@app.command()
+def ask(
+    text: Annotated[str, typer.Argument(help='The question.')],
+    node: Annotated[str, typer.Option(help='Full name of the node.')] = '/mta_perception',
+    timeout: Annotated[float, typer.Option(min=0.1, help='Seconds to wait for the node.')] = 10.0,
+):
+    """Ask the running node a question (service ~/ask)."""
+    from mta_perception.ros.ask import ask_node
+
+    answer = ask_node(text, node, timeout)
+    print(answer.text if answer.success else answer.message)
+    if not answer.success:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    model: Model = 'nano',
+    only: Annotated[
+        Optional[list[str]], typer.Option(help='Only this benchmark; give it repeatedly.')
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help='Write the numbers there, too (JSON).')
+    ] = None,
+):
+    """Measure this machine: renderer, converter, pipeline, captioner, transport, memory."""
+    from mta_perception.commands.benchmarks import run_benchmarks
+
+    run_benchmarks(model, only, out)
+
+
+@app.command()
+def doctor(model: Model = 'nano'):
+    """Check this installation and say what to do about what is wrong."""
+    from mta_perception.commands.doctor import examine
+
+    findings = examine(model)
+    for finding in findings:
+        print(f'{"ok  " if finding.ok else "BAD "} {finding.name}: {finding.found}')
+        if not finding.ok:
+            print(f'      -> {finding.remedy}')
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def main():
+    """Entry point: expected failures become one line; MTA_DEBUG=1 shows where they came from."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print('mta: interrupted', file=sys.stderr)
+        sys.exit(1)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if os.environ.get('MTA_DEBUG'):
+            raise
+        print(f'mta: {error}', file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()

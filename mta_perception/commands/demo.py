@@ -1,0 +1,283 @@
+"""`mta demo`: a drive through player, node and recorder over DDS, then numbers and pictures.
+
+The only file of the vehicle side that knows `mta_training`: it draws the synthetic drive, and its
+official nuScenes evaluation judges the recorded topics.
+"""
+
+from contextlib import contextmanager
+import hashlib
+import json
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mta_perception.bags.recording import read_recording
+from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.commands.processes import Child, free_domain, ros_environment
+from mta_perception.commands.summary import (
+    boxes_moved_to,
+    nearest_detections,
+    pose_lookup,
+    summarise,
+    with_track_velocities,
+)
+from mta_perception.contract import CLASSES
+from mta_perception.drawing.film import film
+from mta_perception.ros.environment import prepare
+from mta_perception.ros.recorder import HEARS, READY
+from mta_perception.runtime.manifest import Manifest
+from mta_perception.share import model_directory
+
+DISCOVERY_S = 30.0
+NODE_START_S = 90.0  # loading the graphs on a busy machine
+SETTLE_S = 3.0  # the last captions and one more /diagnostics after the last image
+# What decides how a synthetic drive looks, below mta_training/.
+DRIVE_SOURCES = ('synth/**/*.py', 'captions/grammar.py', 'conversion/*.py')
+console = Console()
+
+
+def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
+    """Everything from an empty cache to `out`/summary.json, which is written last.
+
+    out: directory; what an earlier demo left there is replaced.  scene: a bag to play instead of a
+    synthetic drive.  Raises RuntimeError, OSError, ValueError.
+    """
+    out = Path(out).resolve()
+    # What is wrong with scene or model is said before anything is removed or drawn.
+    played = SceneBag(scene) if scene is not None else None
+    model = Manifest.load(model_directory(model)).directory.resolve()
+    _clear(out)
+    began = time.monotonic()
+    if played is None:
+        played = SceneBag(synthetic_bag(seed, seconds))
+    node = replay(played, out, model, rate)
+    recording = read_recording(out / 'output_bag')
+    summary = {
+        **summarise(played, recording),
+        **_accuracy(played, recording),
+        'node': node,
+        'scene': played.name,
+        'description': played.description,
+        'model': model.name,
+        'rate': rate,
+    }
+    with _progress('drawing') as advance:
+        film(played.path, out, recorded=out / 'output_bag', on_progress=advance)
+    summary['demo_s'] = round(time.monotonic() - began, 1)
+    partial = out / 'summary.json.partial'
+    partial.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+    os.replace(partial, out / 'summary.json')
+    _print_summary(summary, out)
+
+
+def _clear(out):
+    """Remove an earlier demo's files; refuse a directory with anything else of those names."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in [out / 'summary.json', out / 'demo.mp4', *out.glob('frame_*.png')]:
+        path.unlink(missing_ok=True)
+    if (out / 'output_bag').is_dir():
+        if not (out / 'output_bag' / 'metadata.yaml').is_file():
+            raise ValueError(
+                f'{out / "output_bag"} is no recorded bag, so `mta demo` does not '
+                'replace it. Move it away or name another --out.'
+            )
+        shutil.rmtree(out / 'output_bag')
+
+
+def cache_directory():
+    """Where drives are kept between demos: $MTA_CACHE or ~/.cache/mta_perception."""
+    return Path(os.environ.get('MTA_CACHE') or Path.home() / '.cache' / 'mta_perception')
+
+
+def synthetic_bag(seed, seconds):
+    """The bag of a synthetic drive, drawn once per seed, length and version of the code."""
+    folder = cache_directory() / 'demo' / f'seed{seed}-{seconds:g}s-{_code_hash()[:12]}'
+    found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
+    if not found:
+        folder.mkdir(parents=True, exist_ok=True)
+        _mta_train(
+            'synth',
+            '--out',
+            folder / 'dataset',
+            '--scenes',
+            1,
+            '--seed',
+            seed,
+            '--seconds',
+            seconds,
+        )
+        _mta_train('convert', folder / 'dataset', '--out', folder / 'bags')
+        shutil.rmtree(folder / 'dataset')  # the bag has all of it, image bytes included
+        found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
+    if not found:
+        raise RuntimeError(
+            f'`mta-train convert` left no bag in {folder / "bags"}; remove '
+            f'{folder} and run the demo again.'
+        )
+    console.print(f'synthetic drive: {found[0]}')
+    return found[0]
+
+
+def _code_hash():
+    """Hash of the source that decides what a drive looks like."""
+    import mta_training
+
+    root = Path(mta_training.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in DRIVE_SOURCES for path in root.glob(pattern)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _mta_train(command, *arguments):
+    """Run `mta-train` with its own progress bar on our terminal."""
+    words = [sys.executable, '-m', 'mta_training.commands.cli', command, *map(str, arguments)]
+    if subprocess.run(words, check=False).returncode != 0:
+        raise RuntimeError(f'`mta-train {" ".join(words[3:])}` failed, see above.')
+
+
+def replay(scene, out, model, rate):
+    """Recorder, node and player as processes in a DDS domain of their own; `out`/output_bag.
+
+    Returns what can only be seen from outside: peak memory, CPU time and exit code of the node.
+    """
+    prepare()
+    environment = ros_environment(free_domain())
+    logs = out / 'logs'
+    logs.mkdir(exist_ok=True)
+    python = [sys.executable, '-m']
+    record = [*python, 'mta_perception.ros.recorder', '--out', str(out / 'output_bag')]
+    perceive = [
+        *python,
+        'mta_perception.ros.node',
+        '--ros-args',
+        '-p',
+        'use_sim_time:=true',
+        '-p',
+        f'model:={model}',
+    ]
+    play = [*python, 'mta_perception.commands.cli', 'play', str(scene.path), '--rate', str(rate)]
+    seconds = (scene.end_ns - scene.start_ns) / 1e9 / rate
+    with Child('recorder', record, logs / 'recorder.log', environment) as recorder:
+        recorder.wait_for(READY, DISCOVERY_S)
+        with Child('node', perceive, logs / 'node.log', environment) as node:
+            node.wait_for('active', NODE_START_S)
+            recorder.wait_for(HEARS, DISCOVERY_S)
+            with Child('player', play, logs / 'player.log', environment) as player:
+                _wait_for_end(player, (recorder, node), seconds)
+            time.sleep(SETTLE_S)
+            node.check()
+            usage = process_usage(node.pid)
+            usage['exit_code'] = node.stop()
+        recorder.stop()
+        recorder.check()
+    return usage
+
+
+def _accuracy(scene, recording):
+    """Official nuScenes numbers of the recorded messages against the bag's ground truth."""
+    from mta_training.evaluation.nuscenes_metrics import Predictions, evaluate_detections
+
+    world_from_ego_at = pose_lookup(*scene.ego_poses)
+    messages = with_track_velocities(recording.detections, world_from_ego_at)
+    predictions = {}
+    for sample in scene.samples:
+        message = nearest_detections(messages, sample.stamp_ns)
+        if message is not None:
+            boxes = boxes_moved_to(
+                message.boxes, message.stamp_ns, sample.stamp_ns, world_from_ego_at
+            )
+            labels = [CLASSES.index(name) for name in message.class_names]
+            predictions[sample.token] = Predictions(boxes, labels, message.scores)
+    judged = evaluate_detections(scene.samples, predictions)
+    return {
+        'keyframes': len(scene.samples),
+        'keyframes_with_detections': len(predictions),
+        **judged,
+    }
+
+
+def _wait_for_end(player, others, seconds):
+    """Until the player has ended; raises where anything fails or it takes far too long."""
+    began = time.monotonic()
+    with _progress('playing, perceiving, recording') as advance:
+        while player.running():
+            passed = time.monotonic() - began
+            advance(min(passed, seconds), seconds)
+            for child in others:
+                child.check()
+                if not child.running():
+                    raise RuntimeError(
+                        f'the {child.name} process ended before the player did; see {child.log}.'
+                    )
+            if passed > 1.5 * seconds + NODE_START_S:
+                raise RuntimeError(
+                    f'the player did not end within {passed:.0f} s; see {player.log}.'
+                )
+            time.sleep(0.1)
+    player.check()
+
+
+def process_usage(pid):
+    """Peak memory [MB] and CPU seconds of a running process."""
+    status = Path(f'/proc/{pid}/status').read_text(encoding='utf-8')
+    peak_kb = next(
+        int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM')
+    )
+    fields = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rsplit(')', 1)[1].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return {
+        'peak_memory_mb': round(peak_kb / 1024, 1),
+        'cpu_s': round(ticks / os.sysconf('SC_CLK_TCK'), 1),
+    }
+
+
+@contextmanager
+def _progress(title):
+    """A bar on the terminal; gives a function (done, total)."""
+    with Progress(
+        TextColumn('{task.description}'), BarColumn(), TimeElapsedColumn(), console=console
+    ) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_summary(summary, out):
+    table = Table(
+        show_header=False,
+        title=f'{summary["scene"]}: {summary["description"]}',
+        title_justify='left',
+    )
+    dropped = ', '.join(f'{count} {reason}' for reason, count in summary['dropped'].items())
+    latency = summary['latency_ms']
+    for name, value in (
+        (
+            'frames',
+            f'{summary["frames_in"]} in, {summary["frames_processed"]} processed, '
+            f'dropped: {dropped or "none"}, unexplained: {summary["unexplained"]}',
+        ),
+        ('detections', f'{summary["detections"]} at {summary["rate_hz"]} Hz'),
+        ('captions', f'{summary["captions"]}, {summary["captions_per_s"]} a second'),
+        ('latency', f'p50 {latency["p50"]} ms, p90 {latency["p90"]} ms, max {latency["max"]} ms'),
+        (
+            'accuracy',
+            f'mAP {summary["mAP"]:.3f} ({summary["mAP_present"]:.3f} over the '
+            f'classes present), NDS {summary["NDS"]:.3f}',
+        ),
+        (
+            'node',
+            f'{summary["node"]["peak_memory_mb"]:.0f} MB at most, '
+            f'{summary["node"]["cpu_s"]:.0f} CPU seconds',
+        ),
+        ('time', f'{summary["demo_s"]:.0f} s'),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f'{out / "demo.mp4"}\n{out / "summary.json"}')

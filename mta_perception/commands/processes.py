@@ -1,0 +1,108 @@
+"""Child processes of demo and benchmarks: their own DDS domain, logs in files, clean ends."""
+
+import os
+from pathlib import Path
+import random
+import signal
+import socket
+import subprocess
+import time
+
+# Participant 0's discovery port in domain d is 7410 + 250 d; ids above 101 would reach into the
+# ephemeral ports of Linux.
+DOMAINS = range(20, 102)
+
+
+def free_domain():
+    """A ROS_DOMAIN_ID in which nobody on this machine has opened a participant yet."""
+    candidates = list(DOMAINS)
+    random.shuffle(candidates)
+    for domain in candidates:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(('', 7410 + 250 * domain))
+            except OSError:
+                continue
+        return domain
+    raise RuntimeError(
+        f'every ROS_DOMAIN_ID from {DOMAINS[0]} to {DOMAINS[-1]} is in use on this '
+        'machine; end some ROS processes first.'
+    )
+
+
+def ros_environment(domain):
+    """Environment of a child that talks to this machine's processes in `domain` alone."""
+    return {
+        **os.environ,
+        'ROS_DOMAIN_ID': str(domain),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'PYTHONUNBUFFERED': '1',
+    }
+
+
+class Child:
+    """One process whose output goes to a file; use it as a context manager."""
+
+    def __init__(self, name, command, log, environment=None):
+        self.name = name
+        self.log = Path(log)
+        with self.log.open('wb') as sink:
+            self._process = subprocess.Popen(
+                command,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        self.pid = self._process.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def running(self):
+        return self._process.poll() is None
+
+    def output(self):
+        """What it has printed so far."""
+        return self.log.read_text(errors='replace')
+
+    def check(self):
+        """Raise RuntimeError with the end of its output where it has ended with an error."""
+        code = self._process.poll()
+        if code not in (None, 0):
+            tail = '\n  '.join(self.output().strip().splitlines()[-6:])
+            raise RuntimeError(
+                f'the {self.name} process ended with exit code {code}; '
+                f'its whole output is in {self.log}. It ends with:\n  {tail}'
+            )
+
+    def wait_for(self, text, timeout_s):
+        """Wait until it has printed `text`; raise where it ends or the time is up before."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.output():
+            self.check()
+            if not self.running() or time.monotonic() > deadline:
+                raise RuntimeError(
+                    f'the {self.name} process did not print "{text}" within '
+                    f'{timeout_s:.0f} s; see {self.log}.'
+                )
+            time.sleep(0.05)
+
+    def stop(self, grace_s=15.0):
+        """SIGINT, then SIGTERM, then SIGKILL, to this process alone; returns the exit code."""
+        for number, patience_s in (
+            (signal.SIGINT, grace_s),
+            (signal.SIGTERM, 5.0),
+            (signal.SIGKILL, 5.0),
+        ):
+            if not self.running():
+                break
+            self._process.send_signal(number)
+            try:
+                self._process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                continue
+        return self._process.poll()

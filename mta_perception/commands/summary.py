@@ -1,0 +1,227 @@
+"""Numbers of a recorded run: frames, latency, rate, boxes at key frames, the machine; no ROS."""
+
+from collections import defaultdict
+from importlib import metadata
+import os
+import platform
+
+import numpy as np
+
+from mta_perception.bags.scene_bag import image_topic
+from mta_perception.contract import BoxCode
+from mta_perception.geometry import interpolate_rigid, invert_rigid, transform, transform_boxes
+
+NEAREST_WITHIN_S = 0.25  # farther from any message, a key frame counts as without detections
+VELOCITY_WINDOW_S = 1.0  # how much of a track's past its velocity is fitted to
+PACKAGES = (
+    'numpy',
+    'opencv-python-headless',
+    'onnxruntime',
+    'rosbags',
+    'ros-rclpy',
+    'ros-fastdds',
+)
+
+
+def summarise(scene, recording):
+    """What was played, processed, dropped and said, as summary.json has it (README.md).
+
+    scene: bag.SceneBag that was played.  Raises ValueError where the node said nothing.
+    """
+    if not recording.diagnostics:
+        raise ValueError(
+            'the recorded bag has no /diagnostics of the node: it never ran, or not '
+            'in this DDS domain. See logs/node.log.'
+        )
+    frames = _frame_accounts(recording.diagnostics[-1][1])
+    seconds = (scene.end_ns - scene.start_ns) / 1e9
+    latencies = latencies_ms(recording)
+    return {
+        'seconds': round(seconds, 3),
+        **frames,
+        'recorded_messages': len(recording.detections),
+        'images': _image_accounts(scene, recording.diagnostics[-1][1]),
+        'detections': int(sum(len(message.boxes) for message in recording.detections)),
+        'captions': len(recording.captions),
+        'captions_per_s': _per_second(len(recording.captions), recording),
+        'latency_ms': percentiles(latencies),
+        'latency_samples': len(latencies),
+        'rate_hz': rate_hz([message.arrival_ns for message in recording.detections]),
+        'stages_ms': _stages(recording.diagnostics[-1][1]),
+        'machine': machine(),
+    }
+
+
+def _per_second(count, recording):
+    """A count over the wall time in which images came; None without images."""
+    arrivals = recording.image_arrivals.values()
+    span_s = (max(arrivals) - min(arrivals)) / 1e9 if arrivals else 0.0
+    return round(count / span_s, 3) if span_s > 0 else None
+
+
+def _frame_accounts(diagnostics):
+    """frames_in = frames_processed + all dropped + unexplained, from the node's own books."""
+    values = diagnostics['frames']
+    dropped = _counts(values, 'dropped/')
+    frames_in, processed = int(values['frames_in']), int(values['processed'])
+    return {
+        'frames_in': frames_in,
+        'frames_processed': processed,
+        'dropped': dropped,
+        'unexplained': frames_in - processed - sum(dropped.values()),
+        'synchroniser': _counts(values, 'sync/'),
+    }
+
+
+def _image_accounts(scene, diagnostics):
+    """Per camera: images in the bag, received by the node, dropped before a set, and why."""
+    accounts = {}
+    for camera in scene.cameras:
+        values = diagnostics.get(f'camera {camera}', {})
+        accounts[camera] = {
+            'played': scene.topics[image_topic(camera)].msgcount,
+            'received': int(values.get('images', 0)),
+            'dropped': _counts(values, 'dropped/'),
+            'masked': _counts(values, 'masked/'),
+        }
+    return accounts
+
+
+def _counts(values, prefix):
+    return {
+        key.removeprefix(prefix): int(value)
+        for key, value in values.items()
+        if key.startswith(prefix) and int(value)
+    }
+
+
+def _stages(diagnostics):
+    """stage -> p50, p90, max in ms, from the newest 300 steps."""
+    stages = defaultdict(dict)
+    for key, value in diagnostics.get('stages', {}).items():
+        stage, which, _ = key.rsplit('_', 2)
+        stages[stage][which] = round(float(value), 2)
+    return dict(stages)
+
+
+def latencies_ms(recording):
+    """End to end: from the arrival of the image that completes a frame set (its camera_info comes
+    with it and has its stamp, the reference stamp) to the arrival of the set's detections, both
+    at the recorder.  One value per detections message whose image arrival was seen."""
+    return [
+        (message.arrival_ns - recording.image_arrivals[message.stamp_ns]) / 1e6
+        for message in recording.detections
+        if message.stamp_ns in recording.image_arrivals
+    ]
+
+
+def percentiles(samples):
+    """p50, p90 and max as JSON wants them; None where there are no samples."""
+    if not len(samples):
+        return {'p50': None, 'p90': None, 'max': None}
+    p50, p90 = np.percentile(samples, [50, 90])
+    return {
+        'p50': round(float(p50), 2),
+        'p90': round(float(p90), 2),
+        'max': round(float(np.max(samples)), 2),
+    }
+
+
+def rate_hz(arrivals_ns):
+    """Messages a second of wall time between the first and the last; None below two messages."""
+    if len(arrivals_ns) < 2 or arrivals_ns[-1] <= arrivals_ns[0]:
+        return None
+    return round((len(arrivals_ns) - 1) * 1e9 / (arrivals_ns[-1] - arrivals_ns[0]), 3)
+
+
+def nearest_detections(messages, stamp_ns):
+    """The RecordedDetections whose stamp is nearest, or None farther than NEAREST_WITHIN_S."""
+    if not messages:
+        return None
+    nearest = min(messages, key=lambda message: abs(message.stamp_ns - stamp_ns))
+    return nearest if abs(nearest.stamp_ns - stamp_ns) <= NEAREST_WITHIN_S * 1e9 else None
+
+
+def with_track_velocities(messages, world_from_ego_at):
+    """The messages with velocities: a straight line through each track's last second in the world.
+
+    A Detection3D carries no velocity; this is what a listener can know at that moment.  Tracks
+    with one message so far keep NaN.  world_from_ego_at: stamp [ns] -> (4, 4).
+    """
+    past = defaultdict(list)  # track id -> [(seconds, world xyz)]
+    done = []
+    for message in sorted(messages, key=lambda one: one.stamp_ns):
+        world_from_ego = world_from_ego_at(message.stamp_ns)
+        places = transform(world_from_ego, message.boxes[:, BoxCode.CENTER])
+        boxes, now = message.boxes.copy(), message.stamp_ns / 1e9
+        for box, place, track_id in zip(boxes, places, message.track_ids):
+            track = past[track_id]
+            track.append((now, place))
+            track[:] = [entry for entry in track if now - entry[0] <= VELOCITY_WINDOW_S]
+            if len(track) > 1:
+                seconds = np.array([entry[0] for entry in track]) - now
+                slope = np.polyfit(seconds, np.stack([entry[1] for entry in track]), 1)[0]
+                box[BoxCode.VELOCITY] = (world_from_ego[:3, :3].T @ slope)[:2]
+        done.append(message._replace(boxes=boxes))
+    return done
+
+
+def pose_lookup(stamps_ns, world_from_ego):
+    """A function stamp [ns] -> (4, 4) world_from_ego, interpolated; clamped at the ends.
+
+    stamps_ns: (n,) ascending; world_from_ego: (n, 4, 4).  Raises ValueError where n is 0.
+    """
+    if not len(stamps_ns):
+        raise ValueError('the bag has no ego pose: /odom is empty; convert the scene again.')
+
+    def world_from_ego_at(stamp_ns):
+        after = int(np.clip(np.searchsorted(stamps_ns, stamp_ns), 0, len(stamps_ns) - 1))
+        before = max(0, after - 1)
+        span = max(1, int(stamps_ns[after]) - int(stamps_ns[before]))
+        fraction = float(np.clip((stamp_ns - int(stamps_ns[before])) / span, 0.0, 1.0))
+        return interpolate_rigid(world_from_ego[before], world_from_ego[after], fraction)
+
+    return world_from_ego_at
+
+
+def boxes_moved_to(boxes, stamp_ns, to_stamp_ns, world_from_ego_at):
+    """(K, 10) boxes of the ego frame at `stamp_ns`, predicted for the ego frame at `to_stamp_ns`.
+
+    Each box goes on at its own velocity, then the ego motion is taken out.
+    world_from_ego_at: stamp [ns] -> (4, 4).
+    """
+    boxes = np.array(boxes, dtype=np.float64).reshape(-1, BoxCode.WIDTH)
+    seconds = (to_stamp_ns - stamp_ns) / 1e9
+    velocity = np.nan_to_num(boxes[:, BoxCode.VELOCITY])
+    boxes[:, :2] += velocity * seconds
+    to_from_now = invert_rigid(world_from_ego_at(to_stamp_ns)) @ world_from_ego_at(stamp_ns)
+    return transform_boxes(to_from_now, boxes)
+
+
+def machine():
+    """What the numbers were measured on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        'cpu': _cpu_name(),
+        'cores': len(os.sched_getaffinity(0)),
+        'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9, 1),
+        'system': platform.platform(),
+        'python': platform.python_version(),
+        'packages': versions,
+    }
+
+
+def _cpu_name():
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as lines:
+            for line in lines:
+                if line.startswith('model name'):
+                    return line.split(':', 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

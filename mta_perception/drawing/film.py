@@ -1,0 +1,270 @@
+"""A bag, and what a node said about it, as pictures and a film.  Needs no ROS.
+
+The film runs in bag time at a fixed number of pictures a second.  Each shows the newest detections
+the node had made by then, on the images they were made from; ground truth, known at key frames, is
+interpolated to the same instant.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from mta_perception.bags.recording import read_recording
+from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.commands.summary import pose_lookup, with_track_velocities
+from mta_perception.contract import CAMERAS, CLASSES, BoxCode
+from mta_perception.drawing.overlay import DrawnObject, draw_overlay
+from mta_perception.geometry import (
+    interpolate_rigid,
+    invert_rigid,
+    rigid_from_yaw,
+    transform,
+    transform_boxes,
+    yaw_from_rigid,
+)
+
+TRAIL_S = 4.0
+CAPTION_MAX_AGE_S = 3.0
+IMAGE_MAX_AGE_S = 0.3  # an older image counts as none, as in the node
+STILLS = 6
+
+
+class Written(NamedTuple):
+    """What `film` left behind."""
+
+    video: Path
+    frames: int
+    stills: list
+
+
+class Moment(NamedTuple):
+    """What one picture of the film shows."""
+
+    stamp_ns: int
+    objects: list  # DrawnObject, predictions (or ground truth where nothing was recorded)
+    trails: dict  # track_id -> (n, 2), ego frame at stamp_ns
+
+
+def film(bag, out, recorded=None, fps=10.0, width=1600, on_progress=None):
+    """Draw `bag` (directory), with the recorded detections where given, into `out`.
+
+    Writes out/demo.mp4 and out/frame_*.png.  on_progress(done, total) follows each picture.
+    Raises ValueError where there is nothing to draw or the film cannot be read back.
+    """
+    scene = SceneBag(bag)
+    recording = read_recording(recorded) if recorded is not None else None
+    truth = GroundTruth(scene)
+    moments = (
+        _recorded_moments(truth, recording, fps)
+        if recording is not None
+        else _true_moments(truth, fps)
+    )
+    if not moments:
+        raise ValueError(
+            f'{recorded or bag}: nothing to draw, it has '
+            f'{"no detections" if recording is not None else "no key frames"}.'
+        )
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    still_at = set(np.linspace(0, len(moments) - 1, min(STILLS, len(moments))).round().astype(int))
+    stills, writer, partial = [], None, out / 'demo.partial.mp4'
+    for index, picture in enumerate(_pictures(truth, recording is not None, moments, width)):
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        if writer is None:
+            writer = cv2.VideoWriter(
+                str(partial), cv2.VideoWriter_fourcc(*'mp4v'), fps, (bgr.shape[1], bgr.shape[0])
+            )
+        writer.write(bgr)
+        if index in still_at:
+            stills.append(out / f'frame_{index:04d}.png')
+            cv2.imwrite(str(stills[-1]), bgr)
+        if on_progress:
+            on_progress(index + 1, len(moments))
+    writer.release()
+    check_video(partial, len(moments))
+    os.replace(partial, out / 'demo.mp4')
+    return Written(out / 'demo.mp4', len(moments), stills)
+
+
+def check_video(path, frames):
+    """Read the film back.  Raises ValueError where a player would not see all its pictures."""
+    reader = cv2.VideoCapture(str(path))
+    found = 0
+    while reader.grab():
+        found += 1
+    reader.release()
+    if found != frames:
+        raise ValueError(
+            f'{path} has {found} pictures after writing {frames}; the video codec of '
+            'this OpenCV is broken. The frame_*.png are whole.'
+        )
+
+
+class GroundTruth:
+    """A scene's annotations at any stamp, and its ego poses."""
+
+    def __init__(self, scene):
+        self.scene = scene
+        self.world_from_ego_at = pose_lookup(*scene.ego_poses)
+        self.stamps = [sample.stamp_ns for sample in scene.samples]
+        self._tracks = [_world_tracks(sample) for sample in scene.samples]
+
+    def at(self, stamp_ns):
+        """DrawnObjects in the ego frame at `stamp_ns`: interpolated between the key frames around
+        it where an instance is in both, else as in the nearer one."""
+        if not self.stamps:
+            return []
+        after = min(int(np.searchsorted(self.stamps, stamp_ns)), len(self.stamps) - 1)
+        before = max(0, after - 1)
+        span = max(1, self.stamps[after] - self.stamps[before])
+        fraction = float(np.clip((stamp_ns - self.stamps[before]) / span, 0.0, 1.0))
+        earlier, later = self._tracks[before], self._tracks[after]
+        ego_from_world = invert_rigid(self.world_from_ego_at(stamp_ns))
+        objects = []
+        for track_id, item in (later if fraction > 0.5 else earlier).items():
+            box = item.box
+            if track_id in earlier and track_id in later:
+                box = _interpolated(earlier[track_id].box, later[track_id].box, fraction)
+            objects.append(item._replace(box=transform_boxes(ego_from_world, box[None])[0]))
+        return objects
+
+
+def _world_tracks(sample):
+    """Instance -> DrawnObject with its box in the world frame; instance tokens are too long to
+    read, so nothing is written for the track."""
+    boxes = transform_boxes(sample.world_from_ego, sample.boxes)
+    return {
+        instance: DrawnObject(box, CLASSES[label], 1.0, '', caption)
+        for box, label, instance, caption in zip(
+            boxes, sample.labels, sample.instances, sample.captions
+        )
+    }
+
+
+def _interpolated(box_a, box_b, fraction):
+    """A box between two of the same object, world frame."""
+    poses = [rigid_from_yaw(np.arctan2(box[6], box[7]), box[:3]) for box in (box_a, box_b)]
+    pose = interpolate_rigid(poses[0], poses[1], fraction)
+    yaw = yaw_from_rigid(pose)
+    return np.concatenate(
+        [pose[:3, 3], box_a[BoxCode.SIZE], [np.sin(yaw), np.cos(yaw)], box_a[BoxCode.VELOCITY]]
+    )
+
+
+def _true_moments(truth, fps):
+    """Ground truth itself as what is shown, on a grid of 1 / fps seconds."""
+    if not truth.stamps:
+        return []
+    steps = np.arange(truth.stamps[0], truth.stamps[-1] + 1, round(1e9 / fps))
+    return [Moment(int(stamp), truth.at(int(stamp)), {}) for stamp in steps]
+
+
+def _recorded_moments(truth, recording, fps):
+    """What was known at each step of the grid; neighbours may be the same Moment."""
+    messages = with_track_velocities(recording.detections, truth.world_from_ego_at)
+    if not messages:
+        return []
+    stamps = np.array([message.stamp_ns for message in messages])
+    shown, moments = {}, []
+    for step in np.arange(stamps[0], stamps[-1] + 1, round(1e9 / fps)):
+        index = int(np.searchsorted(stamps, step, side='right')) - 1
+        if index not in shown:
+            shown[index] = Moment(
+                messages[index].stamp_ns,
+                _drawn_objects(messages[index], recording.captions),
+                _trails(truth.world_from_ego_at, messages[: index + 1]),
+            )
+        moments.append(shown[index])
+    return moments
+
+
+def _drawn_objects(message, captions):
+    """The recorded boxes with the newest caption of each track that is not too old."""
+    sentences = {
+        caption.track_id: caption.caption
+        for caption in captions
+        if 0 <= message.stamp_ns - caption.stamp_ns <= CAPTION_MAX_AGE_S * 1e9
+    }
+    return [
+        DrawnObject(box, name, float(score), track_id, sentences.get(track_id, ''))
+        for box, name, score, track_id in zip(
+            message.boxes, message.class_names, message.scores, message.track_ids
+        )
+    ]
+
+
+def _trails(world_from_ego_at, messages):
+    """Where each track of the last message was in the last TRAIL_S seconds, in its ego frame."""
+    now = messages[-1]
+    ego_from_world = invert_rigid(world_from_ego_at(now.stamp_ns))
+    trails = {track_id: [] for track_id in now.track_ids if track_id}
+    for message in messages:
+        if now.stamp_ns - message.stamp_ns > TRAIL_S * 1e9:
+            continue
+        now_from_then = ego_from_world @ world_from_ego_at(message.stamp_ns)
+        for box, track_id in zip(message.boxes, message.track_ids):
+            if track_id in trails:
+                trails[track_id].append(transform(now_from_then, box[:3])[:2])
+    return {track_id: np.array(points) for track_id, points in trails.items()}
+
+
+def _pictures(truth, has_recording, moments, width):
+    """One RGB picture per moment, in order; the bag's images are read once, as a stream."""
+    stream, newest = truth.scene.images(), {}
+    ahead = next(stream, None)
+    last, picture = None, None
+    for moment in moments:
+        if moment is not last:
+            while ahead is not None and ahead.stamp_ns <= moment.stamp_ns:
+                newest[ahead.camera] = ahead
+                ahead = next(stream, None)
+            picture = _draw(truth, has_recording, moment, newest, width)
+            last = moment
+        yield picture
+
+
+def _draw(truth, has_recording, moment, newest, width):
+    images, matrices = {}, {}
+    world_from_ego = truth.world_from_ego_at(moment.stamp_ns)
+    for camera in CAMERAS:
+        image = newest.get(camera)
+        if image is None or moment.stamp_ns - image.stamp_ns > IMAGE_MAX_AGE_S * 1e9:
+            continue
+        images[camera] = _half_size(image)
+        ego_at_image_from_world = invert_rigid(truth.world_from_ego_at(image.stamp_ns))
+        matrices[camera] = (
+            _half_size_projection(truth.scene.calibrations[camera])
+            @ ego_at_image_from_world
+            @ world_from_ego
+        )
+    seconds = (moment.stamp_ns - truth.stamps[0]) / 1e9 if truth.stamps else 0.0
+    header = f'{truth.scene.name} · {max(seconds, 0.0):.1f} s · {truth.scene.description}'
+    if not has_recording:
+        return draw_overlay(
+            images,
+            matrices,
+            moment.objects,
+            header=header,
+            width=width,
+            objects_are='ground truth',
+        )
+    return draw_overlay(
+        images, matrices, moment.objects, truth.at(moment.stamp_ns), moment.trails, header, width
+    )
+
+
+def _half_size(image):
+    """(h, w, 3) uint8 RGB at half the camera's size; None where the bytes are no whole image."""
+    encoded = np.frombuffer(image.data, dtype=np.uint8)
+    picture = cv2.imdecode(encoded, cv2.IMREAD_REDUCED_COLOR_2)
+    return None if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _half_size_projection(calibration):
+    """(3, 4) pixels of the half-size image from metres in the ego frame at the image's stamp."""
+    half_from_full = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
+    camera_from_ego = invert_rigid(calibration.ego_from_camera)
+    return half_from_full @ calibration.intrinsics @ camera_from_ego[:3]

@@ -1,0 +1,83 @@
+"""Image features: a ResNet and a feature pyramid with one output.
+
+in   images    (N, H, W, 3) uint8 RGB
+out  features  (N, C, H / stride, W / stride)
+Normalised inside (ImageNet mean and deviation), so that bytes can enter the exported graph.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+IMAGE_MEAN = (123.675, 116.28, 103.53)
+IMAGE_STD = (58.395, 57.12, 57.375)
+
+
+def _conv_bn(in_channels, out_channels, kernel, stride=1):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut (He et al. 2016)."""
+
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.conv1 = _conv_bn(in_channels, out_channels, 3, stride)
+        self.conv2 = _conv_bn(out_channels, out_channels, 3)
+        # A block that starts as the identity trains faster from scratch (Goyal et al. 2017).
+        nn.init.zeros_(self.conv2[1].weight)
+        self.shortcut = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = _conv_bn(in_channels, out_channels, 1, stride)
+
+    def forward(self, x):
+        """(N, C_in, h, w) -> (N, C_out, h / stride, w / stride)."""
+        return functional.relu(self.conv2(functional.relu(self.conv1(x))) + self.shortcut(x))
+
+
+class Backbone(nn.Module):
+    """ResNet of basic blocks with a top-down pyramid down to `config.stride`."""
+
+    def __init__(self, config, out_channels):
+        super().__init__()
+        widths = [config.width * 2**stage for stage in range(4)]
+        self.stem = _conv_bn(3, widths[0], 7, stride=2)
+        stages, in_channels = [], widths[0]
+        for stage, (width, blocks) in enumerate(zip(widths, config.blocks)):
+            stride = 1 if stage == 0 else 2
+            stages.append(
+                nn.Sequential(
+                    *[
+                        BasicBlock(
+                            in_channels if i == 0 else width, width, stride if i == 0 else 1
+                        )
+                        for i in range(blocks)
+                    ]
+                )
+            )
+            in_channels = width
+        self.stages = nn.ModuleList(stages)
+        self.first_level = {8: 1, 16: 2, 32: 3}[config.stride]
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(width, out_channels, 1) for width in widths[self.first_level :]
+        )
+        self.register_buffer('mean', torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images):
+        """(N, H, W, 3) uint8 RGB -> (N, C, H / stride, W / stride)."""
+        x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        x = functional.max_pool2d(functional.relu(self.stem(x)), 3, 2, 1)
+        levels = []
+        for stage in self.stages:
+            x = stage(x)
+            levels.append(x)
+        levels = levels[self.first_level :]
+        fused = self.lateral[-1](levels[-1])
+        for level, lateral in zip(levels[-2::-1], list(self.lateral)[-2::-1]):
+            coarse = functional.interpolate(fused, scale_factor=2.0, mode='nearest')
+            fused = lateral(level) + coarse
+        return fused

@@ -1,0 +1,84 @@
+"""What is known of the six cameras: intrinsics of CameraInfo, mounting of /tf_static.  No ROS."""
+
+from collections import Counter
+
+import numpy as np
+
+from mta_perception.contract import CAMERAS
+from mta_perception.frames import CameraCalibration
+from mta_perception.pipeline.transform_tree import TransformTree
+
+
+class Rig:
+    """CameraInfo, frame names and transforms in, calibrations out.  One thread writes.
+
+    `calibrations` is a new dict after each change, so that another thread may go on reading the
+    one it has.
+    """
+
+    def __init__(self, base_frame):
+        self.base_frame = base_frame
+        self.tree = TransformTree()
+        self.calibrations = {}  # camera -> CameraCalibration
+        self.missing = dict.fromkeys(CAMERAS, 'no image yet')  # camera -> reason
+        self.changes = Counter()  # camera -> how often a calibration was replaced by another
+        self._lenses = {}  # camera -> (intrinsics (3, 3), width, height)
+        self._frames = {}  # camera -> frame_id of its images
+
+    def set_lens(self, camera, intrinsics, width, height):
+        """Take a CameraInfo; True where it differs from the one before."""
+        known = self._lenses.get(camera)
+        if known and known[1:] == (width, height) and np.array_equal(known[0], intrinsics):
+            return False
+        self._lenses[camera] = intrinsics, width, height
+        self._update(camera)
+        return known is not None
+
+    def set_frame(self, camera, frame_id):
+        """Take the frame_id of an image."""
+        if self._frames.get(camera) != frame_id:
+            self._frames[camera] = frame_id
+            self._update(camera)
+
+    def set_static(self, parent, child, parent_from_child):
+        """Take a transform of /tf_static.  Raises ValueError where it is none."""
+        if self.tree.set(parent, child, parent_from_child, static=True):
+            for camera in self._frames:
+                self._update(camera)
+
+    def frames_seen(self):
+        """Cameras that have sent an image."""
+        return set(self._frames)
+
+    def _update(self, camera):
+        calibration, reason = self._calibration(camera)
+        calibrations = dict(self.calibrations)
+        before = calibrations.pop(camera, None)
+        if calibration is not None:
+            calibrations[camera] = calibration
+            self.missing.pop(camera, None)
+            if before is not None and not _same(before, calibration):
+                self.changes[camera] += 1
+        else:
+            self.missing[camera] = reason
+        self.calibrations = calibrations
+
+    def _calibration(self, camera):
+        """(CameraCalibration, None), or (None, what is missing)."""
+        if camera not in self._frames:
+            return None, 'no image yet'
+        if camera not in self._lenses:
+            return None, 'no valid camera_info yet'
+        frame = self._frames[camera]
+        ego_from_camera = self.tree.lookup(self.base_frame, frame)
+        if ego_from_camera is None:
+            return None, f'no transform from {frame or "(empty frame_id)"} to {self.base_frame}'
+        return CameraCalibration(*self._lenses[camera], ego_from_camera), None
+
+
+def _same(one, other):
+    return (
+        (one.width, one.height) == (other.width, other.height)
+        and np.array_equal(one.intrinsics, other.intrinsics)
+        and np.allclose(one.ego_from_camera, other.ego_from_camera, rtol=0, atol=1e-6)
+    )

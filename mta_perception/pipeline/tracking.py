@@ -1,0 +1,144 @@
+"""Detections of one frame matched to those of the frames before: ids that stay with an object.
+
+Each track is moved on by its own velocity in the world frame; detections and tracks that may be
+one object are then paired at the least total distance (Hungarian method).
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from mta_perception.contract import CLASSES, BoxCode
+from mta_perception.geometry import transform_boxes
+
+
+class _Kind(NamedTuple):
+    """Classes a detector may confuse with one another, and how far one may be off."""
+
+    classes: tuple
+    gate_m: float  # prediction to detection at once
+    gate_growth_m_s: float  # ... and more for every second since the track was seen
+
+
+_KINDS = (
+    _Kind(('car', 'truck', 'construction_vehicle', 'bus', 'trailer'), 2.0, 5.0),
+    _Kind(('motorcycle', 'bicycle'), 1.5, 4.0),
+    _Kind(('pedestrian',), 1.0, 2.0),
+    _Kind(('barrier',), 1.0, 0.5),
+    _Kind(('traffic_cone',), 0.8, 0.5),
+)
+_KIND_OF_LABEL = np.array(
+    [next(i for i, kind in enumerate(_KINDS) if name in kind.classes) for name in CLASSES]
+)
+_GATES_M = np.array([kind.gate_m for kind in _KINDS])
+_GROWTHS_M_S = np.array([kind.gate_growth_m_s for kind in _KINDS])
+# Pairs of unlike classes or velocities count as further apart: people cross without swapping ids.
+_OTHER_CLASS_M = 0.5
+_VELOCITY_WEIGHT_S = 0.2
+_MOST_FOR_VELOCITY_M = 0.5
+_IMPOSSIBLE = 1e6
+
+
+class _Track:
+    """One object over time, in the world frame."""
+
+    def __init__(self, identifier):
+        self.id = identifier
+        self.trail = deque()  # (stamp_ns, x, y)
+
+    def see(self, stamp_ns, box, label):
+        self.xy, self.velocity = box[:2], np.nan_to_num(box[BoxCode.VELOCITY])
+        self.label, self.stamp_ns = label, stamp_ns
+        self.trail.append((stamp_ns, *self.xy))
+
+
+class Tracker:
+    """One `update` a frame.  One thread at a time."""
+
+    def __init__(self, config):
+        self.config = config
+        self._tracks = []
+        self._born = 0
+        self._stamp_ns = None
+
+    def update(self, stamp_ns, world_from_ego, detections):
+        """Match detections.Detections at `stamp_ns`, pose (4, 4) -> K ids (str), row for row.
+
+        Ids are unique for the life of this object.  A stamp that is not newer than the last one,
+        or one long after it, ends every track.
+        """
+        if self._stamp_ns is not None and not (
+            0 < stamp_ns - self._stamp_ns <= self.config.max_gap_s * 1e9
+        ):
+            self.reset()
+        self._stamp_ns = stamp_ns
+        boxes_world = transform_boxes(world_from_ego, detections.boxes)
+        matched = self._match(stamp_ns, boxes_world, detections.labels)
+        tracks = [matched.get(row) or self._new_track() for row in range(len(boxes_world))]
+        for track, box, label in zip(tracks, boxes_world, detections.labels):
+            track.see(stamp_ns, box, int(label))
+        self._forget(stamp_ns)
+        return [track.id for track in tracks]
+
+    def trails(self):
+        """id -> (n, 2) world x, y [m], oldest first, of the objects in the last frame."""
+        return {
+            track.id: np.array([point[1:] for point in track.trail])
+            for track in self._tracks
+            if track.stamp_ns == self._stamp_ns
+        }
+
+    def reset(self):
+        """End every track."""
+        self._tracks = []
+        self._stamp_ns = None
+
+    def _match(self, stamp_ns, boxes, labels):
+        """dict row of `boxes` -> track."""
+        if not self._tracks or not len(boxes):
+            return {}
+        seconds = np.array([(stamp_ns - track.stamp_ns) / 1e9 for track in self._tracks])
+        predicted = np.stack(
+            [track.xy + track.velocity * dt for track, dt in zip(self._tracks, seconds)]
+        )
+        track_labels = np.array([track.label for track in self._tracks])
+        distance = np.linalg.norm(predicted[:, None] - boxes[None, :, :2], axis=-1)
+        kinds = _KIND_OF_LABEL[track_labels]
+        gate = _GATES_M[kinds] + _GROWTHS_M_S[kinds] * seconds
+        possible = (distance <= gate[:, None]) & (kinds[:, None] == _KIND_OF_LABEL[labels][None])
+        velocities = np.stack([track.velocity for track in self._tracks])
+        seen = np.nan_to_num(boxes[:, BoxCode.VELOCITY])
+        turned = np.linalg.norm(velocities[:, None] - seen[None], axis=-1)
+        cost = (
+            distance
+            + np.minimum(_VELOCITY_WEIGHT_S * turned, _MOST_FOR_VELOCITY_M)
+            + _OTHER_CLASS_M * (track_labels[:, None] != labels[None])
+        )
+        rows, columns = linear_sum_assignment(np.where(possible, cost, _IMPOSSIBLE))
+        return {
+            int(column): self._tracks[row]
+            for row, column in zip(rows, columns)
+            if possible[row, column]
+        }
+
+    def _new_track(self):
+        self._born += 1
+        track = _Track(str(self._born))
+        self._tracks.append(track)
+        return track
+
+    def _forget(self, stamp_ns):
+        trail_start_ns = stamp_ns - self.config.trail_s * 1e9
+        self._tracks = [
+            track
+            for track in self._tracks
+            if stamp_ns - track.stamp_ns <= self.config.max_coast_s * 1e9
+        ]
+        if len(self._tracks) > self.config.max_tracks:
+            self._tracks.sort(key=lambda track: -track.stamp_ns)
+            del self._tracks[self.config.max_tracks :]
+        for track in self._tracks:
+            while len(track.trail) > 1 and track.trail[0][0] < trail_start_ns:
+                track.trail.popleft()

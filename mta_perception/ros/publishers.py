@@ -1,0 +1,105 @@
+"""The node's publishers, and what goes out on them after a step.
+
+Publishers are lifecycle publishers: silent unless the node is active.  Publishing from worker
+threads is safe in rclpy.
+"""
+
+import cv2
+from mta_msgs.msg import HistoryState, ObjectCaptionArray
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
+from vision_msgs.msg import Detection3DArray, LabelInfo
+from visualization_msgs.msg import MarkerArray
+
+from mta_perception.contract import CLASSES
+from mta_perception.ros import conversions
+from mta_perception.ros.markers import Markers
+
+
+class Outputs:
+    """Results in, messages out; made once for the life of the node."""
+
+    def __init__(self, node):
+        self._node = node
+        self._detections = self._publisher(Detection3DArray, '~/detections')
+        self._captions = self._publisher(ObjectCaptionArray, '~/captions')
+        self._caption_text = self._publisher(String, '~/caption_text')
+        self._markers = self._publisher(MarkerArray, '~/markers')
+        self._overlay = self._publisher(CompressedImage, '~/overlay/compressed', depth=2)
+        self._labels = self._publisher(LabelInfo, '~/labels', depth=1, latched=True)
+        self._history = self._publisher(HistoryState, '~/history')
+        self._drawn = Markers()
+
+    def _publisher(self, message_type, topic, depth=10, latched=False):
+        qos = QoSProfile(
+            depth=depth,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=(
+                DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+            ),
+        )
+        return self._node.create_lifecycle_publisher(
+            message_type,
+            topic,
+            qos,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def wants_overlay(self):
+        """Somebody listens to the overlay."""
+        return self._overlay.get_subscription_count() > 0
+
+    def publish_labels(self, threshold):
+        """What the class ids mean; latched, so once is enough."""
+        stamp = self._node.get_clock().now().nanoseconds
+        self._labels.publish(conversions.labels_message(stamp, threshold))
+
+    def publish_detections(self, result, frame_id):
+        """~/detections and ~/history of a pipeline.StepResult, also where it found nothing."""
+        detections, memory = result.detections, result.history
+        self._detections.publish(
+            conversions.detections_message(
+                result.stamp_ns,
+                frame_id,
+                detections.boxes,
+                [CLASSES[label] for label in detections.labels],
+                detections.scores,
+                result.track_ids,
+            )
+        )
+        self._history.publish(
+            conversions.history_message(
+                result.stamp_ns,
+                frame_id,
+                memory.length,
+                memory.age_s if memory.valid else None,
+                memory.resets,
+                memory.last_reset_ns,
+                memory.last_reason,
+            )
+        )
+
+    def publish_markers(self, stamp_ns, frame_id, objects):
+        """~/markers of render.DrawnObject, where anybody listens."""
+        if self._markers.get_subscription_count():
+            self._markers.publish(self._drawn.message(stamp_ns, frame_id, objects))
+
+    def publish_captions(self, stamp_ns, frame_id, entries):
+        """~/captions and ~/caption_text; entries as conversions.captions_message takes them."""
+        message = conversions.captions_message(stamp_ns, frame_id, entries)
+        self._captions.publish(message)
+        self._caption_text.publish(String(data=conversions.caption_lines(message)))
+
+    def publish_overlay(self, stamp_ns, frame_id, picture, quality):
+        """picture: (H, W, 3) RGB."""
+        encoded, jpeg = cv2.imencode(
+            '.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+        )
+        if encoded:
+            self._overlay.publish(conversions.jpeg_message(stamp_ns, frame_id, jpeg))
+
+    def clear_markers(self):
+        """Take everything off the screen, before the node falls silent."""
+        self._markers.publish(self._drawn.forget())

@@ -1,0 +1,232 @@
+"""What runs while the node is active: one worker steps the pipeline, one captions, one draws.
+
+Each works on the newest only (workers.NewestWorker).  Captions and pictures never hold up
+detections: they get a finished StepResult, and what comes meanwhile overtakes in their slot.
+"""
+
+from collections import Counter
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from mta_perception.config import PipelineConfig
+from mta_perception.contract import CAMERAS, CLASSES
+from mta_perception.drawing.overlay import DrawnObject, draw_overlay
+from mta_perception.geometry import invert_rigid, transform
+from mta_perception.pipeline.images import plan_for
+from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline, StepResult
+from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
+from mta_perception.workers.newest_worker import NewestWorker
+from mta_perception.workers.tally import Durations, Rate, Tally
+
+
+class Picture(NamedTuple):
+    """What the overlay is drawn from."""
+
+    result: StepResult
+    calibrations: dict  # camera -> CameraCalibration
+    trails: dict  # track id -> (n, 2) [m] in the ego frame of the result
+    step_ms: float
+
+
+class Perception:
+    """The workers of one activation; `offer(Job)` takes a frame set, the newest wins."""
+
+    def __init__(self, model, parameters, ego_motion, outputs, guard, say):
+        """model: node.LoadedModel.  say: function (text) that writes a warning to the log."""
+        self.parameters = parameters
+        self.dropped = Tally(say)  # frame sets without a result, by reason
+        self.processed, self.captioned = Rate(), Rate()
+        self.durations = Durations()  # stages of a step, ms
+        self.caption_durations = Durations()
+        self.masked = {camera: Counter() for camera in CAMERAS}  # camera -> reason -> frames
+        self.reset_reasons = Counter()
+        self.latest = None  # StepResult
+        self._model, self._ego_motion, self._outputs = model, ego_motion, outputs
+        self._reset_wanted = None  # reason of a reset asked for by the service
+        self._pipeline = PerceptionPipeline(
+            model.manifest,
+            model.detector,
+            PipelineConfig(
+                min_cameras=parameters.min_cameras,
+                score_threshold=(
+                    None if parameters.score_threshold < 0 else parameters.score_threshold
+                ),
+                history_max_gap_s=parameters.history_max_gap_s,
+                decode_threads=parameters.decode_threads,
+            ),
+        )
+        self._book = CaptionBook()
+        self._steps = NewestWorker('perception', guard('perception', self._step))
+        self._captioning = NewestWorker(
+            'captions', guard('captions', self._caption), parameters.caption_rate
+        )
+        self._drawing = NewestWorker(
+            'overlay', guard('overlay', self._draw), parameters.overlay_rate
+        )
+        self._workers = (self._steps, self._captioning, self._drawing)
+        for worker in self._workers:
+            worker.start()
+
+    def close(self):
+        """Let each worker end its present item, and end it."""
+        for worker in self._workers:
+            worker.stop()
+        self._pipeline.close()
+
+    def offer(self, job):
+        """Take an intake.Job; called in the executor's thread."""
+        if self._steps.offer(job):
+            self.dropped.count('overtaken by a newer frame', quiet=True)
+
+    def ask_for_reset(self, reason):
+        """Have the memory and the tracks dropped before the next frame."""
+        self._reset_wanted = reason
+
+    def caption_backlog(self):
+        """(frames waiting, seconds the present pass has taken, frames overtaken)."""
+        return (*self._captioning.backlog(), self._captioning.overtaken)
+
+    # -- in the perception worker
+
+    def _step(self, job):
+        began = time.monotonic()
+        reason, self._reset_wanted = self._reset_wanted, None
+        if reason is not None:
+            self._pipeline.reset(reason, job.frames.stamp_ns)
+        self._ego_motion.wait_for(job.frames.stamp_ns, self.parameters.odometry_wait_s)
+        ready = time.monotonic()
+        try:
+            result = self._pipeline.step(job.frames, job.calibrations, self._ego_motion)
+        except DroppedFrame as drop:
+            self.dropped.count(drop.reason, str(drop))
+            return
+        self._note(result)
+        stepped = time.monotonic()
+        self._publish(result, job.calibrations, (stepped - ready) * 1e3)
+        done = time.monotonic()
+        self.processed.tick()
+        self.durations.add(
+            {
+                'queue': (began - job.complete_s) * 1e3,
+                'odometry_wait': (ready - began) * 1e3,
+                **result.timings_ms,
+                'publish': (done - stepped) * 1e3,
+                'total': (done - job.complete_s) * 1e3,
+            }
+        )
+
+    def _note(self, result):
+        for camera, reason in result.blind.items():
+            self.masked[camera][class_of(reason)] += 1
+        before = self.latest.history.resets if self.latest else 0
+        if result.history.resets > before:
+            self.reset_reasons[class_of(result.history.last_reason)] += 1
+        self.latest = result
+
+    def _publish(self, result, calibrations, step_ms):
+        frame_id = self.parameters.base_frame
+        self._outputs.publish_detections(result, frame_id)
+        self._book.keep_only(result.track_ids)
+        self._outputs.publish_markers(result.stamp_ns, frame_id, self._objects(result))
+        if self._model.captioner is not None and len(result.track_ids):
+            self._captioning.offer(result)
+        if self._outputs.wants_overlay():
+            self._drawing.offer(Picture(result, calibrations, self._trails(result), step_ms))
+
+    def _trails(self, result):
+        ego_from_world = invert_rigid(result.world_from_ego)
+        height = result.world_from_ego[2, 3]
+        return {
+            track_id: transform(
+                ego_from_world, np.column_stack([trail, np.full(len(trail), height)])
+            )[:, :2]
+            for track_id, trail in self._pipeline.tracker.trails().items()
+        }
+
+    def _objects(self, result):
+        """The detections as render.DrawnObject, each with the last caption of its track."""
+        detections = result.detections
+        return [
+            DrawnObject(box, CLASSES[label], float(score), track_id, self._book.text(track_id))
+            for box, label, score, track_id in zip(
+                detections.boxes, detections.labels, detections.scores, result.track_ids
+            )
+        ]
+
+    # -- in the caption worker
+
+    def _caption(self, result):
+        began = time.monotonic()
+        detections = result.detections
+        rows = rows_to_caption(
+            detections.boxes,
+            detections.scores,
+            result.track_ids,
+            self._book,
+            result.stamp_ns,
+            self.parameters.max_captions,
+        )
+        captions = self._model.captioner.caption(result.caption_inputs.take(rows))
+        entries = [
+            (
+                result.track_ids[row],
+                CLASSES[detections.labels[row]],
+                detections.scores[row],
+                caption.text,
+                caption.score,
+                detections.boxes[row],
+            )
+            for row, caption in zip(rows, captions)
+        ]
+        for track_id, _, _, text, _, _ in entries:
+            self._book.put(track_id, text, result.stamp_ns)
+        self._outputs.publish_captions(result.stamp_ns, self.parameters.base_frame, entries)
+        self.caption_durations.add({'captions': (time.monotonic() - began) * 1e3})
+        for _ in entries:
+            self.captioned.tick()
+
+    # -- in the overlay worker
+
+    def _draw(self, picture):
+        began = time.monotonic()
+        result, images, image_from_ego = picture.result, {}, {}
+        for index, camera in enumerate(CAMERAS):
+            if camera not in result.blind and camera in picture.calibrations:
+                calibration = picture.calibrations[camera]
+                width, height = plan_for(
+                    self._model.manifest.image, calibration.width, calibration.height
+                ).scaled
+                images[camera] = result.images[index, :height, :width]  # without padding
+                image_from_ego[camera] = result.image_from_ego[index]
+        objects = self._objects(result)
+        header = (
+            f'{len(images)} of {len(CAMERAS)} cameras, step {picture.step_ms:.0f} ms, '
+            f'stamp {result.stamp_ns / 1e9:.2f} s'
+        )
+        drawn = draw_overlay(
+            images,
+            image_from_ego,
+            objects,
+            trails=picture.trails,
+            header=header,
+            width=self.parameters.overlay_width,
+        )
+        self._outputs.publish_overlay(
+            result.stamp_ns,
+            self.parameters.base_frame,
+            drawn,
+            self.parameters.overlay_jpeg_quality,
+        )
+        self.durations.add({'overlay': (time.monotonic() - began) * 1e3})
+
+
+def class_of(reason):
+    """A reason without its numbers, to count by: 'gap of 3.20 s, ...' -> 'gap of'."""
+    words = []
+    for word in reason.split(':')[0].split():
+        if any(character.isdigit() for character in word):
+            break
+        words.append(word)
+    return ' '.join(words) or reason

@@ -1,0 +1,264 @@
+"""Everything the node hears: images, CameraInfo, transforms, odometry; frame sets come out.
+
+All callbacks run in the executor's thread and only hand over: no image is decoded here.  Receive
+times are of the steady clock, since /clock may stand still, jump or be absent; stamps are only
+ever those of the messages.
+"""
+
+from functools import partial
+import time
+from typing import NamedTuple
+
+from nav_msgs.msg import Odometry
+from rclpy.clock import Clock, ClockType
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+
+from mta_perception.config import SyncConfig
+from mta_perception.contract import CAMERAS
+from mta_perception.frames import FrameSet
+from mta_perception.pipeline.calibrations import Rig
+from mta_perception.pipeline.camera_sync import CameraSync
+from mta_perception.ros import conversions
+from mta_perception.ros.matched_subscription import MatchedSubscription
+from mta_perception.workers.tally import Rate, Tally
+
+POLL_S = 0.02
+MATCH_S = 0.5
+
+
+class Job(NamedTuple):
+    """One frame set with all that a step needs of the moment it was complete."""
+
+    frames: FrameSet
+    calibrations: dict  # camera -> CameraCalibration
+    complete_s: float  # steady clock
+
+
+class Intake:
+    """The subscriptions of one activation; `deliver(Job)` is called for each frame set."""
+
+    def __init__(self, node, parameters, ego_motion, guard, deliver):
+        self.parameters = parameters
+        self.refused = Tally(node.get_logger().warning)  # messages nobody can use, by reason
+        self.sync = CameraSync(
+            CAMERAS,
+            SyncConfig(
+                max_spread_s=parameters.max_spread_s,
+                max_wait_s=parameters.max_wait_s,
+                dead_after_s=parameters.dead_after_s,
+                jump_s=max(SyncConfig.jump_s, 2.5 * parameters.max_spread_s),
+            ),
+        )
+        self.ego_motion = ego_motion
+        self.rig = Rig(parameters.base_frame)
+        self.undecodable = dict.fromkeys(CAMERAS, 0)
+        self.distorted = set()  # cameras whose camera_info has a distortion
+        self.odometry_rate = Rate()
+        self.frame_sets = Rate()
+        self._deliver = deliver
+        self._node, self._guard = node, guard
+        self._subscriptions = self._subscribe()
+        self._image_subscriptions = self._subscribe_images()
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers = [
+            node.create_timer(POLL_S, guard('sync timer', self._poll), clock=clock),
+            node.create_timer(MATCH_S, guard('qos timer', self._match), clock=clock),
+        ]
+
+    def close(self):
+        """End all subscriptions."""
+        for timer in self._timers:
+            self._node.destroy_timer(timer)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        for subscription in self._image_subscriptions:
+            subscription.close()
+
+    def image_topics(self):
+        """[(camera, topic we listen to, topic of the other transport)]."""
+        endings = ('image_raw', 'image_raw/compressed')
+        ours, other = endings if self.parameters.transport == 'raw' else endings[::-1]
+        return [
+            (camera, f'{name}/{ours}', f'{name}/{other}')
+            for camera, name in zip(CAMERAS, self.parameters.cameras)
+        ]
+
+    # -- subscriptions
+
+    def _subscribe(self):
+        """What an image needs comes before the images: of what arrives at once the executor takes
+        them last, so that the first image finds its camera_info, transform and pose."""
+        subscriptions = [
+            self._listen(TFMessage, '/tf_static', self._on_static, depth=100, latched=True)
+        ]
+        if self.parameters.ego_motion_source == 'odom':
+            subscriptions.append(self._listen(Odometry, 'odom', self._on_odometry, depth=100))
+        else:
+            subscriptions.append(self._listen(TFMessage, '/tf', self._on_transforms, depth=100))
+        return subscriptions + [
+            self._listen(
+                CameraInfo, f'{name}/camera_info', partial(self._on_camera_info, camera), depth=5
+            )
+            for camera, name in zip(CAMERAS, self.parameters.cameras)
+        ]
+
+    def _listen(self, message_type, topic, callback, depth, latched=False):
+        """Best effort, keep last, so that every publisher is heard; latched ones need reliable."""
+        qos = QoSProfile(
+            depth=depth,
+            reliability=ReliabilityPolicy.RELIABLE if latched else ReliabilityPolicy.BEST_EFFORT,
+            durability=(
+                DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+            ),
+        )
+        return self._node.create_subscription(
+            message_type,
+            topic,
+            self._guard(topic, callback),
+            qos,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _subscribe_images(self):
+        image_type = Image if self.parameters.transport == 'raw' else CompressedImage
+        return [
+            MatchedSubscription(
+                self._node,
+                image_type,
+                topic,
+                self._guard(topic, partial(self._on_image, camera)),
+                depth=5,
+            )
+            for camera, topic, _ in self.image_topics()
+        ]
+
+    def _match(self):
+        for subscription in self._image_subscriptions:
+            subscription.match()
+
+    # -- callbacks, in the executor's thread
+
+    def _on_image(self, camera, message):
+        convert = (
+            conversions.image_from_raw
+            if self.parameters.transport == 'raw'
+            else conversions.image_from_compressed
+        )
+        try:
+            image = convert(camera, message)
+        except ValueError as error:
+            self.undecodable[camera] += 1
+            self.refused.count(f'image of {camera}', str(error))
+            return
+        self.rig.set_frame(camera, message.header.frame_id.lstrip('/'))
+        self._hand_over(self.sync.add(image, time.monotonic_ns()))
+
+    def _poll(self):
+        self._hand_over(self.sync.poll(time.monotonic_ns()))
+
+    def _hand_over(self, frame_sets):
+        calibrations = self.rig.calibrations
+        for frames in frame_sets:
+            self.frame_sets.tick()
+            unknown = {
+                camera: self.rig.missing[camera]
+                for camera in frames.images
+                if camera not in calibrations
+            }
+            if unknown:
+                images = {
+                    camera: image
+                    for camera, image in frames.images.items()
+                    if camera not in unknown
+                }
+                frames = frames._replace(images=images, missing={**frames.missing, **unknown})
+            self._deliver(Job(frames, calibrations, time.monotonic()))
+
+    def _on_camera_info(self, camera, message):
+        try:
+            intrinsics, width, height = conversions.intrinsics_from_camera_info(message)
+        except ValueError as error:
+            self.refused.count(f'camera_info of {camera}', str(error))
+            return
+        if self.rig.set_lens(camera, intrinsics, width, height):
+            self.refused.count(
+                f'camera_info of {camera} changed',
+                f'now {width}x{height}, focal length '
+                f'{intrinsics[0, 0]:.1f} px; the new one is used. Is there a second publisher?',
+            )
+        if any(message.d):
+            self.distorted.add(camera)
+        else:
+            self.distorted.discard(camera)
+
+    def _on_static(self, message):
+        for item in message.transforms:
+            parent, child = _frames_of(item)
+            try:
+                self.rig.set_static(
+                    parent, child, conversions.rigid_from_transform(item.transform)
+                )
+            except ValueError as error:
+                self.refused.count('transform of /tf_static', f'{child} in {parent}: {error}')
+
+    def _on_odometry(self, message):
+        pose = message.pose.pose
+        xyz, xyzw = pose.position, pose.orientation
+        stamp = conversions.stamp_ns(message.header.stamp)
+        child_from_ego = self._child_from_ego(message.child_frame_id.lstrip('/'))
+        if child_from_ego is None:
+            reason = self.ego_motion.add_quaternion(
+                stamp, (xyz.x, xyz.y, xyz.z), (xyzw.x, xyzw.y, xyzw.z, xyzw.w)
+            )
+        else:
+            try:
+                world_from_child = conversions.rigid_from_position(xyz, xyzw)
+            except ValueError as error:
+                self.refused.count('odometry refused: pose is not finite', str(error))
+                return
+            reason = self.ego_motion.add(stamp, world_from_child @ child_from_ego)
+        self._note_pose(reason, 'odometry')
+
+    def _child_from_ego(self, child):
+        """(4, 4) where the odometry is of another frame of the car, None where it is ours."""
+        base = self.parameters.base_frame
+        return self.rig.tree.lookup(child, base) if child not in ('', base) else None
+
+    def _on_transforms(self, message):
+        """Poses from the moving link lowest in the chain odom_frame -> base_frame, at its stamps.
+
+        Links above it (map -> odom, say) count with their newest value: they drift slowly.
+        """
+        odom, base, tree = self.parameters.odom_frame, self.parameters.base_frame, self.rig.tree
+        for item in message.transforms:
+            parent, child = _frames_of(item)
+            try:
+                tree.set(
+                    parent, child, conversions.rigid_from_transform(item.transform), static=False
+                )
+            except ValueError as error:
+                self.refused.count('transform of /tf', f'{child} in {parent}: {error}')
+                continue
+            if child == tree.moving_child_below(odom, base):
+                world_from_ego = tree.lookup(odom, base)
+                if world_from_ego is not None:
+                    self._note_pose(
+                        self.ego_motion.add(
+                            conversions.stamp_ns(item.header.stamp), world_from_ego
+                        ),
+                        '/tf',
+                    )
+
+    def _note_pose(self, reason, source):
+        if reason in (None, 'duplicate stamp'):  # said twice is no fault
+            self.odometry_rate.tick()
+        else:
+            self.refused.count(f'{source} refused: {reason}')
+
+
+def _frames_of(item):
+    """(parent, child) of a TransformStamped."""
+    return item.header.frame_id.lstrip('/'), item.child_frame_id.lstrip('/')

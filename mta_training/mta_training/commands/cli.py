@@ -1,0 +1,150 @@
+"""`mta-train`: what one does offline.  Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+Each command imports what it needs when it runs: all but `train` and `export` work without torch.
+"""
+
+import math
+import os
+from pathlib import Path
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from mta_training.commands import evaluation, training
+
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+SCENE_S = 20.0  # length of a synthetic scene, that of nuScenes'
+# What only `make train-env` installs.
+_TRAINING_PACKAGES = (
+    'torch',
+    'torchvision',
+    'transformers',
+    'onnx',
+    'onnxscript',
+    'pycocoevalcap',
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help='Synthetic world, bags, training, evaluation and export.',
+)
+
+Workers = Annotated[
+    Optional[int], typer.Option(min=1, help='Processes; one per core unless given.')
+]
+Version = Annotated[
+    Optional[str],
+    typer.Option(help='Folder with the tables, e.g. v1.0-mini; the only one there unless given.'),
+]
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Option(file_okay=False, help='Folder of the dataset.')],
+    scenes: Annotated[Optional[int], typer.Option(min=1, help='Number of drives of 20 s.')] = None,
+    minutes: Annotated[
+        Optional[float], typer.Option(min=0.01, help='Minutes of driving, instead of --scenes.')
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help='The same seed gives the same bytes.')] = 0,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, max=SCENE_S, help='Length of a drive [s].')
+    ] = SCENE_S,
+    width: Annotated[
+        int, typer.Option(min=64, max=1600, help='Width of the images [px], a multiple of 16.')
+    ] = 1600,
+    sweeps: Annotated[
+        bool, typer.Option(help='Images at 12 Hz; without, keyframes (2 Hz) only.')
+    ] = True,
+    lidar: Annotated[bool, typer.Option(help='Write the points of the keyframes.')] = True,
+    version: Annotated[
+        str, typer.Option(help='Name of the folder with the tables.')
+    ] = 'v1.0-mini',
+    workers: Workers = None,
+):
+    """Draw drives through a synthetic town as a nuScenes v1.0 dataset; run again, it goes on."""
+    if (scenes is None) == (minutes is None):
+        raise typer.BadParameter('give one of --scenes and --minutes')
+    if width % 16:
+        raise typer.BadParameter(f'--width {width} is no multiple of 16; try {width // 16 * 16}')
+    from mta_training.synth.dataset.generate import synthesise
+
+    count = scenes or math.ceil(minutes * 60.0 / seconds)
+    synthesise(
+        out,
+        count,
+        seed,
+        workers=workers,
+        image_size=(width, width * 9 // 16),
+        sweeps=sweeps,
+        seconds=seconds,
+        lidar=lidar,
+        version=version,
+    )
+    print(f'{count} scenes in {out}')
+
+
+@app.command()
+def convert(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help='Root folder of a dataset in the nuScenes format.'
+        ),
+    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help='Folder for the bags, one a scene.')],
+    version: Version = None,
+    scene: Annotated[
+        Optional[list[str]], typer.Option(help='Only the scene of this name; give it repeatedly.')
+    ] = None,
+    workers: Workers = None,
+):
+    """Turn a nuScenes-format dataset into bags; run again, it goes on where it stopped."""
+    from mta_training.conversion.convert import convert as convert_dataset
+
+    bags = convert_dataset(dataset, out, version=version, scenes=scene, workers=workers)
+    print(f'{len(bags)} bags in {out}')
+
+
+@app.command()
+def inspect(
+    bag: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help='rosbag2 directory of one scene.')
+    ],
+):
+    """Print what is inside a bag: topics, rates, QoS, scene, objects, a caption."""
+    from mta_training.conversion.bag_tables import inspect_bag
+
+    inspect_bag(bag)
+
+
+evaluation.register(app)
+training.register(app)
+
+
+def main():
+    """Entry point: expected failures become one line; MTA_DEBUG=1 shows where they came from."""
+    try:
+        app()
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            print('mta-train: interrupted', file=sys.stderr)
+        raise
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if os.environ.get('MTA_DEBUG'):
+            raise
+        if isinstance(error, ImportError) and error.name in _TRAINING_PACKAGES:
+            print(
+                f'mta-train: this command needs {error.name}, which is not installed; run '
+                '`make train-env`',
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        print(f'mta-train: {error}', file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,143 @@
+"""`mta-train eval`: a result file, an exported model or a training run, judged on bags; or a
+result file on a nuScenes-format dataset by the devkit itself."""
+
+import json
+from pathlib import Path
+import sys
+from typing import Annotated, Literal, Optional
+
+import typer
+
+
+def eval_command(
+    official: Annotated[
+        Optional[Path],
+        typer.Argument(
+            metavar='[RESULTS]',
+            exists=True,
+            dir_okay=False,
+            help='Result file for the official evaluation; needs --dataset and --split.',
+        ),
+    ] = None,
+    results: Annotated[
+        Optional[Path],
+        typer.Option(dir_okay=False, help='nuScenes result file; a box may have a "caption".'),
+    ] = None,
+    model: Annotated[
+        Optional[Path], typer.Option(file_okay=False, help='Model directory of `export`.')
+    ] = None,
+    run: Annotated[
+        Optional[Path], typer.Option(file_okay=False, help='Run directory of `train`.')
+    ] = None,
+    bags: Annotated[
+        Optional[Path], typer.Option(file_okay=False, help='Directory of bags made by `convert`.')
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            file_okay=False,
+            help="Folder of the report (with --dataset: of the devkit's metrics_summary.json).",
+        ),
+    ] = None,
+    frames: Annotated[
+        Optional[int], typer.Option(min=1, help='Only the first keyframes of each bag.')
+    ] = None,
+    checkpoint: Annotated[
+        Optional[Literal['best', 'last']],
+        typer.Option(help='Which one of --run. Default: best, where there is one.'),
+    ] = None,
+    dataset: Annotated[
+        Optional[Path],
+        typer.Option(exists=True, file_okay=False, help='Root of the dataset RESULTS is about.'),
+    ] = None,
+    split: Annotated[
+        Optional[str], typer.Option(help='Its split to judge on, e.g. mini_val or synth_val.')
+    ] = None,
+    version: Annotated[
+        Optional[str],
+        typer.Option(help='Folder with the tables, e.g. v1.0-mini; the only one unless given.'),
+    ] = None,
+    beams: Annotated[
+        int, typer.Option(min=1, help='Beams of --run when it writes captions; 1 = greedy.')
+    ] = 1,
+    smoke: Annotated[
+        bool, typer.Option('--smoke', help='Judge the run that `train --smoke` made.')
+    ] = False,
+):
+    """Judge boxes and captions: metrics.json, report.md, results.json and plots in --out.
+
+    One of --model, --run and --results goes with --bags and --out.  RESULTS --dataset --split is
+    the official nuScenes detection evaluation alone, printed as JSON.
+    """
+    if smoke:
+        run, bags, out, frames, checkpoint = _smoke(run, bags, out, frames)
+    sources = [source for source in (official, results, model, run) if source is not None]
+    if len(sources) != 1:
+        raise typer.BadParameter('give one of --model, --run, --results and RESULTS')
+    if official is not None:
+        if dataset is None or split is None:
+            raise typer.BadParameter(
+                'RESULTS needs --dataset and --split; to judge on bags, give it as --results'
+            )
+        _official(official, dataset, version, split, out)
+        return
+    if bags is None or out is None or dataset is not None:
+        raise typer.BadParameter(
+            '--model, --run and --results need --bags and --out, and no --dataset'
+        )
+    _on_bags(results, model, run, bags, out, frames, checkpoint, beams)
+
+
+def _smoke(run, bags, out, frames):
+    from mta_training.commands.smoke import FOLDER
+
+    run, bags = run or FOLDER / 'run', bags or FOLDER / 'bags'
+    if not (run / 'last.pt').is_file():
+        raise FileNotFoundError(
+            f'{run} holds no run yet; make one with `mta-train train --smoke`.'
+        )
+    return run, bags, out or FOLDER / 'eval', frames or 3, 'last'
+
+
+def _official(results, dataset, version, split, out):
+    from mta_training.conversion.table_index import check_tables, find_version
+    from mta_training.evaluation.nuscenes_metrics import evaluate_dataset
+
+    version = version or find_version(dataset)
+    check_tables(dataset, version)
+    print(json.dumps(evaluate_dataset(dataset, version, results, split, out), indent=2))
+
+
+def _on_bags(results, model, run, bags, out, frames, checkpoint, beams):
+    from rich.console import Console
+
+    from mta_training.data.scene_cache import find_bags
+    from mta_training.evaluation.report import judge, write_report
+    from mta_training.evaluation.report_text import terminal_tables
+
+    paths, most = find_bags(bags), frames or sys.maxsize
+    if results is not None:
+        from mta_training.evaluation.result_files import read_results
+
+        judged = read_results(results, paths, most)
+    elif model is not None:
+        from mta_training.evaluation.onnx_frames import judged_frames
+
+        judged = list(judged_frames(model, paths, most))
+    else:
+        from mta_training.evaluation.torch_frames import predict_run
+
+        judged = list(predict_run(run, paths, most, checkpoint, beams=beams))
+    result = judge(judged)
+    written = write_report(result, judged, out)
+    console = Console()
+    for table in terminal_tables(result):
+        console.print(table)
+    if result['captions'] is None:
+        console.print(f'caption metrics: absent, {result["captions_absent"]}')
+    print(f'written: {written[-1]}')
+
+
+def register(app):
+    """Add the command to the `mta-train` application."""
+    app.command('eval')(eval_command)

@@ -1,0 +1,283 @@
+"""`mta-train train`, `ablate`, `export`, `import-bevformer`: the commands that need torch, which
+loads only when they run."""
+
+from pathlib import Path
+import shutil
+from typing import Annotated, Optional
+
+import typer
+
+
+def train_command(
+    bags: Annotated[
+        Optional[Path], typer.Option('--bags', help='Directory of bags made by `convert`.')
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option('--out', help='Run directory: checkpoints, log, curves, pictures.'),
+    ] = None,
+    config: Annotated[
+        str,
+        typer.Option(
+            '--config', help='nano, nano_joint, paper, or a YAML file (docs/training.md).'
+        ),
+    ] = 'nano',
+    minutes: Annotated[
+        Optional[float],
+        typer.Option(help="Length by the clock, instead of the config's.", min=0.01),
+    ] = None,
+    steps: Annotated[
+        Optional[int],
+        typer.Option(help="Length in optimiser steps, instead of the config's.", min=1),
+    ] = None,
+    start: Annotated[
+        Optional[Path], typer.Option(help='Run directory whose detector this one starts from.')
+    ] = None,
+    val_bags: Annotated[
+        Optional[Path],
+        typer.Option(help='Directory of bags to judge on, instead of some of --bags.'),
+    ] = None,
+    val_scenes: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help='Bag to judge on, never trained on; may be repeated. Default: the bags whose '
+            'split is val.'
+        ),
+    ] = None,
+    cache: Annotated[
+        Optional[Path],
+        typer.Option(help='Where decoded images are kept, 2 MB a frame. Default: <out>/cache.'),
+    ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help='Data-parallel processes on this machine; for several machines use '
+            '`accelerate launch`.',
+            min=1,
+        ),
+    ] = 1,
+    threads: Annotated[
+        int, typer.Option(help='Threads of each process; 0 = share the cores.', min=0)
+    ] = 0,
+    seed: Annotated[Optional[int], typer.Option(help='Random seed.')] = None,
+    resume: Annotated[
+        bool, typer.Option('--resume', help='Go on from the last checkpoint.')
+    ] = False,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            '--smoke',
+            help='Everything once, with a toy network on its own few bags, in '
+            'runs/smoke: does it run here?',
+        ),
+    ] = False,
+):
+    """Train detector and captioner on bags; Ctrl-C loses at most the time since a checkpoint."""
+    from mta_training.runs.recipe import Recipe
+    from mta_training.training import bag_training
+
+    if smoke:
+        from mta_training.commands.smoke import FOLDER, smoke_bags
+
+        config, bags = 'smoke', bags or smoke_bags()
+        if out is None:
+            out = FOLDER / 'run'
+            if not resume:
+                shutil.rmtree(out, ignore_errors=True)
+    if bags is None or out is None:
+        raise typer.BadParameter('--bags and --out are needed (or --smoke)')
+    if minutes is not None and steps is not None:
+        raise typer.BadParameter('give one of --minutes and --steps')
+    changes = {}
+    if minutes is not None or steps is not None:
+        changes['schedule'] = {'minutes': minutes} if steps is None else {'steps': steps}
+    if start is not None:
+        changes['start'] = str(start)
+    if seed is not None:
+        changes['seed'] = seed
+    recipe = Recipe.load(config).changed(changes)
+    training, held_out = bag_training.split_bags(bags, val_scenes, val_bags)
+    bag_training.train_on_bags(
+        training,
+        held_out,
+        out,
+        recipe,
+        cache=cache or out / 'cache',
+        resume=resume,
+        processes=processes,
+        threads=threads,
+        text_cache=cache or out / 'cache',
+    )
+
+
+def ablate_command(
+    table: Annotated[
+        list[str],
+        typer.Option(
+            '--table',
+            help='1 to 7 (of the paper), balance, noise, backbone, cost, domain, or '
+            'all; may be repeated.',
+        ),
+    ],
+    bags: Annotated[
+        Optional[Path], typer.Option('--bags', help='Directory of bags made by `convert`.')
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option('--out', help='Tables, and all runs below it; the same again goes on.'),
+    ] = None,
+    config: Annotated[
+        str, typer.Option('--config', help='Recipe of the full method; rows change it.')
+    ] = 'nano_joint',
+    start: Annotated[
+        Optional[Path], typer.Option(help='Run directory whose detector all runs start from.')
+    ] = None,
+    steps: Annotated[
+        Optional[int],
+        typer.Option(help="Optimiser steps of a run, instead of the config's.", min=1),
+    ] = None,
+    seeds: Annotated[
+        Optional[int], typer.Option(help='Runs of each row. Default: 3.', min=1)
+    ] = None,
+    frames: Annotated[
+        Optional[int],
+        typer.Option(help='Keyframes of each held-out bag that are judged. Default: 20.', min=1),
+    ] = None,
+    val_bags: Annotated[
+        Optional[Path],
+        typer.Option(help='Directory of bags to judge on, instead of some of --bags.'),
+    ] = None,
+    val_scenes: Annotated[
+        Optional[list[str]],
+        typer.Option(help='Bag to judge on; may be repeated. Default: those whose split is val.'),
+    ] = None,
+    cache: Annotated[
+        Optional[Path], typer.Option(help='Where decoded images are kept. Default: <out>/cache.')
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(help='Runs at a time on a machine without GPUs; with GPUs one each.', min=1),
+    ] = 2,
+    smoke: Annotated[
+        bool,
+        typer.Option('--smoke', help='A toy network, a few steps, in runs/smoke: does it run?'),
+    ] = False,
+):
+    """Train and judge every row of a table with several seeds; write it as Markdown and JSON."""
+    from mta_training.ablation import tables
+    from mta_training.ablation.rows import TABLES
+    from mta_training.runs.recipe import Recipe
+    from mta_training.training.bag_training import split_bags
+
+    unknown = sorted(set(table) - {*TABLES, 'all'})
+    if unknown:
+        raise typer.BadParameter(f'--table {unknown[0]}: choose one of {", ".join(TABLES)}, all')
+    if smoke:
+        from mta_training.commands.smoke import FOLDER, smoke_bags
+
+        config, bags, out = 'smoke', bags or smoke_bags(), out or FOLDER / 'ablate'
+        steps, seeds, frames = steps or 20, seeds or 2, frames or 3
+        if start is None and (FOLDER / 'run' / 'last.pt').is_file():
+            start = FOLDER / 'run'  # what `train --smoke` made
+    if bags is None or out is None:
+        raise typer.BadParameter('--bags and --out are needed (or --smoke)')
+    changes = {'schedule': {'steps': steps}} if steps else {}
+    if start is not None:
+        changes['start'] = str(start.resolve())
+    training, held_out = split_bags(bags, val_scenes, val_bags)
+    names = list(TABLES) if 'all' in table else list(dict.fromkeys(table))
+    for path in tables.run_tables(
+        names,
+        Recipe.load(config).changed(changes),
+        training,
+        held_out,
+        out,
+        seeds=seeds or 3,
+        frames=frames or 20,
+        cache=cache,
+        workers=workers,
+    ):
+        typer.echo(path.read_text(encoding='utf-8'))
+        typer.echo(f'written: {path}')
+
+
+def export_command(
+    run: Annotated[Path, typer.Option('--run', help='Run directory of `train`.')],
+    out: Annotated[Path, typer.Option('--out', help='Model directory, e.g. models/nano.')],
+    checkpoint: Annotated[str, typer.Option(help='last or best.')] = 'last',
+    eval_bags: Annotated[
+        Optional[Path],
+        typer.Option(help='Bags nobody trained on: measures the exported files on them.'),
+    ] = None,
+    eval_frames: Annotated[int, typer.Option(help='Frames of each of them.', min=1)] = 20,
+    int8: Annotated[
+        bool, typer.Option('--int8', help='Detector in 8 bits: half the CPU time.')
+    ] = False,
+    calibration_bags: Annotated[
+        Optional[Path],
+        typer.Option(help='Training bags on which --int8 measures the ranges of activations.'),
+    ] = None,
+):
+    """Write ONNX graphs, tokeniser, manifest and model card."""
+    if int8 != (calibration_bags is not None):
+        raise typer.BadParameter('--int8 and --calibration-bags go together')
+    from mta_training.export import graphs
+
+    measured = graphs.export(
+        run,
+        out,
+        checkpoint=checkpoint,
+        eval_bags=eval_bags,
+        eval_frames=eval_frames,
+        int8=int8,
+        calibration_bags=calibration_bags,
+    )
+    for name, value in measured.items():
+        typer.echo(f'{name}: {value}')
+
+
+def import_bevformer_command(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help='Published .pth: tiny, small or base.'),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option('--out', file_okay=False, help='Directory for bevformer.pt and card.yaml.'),
+    ],
+    onnx: Annotated[
+        bool, typer.Option('--onnx', help='bevformer.onnx too, compared with torch (tiny, small).')
+    ] = False,
+    before_july_2023: Annotated[
+        bool,
+        typer.Option(
+            '--before-july-2023',
+            help='Weights older than upstream commit 2f37d0d: both '
+            'references of temporal attention shift.',
+        ),
+    ] = False,
+):
+    """Turn a published BEVFormer checkpoint into our format; it is read as data, never run."""
+    from mta_training.bevformer import checkpoint as published
+
+    card = published.import_checkpoint(checkpoint, out, shift_both_references=before_july_2023)
+    for line in published.summary(card):
+        typer.echo(line)
+    typer.echo(f'written: {out / published.WEIGHTS}, {out / published.CARD}')
+    if onnx:
+        from mta_training.export import bevformer
+
+        model = published.load_imported(out)
+        path, parity = bevformer.export_onnx(model, out)
+        typer.echo(
+            f'written: {path}; torch and ONNX differ by at most '
+            + ', '.join(f'{value:.1e} ({name})' for name, value in parity.items())
+        )
+
+
+def register(app):
+    """Add the commands to the `mta-train` application."""
+    app.command('train')(train_command)
+    app.command('ablate')(ablate_command)
+    app.command('export')(export_command)
+    app.command('import-bevformer')(import_bevformer_command)

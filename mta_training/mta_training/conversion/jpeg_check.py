@@ -1,0 +1,48 @@
+"""Is a file a whole JPEG of the size that the tables say?  Looks at markers, decodes nothing."""
+
+from mta_training.conversion.table_index import DatasetError
+
+# Start-of-frame markers (ITU T.81 table B.1): C0 to CF without DHT (C4), JPG (C8) and DAC (CC).
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def read_jpeg(path, width, height):
+    """Bytes of a JPEG; raises DatasetError naming the file unless it is whole and so large."""
+    try:
+        jpeg = path.read_bytes()
+    except FileNotFoundError:
+        raise DatasetError(
+            f'{path} is missing, but the tables name it. Unpack the images again, '
+            'or leave its scene out (--scene).'
+        ) from None
+    # Some encoders pad the file with zeros after the end-of-image marker.
+    if not jpeg.startswith(b'\xff\xd8') or not jpeg.rstrip(b'\0').endswith(b'\xff\xd9'):
+        raise DatasetError(
+            f'{path} is no whole JPEG ({len(jpeg)} bytes; it should begin with '
+            'ff d8 and end with ff d9). Unpack the images again.'
+        )
+    found = frame_size(jpeg)
+    if found != (width, height):
+        seen = 'has no frame header' if found is None else f'is {found[0]}x{found[1]} pixels'
+        raise DatasetError(
+            f'{path} {seen}, but sample_data says {width}x{height}. Unpack the '
+            'images again, or mend the table.'
+        )
+    return jpeg
+
+
+def frame_size(jpeg):
+    """(width, height) [px] of the frame header, None where there is none."""
+    at = 2
+    while at + 9 <= len(jpeg) and jpeg[at] == 0xFF:
+        marker = jpeg[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif marker in _START_OF_FRAME:
+            return (
+                int.from_bytes(jpeg[at + 7 : at + 9], 'big'),
+                int.from_bytes(jpeg[at + 5 : at + 7], 'big'),
+            )
+        else:
+            at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], 'big')
+    return None

@@ -1,0 +1,209 @@
+"""Training samples: frames of scenes as arrays, a few scenes side by side.
+
+Streamed: each slot of a batch walks along one scene and then jumps to another; the BEV of its last
+step is the history of the next, so that learning to use a memory costs nothing (SOLOFusion's and
+StreamPETR's streaming training).  Queued: frames in any order, each with two of the three before
+it, as BEVFormer is trained; that costs two more forward passes, but half a second to a second and
+a half lie between a frame and its history.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mta_perception.geometry import invert_rigid
+from mta_training.data.targets import Targets
+
+
+class SceneArrays(NamedTuple):
+    """One drive, decoded: T frames 0.5 s apart, cameras in contract order."""
+
+    name: str
+    images: np.ndarray  # (T, 6, H, W, 3) uint8 RGB, model size; usually memory-mapped
+    present: np.ndarray  # (T, 6) bool, image was there
+    image_from_ego: np.ndarray  # (T, 6, 3, 4) float32, model-size pixels, ego at reference stamp
+    world_from_ego: np.ndarray  # (T, 4, 4) float64 at the reference stamps
+    sample_tokens: list  # T strings
+    boxes: list  # T arrays (n, 10) float32 contract.BoxCode, ego frame
+    labels: list  # T arrays (n,) int64
+    captions: list  # T lists of n strings, '' where there is none
+
+
+class Place(NamedTuple):
+    """What one slot of a batch shows."""
+
+    scene: int
+    frame: int
+    continues: bool  # the slot showed this scene's frame - pace just before
+    pace: int = 1  # frames since then
+
+
+class Batch(NamedTuple):
+    """Inputs of the detector but the history itself, and what is to be learned."""
+
+    images: torch.Tensor  # (B, 6, H, W, 3) uint8
+    image_from_ego: torch.Tensor  # (B, 6, 3, 4)
+    camera_mask: torch.Tensor  # (B, 6)
+    history_valid: torch.Tensor  # (B,)
+    ego_prev_from_ego_now: torch.Tensor  # (B, 4, 4)
+    targets: list  # B Targets
+    captions: list  # B lists of strings
+
+    def to(self, device):
+        """The same with the network's inputs on a device; the targets stay where they are."""
+        return Batch(*(part.to(device) for part in self[:5]), self.targets, self.captions)
+
+
+class SceneStream:
+    """An endless walk through scenes; the same seed and state give the same walk."""
+
+    def __init__(self, lengths, slots, longest=8, seed=0):
+        if not lengths or min(lengths) < 1:
+            raise ValueError(
+                f'scene lengths {lengths} leave nothing to walk; expected one or '
+                'more scenes with at least one frame.'
+            )
+        self.lengths, self.longest = list(lengths), longest
+        self.rng = np.random.default_rng(seed)
+        self.slots = [(0, 0, 0)] * slots  # scene, frame, frames left
+        self.order = []
+
+    def step(self):
+        """The next Place of every slot, each in a tuple of its own."""
+        places = []
+        for index, (scene, frame, left) in enumerate(self.slots):
+            continues = left > 0 and frame + 1 < self.lengths[scene]
+            if continues:
+                frame, left = frame + 1, left - 1
+            else:
+                scene, frame, left = self._jump()
+            self.slots[index] = scene, frame, left
+            places.append((Place(scene, frame, continues),))
+        return places
+
+    def _jump(self):
+        if not self.order:
+            # Every scene once before any comes again.
+            self.order = self.rng.permutation(len(self.lengths)).tolist()
+        scene = self.order.pop()
+        left = int(self.rng.integers(0, self.longest))
+        return scene, int(self.rng.integers(0, max(1, self.lengths[scene] - left))), left
+
+    def state(self):
+        """What `restore` needs to go on exactly here."""
+        return {
+            'slots': list(self.slots),
+            'order': list(self.order),
+            'rng': self.rng.bit_generator.state,
+        }
+
+    def restore(self, state):
+        """Go on where `state` was taken."""
+        self.slots = [tuple(slot) for slot in state['slots']]
+        self.order = list(state['order'])
+        self.rng.bit_generator.state = state['rng']
+
+
+class QueueStream:
+    """Endless queues of Places, oldest first, whose last are all frames in a random order.
+
+    Interface and exactness as SceneStream's.  Where a scene has not begun yet its first frame
+    stands, without a history (BEVFormer's dataset; model_facts 1.9).
+    """
+
+    def __init__(self, lengths, slots, seed=0):
+        self.places = [
+            (scene, frame) for scene, length in enumerate(lengths) for frame in range(length)
+        ]
+        if not self.places:
+            raise ValueError(f'scene lengths {lengths} have no frame; expected some.')
+        self.count, self.order = slots, []
+        self.rng = np.random.default_rng(seed)
+
+    def step(self):
+        """The next queue of every slot: three Places, of which the last is learned."""
+        return [self._queue() for _ in range(self.count)]
+
+    def _queue(self):
+        if not self.order:
+            self.order = self.rng.permutation(len(self.places)).tolist()
+        scene, frame = self.places[self.order.pop()]
+        frames = choose(frame, self.rng)
+        paces = [0, *np.diff(frames).tolist()]
+        return tuple(
+            Place(scene, chosen, pace > 0, max(pace, 1)) for chosen, pace in zip(frames, paces)
+        )
+
+    def state(self):
+        """What `restore` needs to go on exactly here."""
+        return {'order': list(self.order), 'rng': self.rng.bit_generator.state}
+
+    def restore(self, state):
+        """Go on where `state` was taken."""
+        self.order = list(state['order'])
+        self.rng.bit_generator.state = state['rng']
+
+
+def choose(index, rng, length=3):
+    """Indices of a queue that ends at `index`: one of the `length` before it is left out."""
+    before = np.arange(index - length, index)
+    kept = np.delete(before, rng.integers(length))
+    return [*np.maximum(kept, 0).tolist(), index]
+
+
+def slot_generators(seed, step, slots):
+    """A random generator for every slot of a step: what a slot sees depends on nothing else.
+
+    So a run that is resumed, or has its slots spread over more processes, stays the same run.
+    """
+    return [np.random.default_rng([seed, step, slot]) for slot in slots]
+
+
+def make_batch(scenes, places, generators=None):
+    """Batch of the frames at `places`; with a generator a place, cameras fail and light varies."""
+    rows = [
+        _sample(scenes[place.scene], place, rng)
+        for place, rng in zip(places, generators or [None] * len(places))
+    ]
+    images, matrices, masks, motions = (
+        torch.from_numpy(np.stack(part)) for part in list(zip(*rows))[:4]
+    )
+    valid = torch.tensor([float(place.continues) for place in places])
+    return Batch(
+        images, matrices, masks, valid, motions, [row[4] for row in rows], [row[5] for row in rows]
+    )
+
+
+def _sample(scene, place, rng):
+    frame = place.frame
+    images, mask = np.array(scene.images[frame]), scene.present[frame].astype(np.float32)
+    if rng is not None:
+        if rng.random() < 0.15:  # a dead camera in every seventh frame
+            mask[rng.integers(len(mask))] = 0.0
+        images = np.stack([_relight(image, rng) for image in images])
+    images[mask == 0] = 0
+    motion = np.eye(4)
+    if place.continues:
+        before = scene.world_from_ego[frame - place.pace]
+        motion = invert_rigid(before) @ scene.world_from_ego[frame]
+    targets = Targets(torch.from_numpy(scene.boxes[frame]), torch.from_numpy(scene.labels[frame]))
+    return (
+        images,
+        scene.image_from_ego[frame],
+        mask,
+        motion.astype(np.float32),
+        targets,
+        scene.captions[frame],
+    )
+
+
+def _relight(image, rng):
+    """Contrast, brightness and a slight tint; mild, because captions name colours."""
+    gain = rng.uniform(0.8, 1.2) * rng.uniform(0.96, 1.04, 3)
+    values = np.arange(256)[:, None]
+    table = np.clip((values - 110) * gain + 110 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
+    lit = np.empty_like(image)
+    for channel in range(3):
+        lit[..., channel] = table[:, channel][image[..., channel]]
+    return lit

@@ -1,0 +1,196 @@
+"""Bags -> SceneArrays: keyframes decoded once to model size, kept in a cache that is
+memory-mapped.
+
+A scene's cache is a directory with `images.npy` (uint8) and `facts.npz`; its name holds what it
+depends on, and it is renamed into place when it is whole.  2 MB a frame at nano size.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+import hashlib
+import json
+import os
+from pathlib import Path
+import shutil
+
+import cv2
+import numpy as np
+from rich.progress import Progress
+
+from mta_perception.bags.scene_bag import BagError, SceneBag
+from mta_perception.contract import CAMERAS
+from mta_perception.geometry import interpolate_rigid, invert_rigid
+from mta_perception.pipeline.images import ImageError, model_image, plan_for
+from mta_training.data.batches import SceneArrays
+
+_CACHE_VERSION = 2  # grows when the same bag gives other arrays
+
+
+def find_bags(directory):
+    """The bags below a directory (or the directory itself), sorted by name; BagError if none."""
+    directory = Path(directory)
+    if (directory / 'metadata.yaml').is_file():
+        return [directory]
+    bags = sorted(
+        path.parent
+        for path in directory.glob('*/metadata.yaml')
+        if not path.parent.name.startswith('.')
+    )
+    if not bags:
+        raise BagError(
+            f'{directory} holds no bags (no */metadata.yaml). Make some with `mta-train convert`.'
+        )
+    return bags
+
+
+def pose_at(stamps_ns, poses, stamp_ns):
+    """World_from_ego (4, 4) between the two poses around a stamp; the nearest one outside."""
+    after = int(np.searchsorted(stamps_ns, stamp_ns))
+    if after == 0 or after == len(stamps_ns):
+        return poses[min(after, len(stamps_ns) - 1)]
+    span = stamps_ns[after] - stamps_ns[after - 1]
+    fraction = float(stamp_ns - stamps_ns[after - 1]) / float(span)
+    return interpolate_rigid(poses[after - 1], poses[after], fraction)
+
+
+def read_scene(path, image):
+    """SceneArrays of one bag, all in memory."""
+    bag = SceneBag(path)
+    samples = bag.samples
+    frames = len(samples)
+    images = np.zeros((frames, len(CAMERAS), image.height, image.width, 3), np.uint8)
+    present = np.zeros((frames, len(CAMERAS)), bool)
+    wanted = {
+        (camera, stamp): index
+        for index, sample in enumerate(samples)
+        for camera, stamp in sample.image_stamps.items()
+    }
+    for picture in bag.images():
+        index = wanted.get((picture.camera, picture.stamp_ns))
+        if index is None:
+            continue
+        slot = CAMERAS.index(picture.camera)
+        calibration = bag.calibrations[picture.camera]
+        try:
+            # The node prepares its images with the same two calls.
+            model_image(
+                picture,
+                plan_for(image, calibration.width, calibration.height),
+                images[index, slot],
+            )
+        except ImageError:
+            continue  # counts as a dead camera, as in the node
+        present[index, slot] = True
+    matrices = np.stack([_image_from_ego(bag, sample, image) for sample in samples])
+    kept = [np.flatnonzero(sample.num_lidar_pts + sample.num_radar_pts > 0) for sample in samples]
+    return SceneArrays(
+        bag.name,
+        images,
+        present,
+        matrices.astype(np.float32),
+        np.stack([sample.world_from_ego for sample in samples]),
+        [sample.token for sample in samples],
+        [sample.boxes[rows].astype(np.float32) for sample, rows in zip(samples, kept)],
+        [sample.labels[rows] for sample, rows in zip(samples, kept)],
+        [[sample.captions[row] for row in rows] for sample, rows in zip(samples, kept)],
+    )
+
+
+def _image_from_ego(bag, sample, image):
+    """(6, 3, 4): each camera at its own stamp, points in the ego frame at the sample's."""
+    matrices = np.zeros((len(CAMERAS), 3, 4))
+    stamps, poses = bag.ego_poses
+    for slot, camera in enumerate(CAMERAS):
+        if camera not in sample.image_stamps or camera not in bag.calibrations:
+            continue
+        calibration = bag.calibrations[camera]
+        world_from_ego_then = pose_at(stamps, poses, sample.image_stamps[camera])
+        ego_then_from_ego = invert_rigid(world_from_ego_then) @ sample.world_from_ego
+        camera_from_ego = invert_rigid(calibration.ego_from_camera) @ ego_then_from_ego
+        plan = plan_for(image, calibration.width, calibration.height)
+        matrices[slot] = plan.model_from_image @ calibration.intrinsics @ camera_from_ego[:3]
+    return matrices
+
+
+def cache_path(bag, cache, image):
+    """Where a bag's cache lies; changes with bag, image size and this code's version."""
+    bag = Path(bag)
+    stat = (bag / 'metadata.yaml').stat()
+    key = json.dumps(
+        [
+            _CACHE_VERSION,
+            image.width,
+            image.height,
+            image.scale,
+            str(bag.resolve()),
+            stat.st_mtime_ns,
+            stat.st_size,
+        ]
+    )
+    return Path(cache) / f'{bag.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}'
+
+
+def cache_scene(bag, cache, image):
+    """Decode a bag into its cache unless that is there; returns the cache's directory."""
+    target = cache_path(bag, cache, image)
+    if target.is_dir():
+        return target
+    cv2.setNumThreads(1)
+    scene = read_scene(bag, image)
+    partial = target.with_name(f'.partial-{target.name}-{os.getpid()}')
+    try:
+        partial.mkdir(parents=True)
+        np.save(partial / 'images.npy', scene.images)
+        np.savez(
+            partial / 'facts.npz',
+            present=scene.present,
+            image_from_ego=scene.image_from_ego,
+            world_from_ego=scene.world_from_ego,
+            boxes=np.concatenate(scene.boxes),
+            labels=np.concatenate(scene.labels),
+            counts=np.array([len(labels) for labels in scene.labels]),
+            words=np.array(json.dumps([scene.name, scene.sample_tokens, scene.captions])),
+        )
+        os.replace(partial, target)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not target.is_dir():  # another process may have been faster
+            raise
+    return target
+
+
+def load_scene(directory):
+    """SceneArrays of a cache directory; its images stay on disk, memory-mapped."""
+    directory = Path(directory)
+    with np.load(directory / 'facts.npz') as facts:
+        name, tokens, captions = json.loads(str(facts['words']))
+        ends = np.cumsum(facts['counts'])[:-1]
+        return SceneArrays(
+            name,
+            np.load(directory / 'images.npy', mmap_mode='r'),
+            facts['present'],
+            facts['image_from_ego'],
+            facts['world_from_ego'],
+            tokens,
+            np.split(facts['boxes'], ends),
+            np.split(facts['labels'], ends),
+            captions,
+        )
+
+
+def cache_scenes(bags, cache, image, workers=2):
+    """Caches of many bags, decoded in parallel with a progress bar; their directories in order."""
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    with Progress() as bar, ProcessPoolExecutor(max(1, workers)) as pool:
+        task = bar.add_task('decoding', total=len(bags))
+        try:
+            futures = [pool.submit(cache_scene, bag, cache, image) for bag in bags]
+            for future in futures:
+                future.add_done_callback(lambda _: bar.advance(task))
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise BagError(
+                f'a process that decoded bags into {cache} was killed, most likely for '
+                'want of memory. What is decoded is kept: run again, or with fewer '
+                'processes at work beside it.'
+            ) from error

@@ -1,0 +1,89 @@
+"""Held-out metrics through the exported files: what the vehicle would compute, frame after
+frame."""
+
+import numpy as np
+
+from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.detections import caption_inputs, decode
+from mta_perception.pipeline.bev_memory import History
+from mta_perception.runtime.captioner import OnnxCaptioner
+from mta_perception.runtime.manifest import Manifest
+from mta_perception.runtime.onnx import OnnxDetector
+from mta_training.data.batches import Place, make_batch
+from mta_training.data.scene_cache import read_scene
+from mta_training.evaluation.caption_matching import DescribedObjects
+from mta_training.evaluation.nuscenes_metrics import Predictions
+from mta_training.evaluation.report import JudgedFrame, judge
+
+# The detection metric integrates over all scores; captions are those the node would publish.
+_SCORE_THRESHOLD, _MOST = 0.02, 300
+
+
+def judged_frames(directory, bags, frames, threads=2):
+    """Yield a JudgedFrame for each of the first `frames` keyframes of each bag.
+
+    `described` is None for a model without a captioner.
+    """
+    manifest = Manifest.load(directory)
+    detector = OnnxDetector(manifest, threads)
+    captioner = OnnxCaptioner(manifest, threads) if manifest.captioner else None
+    for path in bags:
+        scene, bag = read_scene(path, manifest.image), SceneBag(path)
+        for sample, outputs in zip(bag.samples, _drive(detector, scene, frames)):
+            found = decode(outputs, _SCORE_THRESHOLD, _MOST)
+            shown = decode(outputs, manifest.score_threshold, manifest.max_detections)
+            yield JudgedFrame(
+                sample,
+                bag.description,
+                Predictions(found.boxes, found.labels, found.scores),
+                _described(captioner, outputs, shown),
+            )
+
+
+def _described(captioner, outputs, shown):
+    if captioner is None:
+        return None
+    captions = captioner.caption(caption_inputs(outputs, shown)) if len(shown.scores) else []
+    return DescribedObjects(
+        shown.boxes, shown.labels, shown.scores, [caption.text for caption in captions]
+    )
+
+
+def evaluate_model_directory(directory, bags, frames, threads=2):
+    """Metrics of an exported model on the first `frames` keyframes of each bag, for its card.
+
+    Returns a dict: evaluate.evaluate_detections' and, where the bags have captions, those of the
+    strict protocol at 2 m (caption_metrics.strict_scores; METEOR only with Java), frames.
+    """
+    result = judge(judged_frames(directory, bags, frames, threads), protocols=('strict',))
+    metrics = dict(result['detection'])
+    if result['captions'] is not None:
+        metrics.update(
+            {
+                name: value
+                for name, value in result['captions']['strict']['centre_2m'].items()
+                if value is not None
+            }
+        )
+    return {**metrics, 'frames': result['frames']}
+
+
+def _drive(detector, scene, frames):
+    """DetectorOutputs of one frame after the other, each remembering the one before."""
+    before = None
+    for frame in range(min(frames, len(scene.boxes))):
+        batch = make_batch([scene], [Place(0, frame, frame > 0)])
+        moved = batch.ego_prev_from_ego_now[0].numpy().astype(np.float64)
+        history = (
+            History(None, False, np.eye(4), 0.0)
+            if before is None
+            else History(before, True, moved, 0.5)
+        )
+        outputs = detector(
+            batch.images[0].numpy(),
+            batch.image_from_ego[0].numpy(),
+            batch.camera_mask[0].numpy(),
+            history,
+        )
+        before = outputs.bev
+        yield outputs

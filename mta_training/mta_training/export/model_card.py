@@ -1,0 +1,89 @@
+"""The model card: what a model was trained on and what was measured, nothing else."""
+
+_TEMPLATE = """# {name}
+
+Six cameras and a memory in, 3D boxes of ten nuScenes classes and one English sentence an object
+out. Architecture: a ResNet of width {width} (six {image_width}x{image_height} images),
+BEV {cells}x{cells} x {channels} with temporal and spatial deformable attention, {queries}
+queries, Q-Former, a Llama-architecture language model of {language_millions:.1f} M parameters
+with its own tokeniser. {millions:.1f} M parameters in all. {precision}
+
+## Training
+
+{training}
+
+## Measured on held-out scenes, through the exported files
+
+{metrics}
+
+mAP and NDS by the official nuScenes code. CIDEr (0 to 10), BLEU and ROUGE-L: every ground-truth
+object with a caption counts, one that was not found (within 2 m) with 0; `found_*` are over the
+found ones alone, `BLEU_4_corpus` takes the others as empty sentences.
+
+## Limits
+
+{limits}
+"""
+
+_NOT_MEASURED = 'Not measured: the model was exported without evaluation bags.'
+
+
+_PRECISION = {
+    'fp32': 'All graphs compute in float32.',
+    'int8': 'The detector computes in 8 bits where that is faster (convolutions, linear layers '
+    'over whole maps), else in float32.',
+}
+
+
+def model_card(
+    config,
+    parameters,
+    language_parameters,
+    training,
+    metrics,
+    limits,
+    precision='fp32',
+    float_metrics=None,
+):
+    """Markdown text; `training` and `metrics` are flat dicts, `limits` a paragraph.
+
+    `float_metrics` are those of the same model before it became int8.
+    """
+    return _TEMPLATE.format(
+        name=config.name,
+        width=config.backbone.width,
+        image_width=config.image.width,
+        image_height=config.image.height,
+        cells=config.bev.cells,
+        channels=config.bev.channels,
+        queries=config.decoder.queries,
+        language_millions=language_parameters / 1e6,
+        millions=parameters / 1e6,
+        training=_table(training),
+        precision=_PRECISION[precision],
+        limits=limits,
+        metrics=_table(metrics, float_metrics, precision) if metrics else _NOT_MEASURED,
+    )
+
+
+def _table(values, before=None, precision='fp32'):
+    """Markdown rows name, value and, with `before`, the float32 value beside it."""
+    rows = ['| | |', '|---|---|']
+    if before:
+        rows = [f'| | {precision} | fp32 |', '|---|---|---|']
+    for name, value in values.items():
+        cells = [value, before.get(name, '')] if before else [value]
+        rows.append(f'| {name} | {" | ".join(map(_text, cells))} |')
+    return '\n'.join(rows)
+
+
+def _text(value):
+    if isinstance(value, dict):
+        return ', '.join(f'{key} {_number(entry)}' for key, entry in value.items())
+    return _number(value)
+
+
+def _number(value):
+    if isinstance(value, float):
+        return f'{value:.0f}' if value > 1 and value == int(value) else f'{value:.3f}'
+    return str(value)

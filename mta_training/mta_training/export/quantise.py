@@ -1,0 +1,223 @@
+"""detector.onnx in float32 -> the same graph with int8 convolutions and map-wide linear layers.
+
+Static quantisation in QDQ form: weights int8 with a scale per output channel, activations uint8
+with ranges measured on frames of bags.  Camera geometry, sampling positions and weights, layer
+norms, the heatmap, boxes and scores stay float32.  Inputs and outputs keep their names, types and
+shapes.  onnxruntime is quick with uint8 activations on CPUs with VNNI; int8 ones cost as much as
+float32.  An x86 CPU without VNNI adds products in 16 bits, which may saturate.
+"""
+
+import logging
+import os
+from pathlib import Path
+import re
+import tempfile
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from mta_perception.runtime.onnx import open_session
+from mta_training.data.batches import Place, make_batch
+from mta_training.data.scene_cache import cache_scene, find_bags, load_scene
+
+FRAMES = 48
+_RUN = 3  # consecutive frames from one place: the memory must look like in driving
+_FLOAT_CONVS = ('.dense.heat.', '.dense.box.')
+# Linear layers over all cells of a map; the others see 300 queries and cost next to nothing.
+_INT8_LINEARS = re.compile(
+    r'bev_encoder\.layers\.\d+\.((temporal|spatial)\.(value|output)|feedforward\.\d)\.'
+    r'|\.cross\.value\.'
+)
+# Between quantised convolutions these work on bytes too, so nothing is converted back and forth.
+_BETWEEN_CONVS = ('Relu', 'Add', 'MaxPool', 'Resize')
+
+
+def calibration_frames(detector, bags, image, count=FRAMES):
+    """Yield `count` dicts of graph inputs from a directory of bags, spread over bags and time.
+
+    The history of a frame is what the float32 graph at path `detector` remembered of the one
+    before.  Raises BagError where `bags` holds none.
+    """
+    paths = find_bags(bags)
+    runs = -(-count // _RUN)
+    paths = [
+        paths[index]
+        for index in sorted(set(np.linspace(0, len(paths) - 1, runs).round().astype(int)))
+    ]
+    session = open_session(detector, threads=2)
+    blank = np.zeros(
+        next(entry.shape for entry in session.get_inputs() if entry.name == 'history_bev'),
+        np.float32,
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        # In this process: a forked worker would hang on locks of onnxruntime's threads.
+        scenes = [load_scene(cache_scene(path, cache, image)) for path in paths]
+        made = 0
+        for run in range(runs):
+            scene = scenes[run % len(scenes)]
+            first = run * 7 % max(1, len(scene.boxes) - _RUN + 1)
+            bev = None
+            for frame in range(first, min(first + _RUN, len(scene.boxes), first + count - made)):
+                inputs = graph_inputs(scene, frame, blank if bev is None else bev, bev is not None)
+                bev = session.run(['bev'], inputs)[0]
+                made += 1
+                yield inputs
+
+
+def graph_inputs(scene, frame, history, valid):
+    """Inputs of detector.onnx for one frame of a scene, with a history BEV (1, C, Y, X)."""
+    batch = make_batch([scene], [Place(0, frame, bool(valid))])
+    return {
+        'images': batch.images.numpy(),
+        'image_from_ego': batch.image_from_ego.numpy().astype(np.float32),
+        'camera_mask': batch.camera_mask.numpy().astype(np.float32),
+        'history_bev': history,
+        'history_valid': np.array([valid], np.float32),
+        'ego_prev_from_ego_now': batch.ego_prev_from_ego_now.numpy().astype(np.float32),
+    }
+
+
+class _Frames(CalibrationDataReader):
+    def __init__(self, frames):
+        self._frames = iter(frames)
+        self._first = next(self._frames, None)
+        if self._first is None:
+            raise ValueError(
+                'no frame to calibrate on: int8 needs the ranges that activations '
+                'have on real input; give bags with keyframes.'
+            )
+
+    def get_next(self):
+        """Next dict of inputs, or None at the end."""
+        frame, self._first = self._first, None
+        return frame or next(self._frames, None)
+
+
+def quantise_detector(source, target, frames):
+    """Quantise the graph `source` into `target`, calibrated on `frames`, dicts of its inputs.
+
+    Raises ValueError where there is no frame.
+    """
+    frames = _Frames(frames)
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # or a line for every run and every layer
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            prepared = Path(scratch) / 'prepared.onnx'
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)  # folds batch norms
+            model = onnx.load(prepared)
+            _bytes_into_stem(model.graph)
+            onnx.save(model, prepared)
+            nodes = _int8_nodes(model.graph)
+            partial = Path(target).with_suffix('.partial')
+            quantize_static(
+                prepared,
+                partial,
+                frames,
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=['Conv', 'Gemm', 'MatMul', *_BETWEEN_CONVS],
+                nodes_to_quantize=nodes,
+            )
+    finally:
+        logging.getLogger().setLevel(level)
+    os.replace(partial, target)
+
+
+def _int8_nodes(graph):
+    """Names of the nodes to quantise: by the weights' names and, between convs, by the flow."""
+    constants = {entry.name for entry in graph.initializer}
+    inside, names = set(), []
+    for node in graph.node:
+        parameters = ' '.join(name for name in node.input if name in constants)
+        if node.op_type == 'Conv':
+            chosen = not any(part in parameters for part in _FLOAT_CONVS)
+        elif node.op_type in ('Gemm', 'MatMul'):
+            chosen = bool(_INT8_LINEARS.search(parameters))
+        else:
+            chosen = (
+                node.op_type in _BETWEEN_CONVS
+                and node.input[0] in inside
+                and all(not name or name in inside or name in constants for name in node.input)
+            )
+        if chosen:
+            names.append(node.name)
+            if node.op_type not in ('Gemm', 'MatMul'):
+                inside.update(node.output)
+    return names
+
+
+def _bytes_into_stem(graph):
+    """Let the first convolution read the image's bytes: no normalisation, no first rounding.
+
+    Mean and deviation move into weights and bias.  Padding must be one number, so that beyond the
+    image's edge lies the grey of the mean over the channels, not each channel's own mean.  Blocks
+    of 2 x 2 pixels become 12 channels, the 7x7 kernel of stride 2 a 4x4 one of stride 1: with 3
+    channels the int8 kernel is slower than float32.
+    """
+    constants = {entry.name: entry for entry in graph.initializer}
+    producer = {name: node for node in graph.node for name in node.output}
+    conv = next(node for node in graph.node if node.op_type == 'Conv')
+    chain = [conv]
+    for kind in ('Div', 'Sub', 'Cast', 'Transpose'):
+        node = producer.get(chain[-1].input[0])
+        if node is None or node.op_type != kind:
+            raise ValueError(
+                f'{kind} was expected before the first convolution, there is '
+                f'{node and node.op_type}: the first lines of the backbone have '
+                'changed, quantise._bytes_into_stem has to follow.'
+            )
+        chain.append(node)
+    _, divide, subtract, _, transpose = chain
+    weight, bias, mean, deviation = (
+        numpy_helper.to_array(constants[name]).astype(np.float64)
+        for name in (conv.input[1], conv.input[2], subtract.input[1], divide.input[1])
+    )
+    grey = round(float(mean.mean()))
+    weight = weight / deviation.reshape(3, 1, 1)
+    bias = bias - weight.sum((2, 3)) @ (mean.ravel() - grey)
+    blocks = np.pad(weight, ((0, 0), (0, 0), (1, 0), (1, 0))).reshape(len(weight), 3, 4, 2, 4, 2)
+    blocks = blocks.transpose(0, 3, 5, 1, 2, 4).reshape(len(weight), 12, 4, 4)
+    shape = next(entry for entry in graph.input if entry.name == 'images').type.tensor_type.shape
+    batch, cameras, height, width, _ = (size.dim_value for size in shape.dim)
+    count = batch * cameras
+    for name, value in {
+        'stem_weight': blocks.astype(np.float32),
+        'stem_bias': bias.astype(np.float32),
+        'stem_scale': np.float32(1),
+        'stem_grey': np.uint8(grey),
+        'stem_pairs': np.array([count, height // 2, 2, width // 2, 6]),
+        'stem_blocks': np.array([count, height // 2, width // 2, 12]),
+    }.items():
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    nodes = [
+        helper.make_node('Reshape', [transpose.input[0], 'stem_pairs'], ['pairs']),
+        helper.make_node('Transpose', ['pairs'], ['paired'], perm=[0, 1, 3, 2, 4]),
+        helper.make_node('Reshape', ['paired', 'stem_blocks'], ['blocks']),
+        helper.make_node('Transpose', ['blocks'], ['block_maps'], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            'DequantizeLinear', ['block_maps', 'stem_scale', 'stem_grey'], ['stem_input']
+        ),
+        helper.make_node(
+            'Conv',
+            ['stem_input', 'stem_weight', 'stem_bias'],
+            conv.output,
+            name='stem_conv',
+            kernel_shape=[4, 4],
+            pads=[2, 2, 1, 1],
+        ),
+    ]
+    place = list(graph.node).index(conv)
+    for offset, node in enumerate(nodes):
+        graph.node.insert(place + offset, node)
+    for node in chain:
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for name, entry in constants.items():
+        if name not in used:
+            graph.initializer.remove(entry)

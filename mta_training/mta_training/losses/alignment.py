@@ -1,0 +1,176 @@
+"""The two alignments of MTA (arXiv 2411.10639): they act in training and leave nothing in a graph.
+
+BLA  the object's feature inside the Q-Former is pulled to a frozen text encoder's embedding of
+     the object's true caption
+DCA  detections and caption logits are pooled onto the same learnable prompts and pulled together
+
+Rows are described objects: R of them, of all frames of a batch (and, for contrastive objectives,
+of all processes).  What the paper leaves open is a switch in recipe.py with the reason beside it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mta_perception.contract import CLASSES, BoxCode
+from mta_training.process_group import Team, gather_rows
+
+_ALONE = Team()
+_LOGIT_SCALE, _LARGEST_SCALE = 2.6593, 4.6052  # ln(1 / 0.07) and ln(100), as CLIP
+# Class logits start at -4.6 (focal loss's prior of 0.01).  As they are, that constant rules what
+# is projected, and all detections end on one prompt.
+_LOGIT_CENTRE, _LOGIT_SPREAD = -4.6, 2.0
+# Metres and m/s that become about one.  Sizes are logarithms already, headings a unit vector.
+_BOX_SCALE = (51.2, 51.2, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 10.0)
+
+
+class Aligned(NamedTuple):
+    """One alignment's loss and what the log shows of it."""
+
+    loss: torch.Tensor  # scalar, mean over the rows of all processes
+    log: dict  # name -> float
+
+
+def contrastive_loss(one, other, groups, scale, team=_ALONE):
+    """Symmetric InfoNCE of rows (R, D) and (R, D) that belong together, over all processes.
+
+    groups  (R,) int64; rows of equal group say the same and are no negatives of each other
+    scale   factor of the cosine, already an exponential
+    """
+    one, other = functional.normalize(one, dim=-1), functional.normalize(other, dim=-1)
+    one, other = gather_rows(one, team), gather_rows(other, team)
+    groups = gather_rows(groups, team)
+    if not len(groups):
+        return 0.0 * (one.sum() + other.sum())
+    logits = scale * one @ other.t()  # (R, R)
+    same = groups[:, None] == groups[None]
+    same.fill_diagonal_(False)
+    logits = logits.masked_fill(same, float('-inf'))
+    target = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (
+        functional.cross_entropy(logits, target) + functional.cross_entropy(logits.t(), target)
+    )
+
+
+def row_loss(objective, one, other, team=_ALONE, summed=False):
+    """Mean over rows of 'mse' or 'cosine' (1 - cosine): (R, D) twice.
+
+    summed  mse is the squared norm of a row, not its mean over the width
+    """
+    if objective == 'mse':
+        rows = (one - other).square()
+        rows = rows.sum(-1) if summed else rows.mean(-1)
+    elif objective == 'cosine':
+        rows = 1.0 - functional.cosine_similarity(one, other, dim=-1)
+    else:
+        raise ValueError(f'objective {objective!r}; expected mse, cosine or clip.')
+    return rows.sum() / team.counts([len(rows)])[0]
+
+
+class BevLanguageAlignment(nn.Module):
+    """BLA, paper Eq. 3: || Phi_BLA(q_l) - T(o) ||^2 with an MLP Phi_BLA and a frozen T.
+
+    Text embeddings are taken as the encoder gives them.  `summed` is the paper's squared norm, of
+    order one for unit vectors (MiniLM's); CLIP's raw embeddings are ten times as long, and there
+    the mean over the width balances a weight of 1 against the language loss.
+    """
+
+    def __init__(self, width, text_width, objective, summed=True):
+        super().__init__()
+        self.objective, self.summed = objective, summed
+        self.project = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, text_width)
+        )
+        self.logit_scale = nn.Parameter(torch.tensor(_LOGIT_SCALE))
+        self.logit_scale.requires_grad_(objective == 'clip')
+
+    def forward(self, features, texts, groups, team=_ALONE):
+        """features (R, width) of the object tokens, texts (R, text_width), groups (R,)."""
+        said = self.project(features.float())
+        cosine = functional.cosine_similarity(said.detach(), texts, dim=-1)
+        if self.objective == 'clip':
+            scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
+            loss = contrastive_loss(said, texts, groups, scale, team)
+        else:
+            loss = row_loss(self.objective, said, texts, team, self.summed)
+        return Aligned(loss, {'bla_cosine': float(cosine.mean()) if len(cosine) else 0.0})
+
+
+class DetectionCaptionAlignment(nn.Module):
+    """DCA, paper Eq. 4 to 7: detections and captions attend to the same prompts.
+
+    prompts      N x D learnable rows; softmax over the N, no scale unless `scaled`
+    detections   [Phi_cls(class logits), Phi_box(box)], each an MLP to D / 2
+    captions     each answer token's logits become the expected embedding softmax(o) E and pass an
+                 MLP to D (equal to one on the logits up to a factorisation, and 30 times smaller
+                 with Llama's vocabulary); each token is pooled, then the mean over the tokens
+    """
+
+    def __init__(
+        self, embedding_width, objective, prompts=16, width=256, scaled=False, prompt_std=1.0
+    ):
+        super().__init__()
+        self.objective, self.scaled = objective, scaled
+        self.prompts = nn.Parameter(prompt_std * torch.randn(prompts, width))
+        self.classes = _mlp(len(CLASSES), 128, width // 2)
+        self.boxes = _mlp(BoxCode.WIDTH, 128, width - width // 2)
+        self.captions = _mlp(embedding_width, 256, width)
+        self.register_buffer('box_scale', torch.tensor(_BOX_SCALE), persistent=False)
+        self.logit_scale = nn.Parameter(torch.tensor(_LOGIT_SCALE))
+        self.logit_scale.requires_grad_(objective == 'clip')
+
+    def pool(self, x):
+        """Rows (..., D) -> what they read from the prompts (..., D), and the weights (..., N)."""
+        scores = x @ self.prompts.t()
+        if self.scaled:
+            scores = scores / x.shape[-1] ** 0.5
+        weights = scores.softmax(-1)
+        return weights @ self.prompts, weights
+
+    def detections(self, class_logits, codes):
+        """(R, K) logits and (R, 10) codes (metres, log sizes) -> pooled (R, D), weights (R, N)."""
+        scores = (class_logits.float() - _LOGIT_CENTRE) / _LOGIT_SPREAD
+        return self.pool(
+            torch.cat([self.classes(scores), self.boxes(codes.float() / self.box_scale)], -1)
+        )
+
+    def sentences(self, logits, answer, embedding):
+        """Logits (R, S, V) at the answer tokens (R, S) -> pooled (R, D), weights (R, N)."""
+        expected = logits.float().softmax(-1) @ embedding.float()  # (R, S, E)
+        pooled, weights = self.pool(self.captions(expected))
+        answer = answer.unsqueeze(-1)
+        count = answer.sum(1).clamp(min=1)
+        return (pooled * answer).sum(1) / count, (weights * answer).sum(1) / count
+
+    def forward(self, class_logits, codes, logits, answer, embedding, groups, team=_ALONE):
+        """Aligned loss of R rows; see `detections` and `sentences` for the shapes."""
+        seen, seen_weights = self.detections(class_logits, codes)
+        said, said_weights = self.sentences(logits, answer, embedding)
+        if self.objective == 'clip':
+            scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
+            loss = contrastive_loss(seen, said, groups, scale, team)
+        else:
+            loss = row_loss(self.objective, seen, said, team)
+        return Aligned(
+            loss,
+            {
+                'dca_entropy_boxes': usage_entropy(seen_weights),
+                'dca_entropy_captions': usage_entropy(said_weights),
+            },
+        )
+
+
+def _mlp(inside, hidden, outside):
+    return nn.Sequential(nn.Linear(inside, hidden), nn.GELU(), nn.Linear(hidden, outside))
+
+
+@torch.no_grad()
+def usage_entropy(weights):
+    """How evenly the rows (R, N) use the prompts: 1 = all alike, 0 = one alone (collapsed)."""
+    if weights.shape[-1] < 2 or not len(weights):
+        return 0.0
+    mean = weights.detach().float().mean(0)
+    entropy = -(mean * mean.clamp(min=1e-12).log()).sum()
+    return float(entropy / torch.tensor(float(len(mean))).log())

@@ -1,0 +1,319 @@
+"""What a training run is made of: frozen settings with their reasons; YAML holds values only.
+
+`Recipe.nano()` is what two CPU cores can train on the synthetic world, `Recipe.paper()` are the
+settings of MTA (arXiv 2411.10639, section 4) with what it leaves open filled in, `Recipe.smoke()`
+shows in a minute that everything runs.  `Recipe.load` reads one of these names or a YAML file that
+starts from one (`base: nano`) and changes values.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+import yaml
+
+from mta_perception.model.config import LanguageConfig, MtaConfig, QFormerConfig
+
+OBJECTIVES = ('off', 'mse', 'cosine', 'clip')
+_STRICT = {'extra': 'forbid'}  # pydantic refuses names that it does not know
+
+
+def _check(condition, message):
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast.  One of steps, epochs and minutes says how long."""
+
+    __pydantic_config__ = _STRICT
+    steps: int = 0
+    epochs: float = 0.0  # of all keyframes of the training bags
+    minutes: float = 0.0  # by the clock: a run that cannot be repeated exactly
+    batch: int = 4  # frames a step, over all processes
+    accumulate: int = 1  # such batches whose gradients are added up in a step
+    learning_rate: float = 8e-4
+    backbone_rate: float = 1.0  # times learning_rate; 0 = the backbone is frozen
+    weight_decay: float = 0.02
+    warm_up: float = 0.05  # share of the run
+    clip: float = 10.0
+    bf16: bool = True  # autocast; geometry, box regression and losses stay fp32
+    freeze_norm: bool = False  # batch norms keep their statistics
+    history: str = 'stream'  # or queue; see samples.py
+
+    def __post_init__(self):
+        lengths = [value for value in (self.steps, self.epochs, self.minutes) if value]
+        _check(
+            len(lengths) == 1 and lengths[0] > 0,
+            f'schedule: steps={self.steps}, epochs={self.epochs:g}, minutes={self.minutes:g}; '
+            'give just one of them.',
+        )
+        _check(
+            self.batch >= 1 and self.accumulate >= 1,
+            f'schedule: batch={self.batch}, accumulate={self.accumulate}; expected 1 or more.',
+        )
+        _check(
+            self.history in ('stream', 'queue'),
+            f'schedule.history={self.history!r}; choose stream or queue.',
+        )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """L = detection L_det + language L_lm + bla L_bla + dca L_dca (paper section 4.1)."""
+
+    __pydantic_config__ = _STRICT
+    detection: float = 10.0
+    language: float = 1.0
+    bla: float = 1.0
+    dca: float = 0.01
+    perspective: float = 0.5  # of L_det; ours, see perspective.py
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """BLA and DCA; `off` for both is the TOD3Cap-style baseline."""
+
+    __pydantic_config__ = _STRICT
+    bla: str = 'mse'  # paper Table 6: mse > clip > cosine
+    bla_layer: int = 0  # Q-Former block, from 1; 0 = middle, -1 = last (Table 5)
+    bla_summed: bool = True  # the equation's squared norm, or its mean over the width:
+    #                                      which one balances depends on the encoder; alignment.py
+    text_encoder: str = 'minilm'  # or the directory of a CLIP text model, as the paper
+    dca: str = 'clip'  # paper Table 7: clip > cosine > mse
+    prompts: int = 16  # N: not stated in the paper
+    prompt_width: int = 256  # D: not stated
+    # Not stated.  At CLIP's 0.02 the softmax over the prompts is flat, all rows are pooled to the
+    # same point, and the gradient was measured at 1e-6 of the detection loss's.
+    prompt_std: float = 1.0
+    # 1 / sqrt(D) in the softmax.  The paper's equation has none; without it (and with logits that
+    # were not centred, alignment.py) all detections ended on one prompt in three runs of six.
+    scaled: bool = True
+
+    def __post_init__(self):
+        for name in ('bla', 'dca'):
+            _check(
+                getattr(self, name) in OBJECTIVES,
+                f'alignment.{name}={getattr(self, name)!r}; choose one of '
+                f'{", ".join(OBJECTIVES)}.',
+            )
+
+    @property
+    def on(self):
+        """Whether anything is aligned."""
+        return self.bla != 'off' or self.dca != 'off'
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What the captioner learns from."""
+
+    __pydantic_config__ = _STRICT
+    start: float = 0.0  # share of the run after which captions are learned
+    objects: int = 8  # a frame, never one twice (TOD3Cap repeats them)
+    # The box the captioner is told: the true one, slightly shaken, so that sentence and box agree;
+    # or the predicted one with its gradient, as TOD3Cap and the paper.
+    box: str = 'true'
+    missing: float = 0.0  # this share of the captions is taken away ...
+    wrong: float = 0.0  # ... and this share swapped for another object's
+
+    def __post_init__(self):
+        _check(
+            self.box in ('true', 'predicted'),
+            f'captions.box={self.box!r}; choose true or predicted.',
+        )
+        _check(
+            0 <= self.missing <= 1 and 0 <= self.wrong <= 1,
+            f'captions.missing={self.missing}, wrong={self.wrong}; expected shares, 0 to 1.',
+        )
+
+
+@dataclass(frozen=True)
+class Language:
+    """The frozen language model and its LLaMA-Adapter."""
+
+    __pydantic_config__ = _STRICT
+    model: str = 'small'  # ours, trained on the captions' text; or a directory
+    pretrain_steps: int = 600  # of the small one, before it is frozen
+    adapter_tokens: int = 10  # as TOD3Cap
+    prompt: str = 'Describe the object in detail.'  # for a foreign model; ours needs none
+    gradient_checkpointing: bool = False
+    dtype: str = 'bfloat16'  # of a foreign model's frozen weights
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run: the network, what it learns from, how long."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    model: MtaConfig
+    schedule: Schedule
+    weights: Weights = field(default_factory=Weights)
+    alignment: Alignment = field(default_factory=Alignment)
+    captions: Captions = field(default_factory=Captions)
+    language: Language = field(default_factory=Language)
+    start: str = ''  # run directory whose detector this one starts from
+    start_captioner: bool = False  # ... and whose Q-Former and adapter too
+    caption_steps: int = 0  # at the end, captions alone; see caption_stage.py
+    checkpoint_minutes: float = 5.0
+    evaluate_minutes: float = 15.0  # 0 = only at the end
+    evaluate_frames: int = 10  # of each held-out scene
+    gradient_norms_every: int = 50  # steps between logs of each term's gradient; 0 = never
+    seed: int = 0
+
+    def __post_init__(self):
+        layer, layers = self.alignment.bla_layer, self.model.qformer.layers
+        _check(
+            -1 <= layer <= layers,
+            f'alignment.bla_layer={layer}: the Q-Former has {layers} '
+            'blocks, counted from 1; 0 = the middle one, -1 = the last.',
+        )
+
+    @classmethod
+    def nano(cls):
+        """Two CPU cores, synthetic world: detector from nothing, captions on the way."""
+        return cls(
+            'nano',
+            MtaConfig(qformer=QFormerConfig(layers=4)),
+            # With ten times the loss, ten times the length at which a gradient is cut.
+            Schedule(minutes=120.0, clip=100.0),
+            captions=Captions(start=0.25, objects=6),
+            # With MiniLM's unit vectors BLA's gradient is ten times the language loss's at the
+            # paper's weight of 1, and captions get worse (docs/results.md).
+            weights=Weights(bla=0.1),
+            caption_steps=1500,
+        )
+
+    @classmethod
+    def nano_joint(cls):
+        """The paper's comparison at nano size: a pretrained detector, trained on with captions."""
+        return replace(
+            cls.nano(),
+            name='nano_joint',
+            caption_steps=0,
+            captions=Captions(),
+            schedule=Schedule(
+                steps=400, learning_rate=4e-4, freeze_norm=True, backbone_rate=0.0, clip=35.0
+            ),
+        )
+
+    @classmethod
+    def paper(cls):
+        """MTA's settings: 10 epochs, 2e-4, BEVFormer-tiny pretrained, eight blocks, BLA at the
+        fourth.
+
+        Optimiser, warm-up and clipping are BEVFormer's, which the paper builds on; `start` is a
+        directory of `mta-train import-bevformer`.
+        """
+        return cls(
+            'paper',
+            MtaConfig.bevformer('tiny_official'),
+            Schedule(
+                epochs=10.0,
+                learning_rate=2e-4,
+                backbone_rate=0.1,
+                weight_decay=0.01,
+                warm_up=0.01,
+                clip=35.0,
+                batch=8,
+                freeze_norm=True,
+                history='queue',
+            ),
+            alignment=Alignment(bla_summed=False),
+            captions=Captions(box='predicted'),
+            language=Language(model='Llama-3.2-1B', gradient_checkpointing=True),
+        )
+
+    @classmethod
+    def smoke(cls):
+        """A toy network and a few steps."""
+        toy = MtaConfig.toy()
+        return cls(
+            'smoke',
+            replace(
+                toy,
+                language=LanguageConfig(
+                    hidden_size=64, intermediate_size=128, num_hidden_layers=2
+                ),
+            ),
+            Schedule(steps=200, batch=2, learning_rate=3e-3),
+            captions=Captions(objects=6),
+            weights=Weights(detection=1.0),
+            language=Language(pretrain_steps=300),
+            evaluate_minutes=0.0,
+            evaluate_frames=3,
+            gradient_norms_every=10,
+        )
+
+    @classmethod
+    def load(cls, name):
+        """A built-in recipe by name, or a YAML file; ValueError names what is wrong in it."""
+        if name in _BUILT_IN:
+            return getattr(cls, name)()
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f'config {name!r} is no file and none of {", ".join(_BUILT_IN)}.')
+        try:
+            values = yaml.safe_load(path.read_text(encoding='utf-8'))
+        except yaml.YAMLError as error:
+            raise ValueError(f'{path} is no YAML: {error}') from error
+        if not isinstance(values, dict) or values.get('base', 'nano') not in _BUILT_IN:
+            raise ValueError(
+                f'{path}: expected names and values, with `base:` one of {", ".join(_BUILT_IN)}.'
+            )
+        try:
+            return getattr(cls, values.pop('base', 'nano'))().changed(values)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
+
+    def changed(self, values):
+        """The same with the values of a nested dict; ValueError for unknown names."""
+        merged = self.to_dict()
+        if {'steps', 'epochs', 'minutes'} & set(values.get('schedule', {})):
+            merged['schedule'] |= {'steps': 0, 'epochs': 0.0, 'minutes': 0.0}
+        return Recipe.from_dict(_merge(merged, values))
+
+    def to_dict(self):
+        """Plain nested dict, for checkpoints and YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The inverse of `to_dict`; ValueError for what does not fit."""
+        values = dict(values)
+        try:
+            model = values.pop('model')
+            model = MtaConfig.from_dict(model) if isinstance(model, dict) else model
+            return TypeAdapter(cls).validate_python({**values, 'model': model})
+        except (ValidationError, TypeError) as error:
+            raise ValueError(_in_short(error)) from error
+
+    @property
+    def bla_layer(self):
+        """Index of the aligned Q-Former block, from 0."""
+        layers = self.model.qformer.layers
+        return {0: (layers + 1) // 2, -1: layers}.get(
+            self.alignment.bla_layer, self.alignment.bla_layer
+        ) - 1
+
+
+_BUILT_IN = ('nano', 'nano_joint', 'paper', 'smoke')
+
+
+def _merge(old, new):
+    result = dict(old)
+    for name, value in new.items():
+        both = isinstance(value, dict) and isinstance(result.get(name), dict)
+        result[name] = _merge(result[name], value) if both else value
+    return result
+
+
+def _in_short(error):
+    if isinstance(error, ValidationError):
+        return '; '.join(
+            f'{".".join(map(str, entry["loc"]))}: {entry["msg"]} (came {entry["input"]!r})'
+            for entry in error.errors()
+        )
+    return str(error)

@@ -1,0 +1,261 @@
+"""What lies in a run directory, and how a network is built from it.
+
+A checkpoint holds weights, optimiser, stream and memory; not the frozen language model, which lies
+in `language.pt` or in the directory that the recipe names.
+"""
+
+from dataclasses import replace
+import os
+from pathlib import Path
+import shutil
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer
+import torch
+import yaml
+
+from mta_perception.model.mta_model import MtaModel
+from mta_training.atomic_files import write_atomically
+from mta_training.bevformer.checkpoint import CARD, load_imported
+from mta_training.language import small_model
+from mta_training.language.frozen_llama import CaptionLanguage
+from mta_training.language.text_embeddings import CaptionEmbeddings
+from mta_training.runs.recipe import Recipe
+
+
+class RunError(ValueError):
+    """A run directory, checkpoint or recipe that does not fit; the message says what to do."""
+
+
+class LoadedRun(NamedTuple):
+    """A trained network, ready to look and speak."""
+
+    model: MtaModel  # in evaluation mode
+    language: CaptionLanguage
+    recipe: Recipe
+    state: dict[str, Any]  # the checkpoint
+
+
+def build_language(out, captions, recipe, text_cache, say):
+    """(CaptionLanguage, CaptionEmbeddings or None, recipe with the vocabulary's size).
+
+    Our own language model is trained once per run directory, on `captions`, and found there later.
+    Writes recipe.yaml.
+    """
+    if not captions:
+        raise RunError(
+            'none of the training bags has captions; convert a dataset that has them '
+            '(synth writes them, TOD3Cap has them for nuScenes).'
+        )
+    embeddings = None
+    if recipe.alignment.bla != 'off':
+        embeddings = CaptionEmbeddings.of(captions, recipe.alignment.text_encoder, text_cache)
+    if recipe.language.model == 'small':
+        if not (out / 'language.pt').is_file():
+            _pretrain(out, captions, recipe, say)
+        torch.manual_seed(recipe.seed)  # of the adapter; whether pretraining came first or not
+        language, size = small_language(out, recipe)
+    else:
+        torch.manual_seed(recipe.seed)
+        language = foreign_language(recipe)
+        size = replace(
+            recipe.model.language, hidden_size=language.hidden_size, vocab_size=language.vocab_size
+        )
+    recipe = replace(recipe, model=replace(recipe.model, language=size))
+    write_atomically(out / 'recipe.yaml', yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+    return language, embeddings, recipe
+
+
+def _pretrain(out, captions, recipe, say):
+    started = Path(recipe.start) if recipe.start else None
+    if started and _speaks(started, captions, recipe.model.language):
+        # One for all that start from a run; the captioner that may come with it speaks to it.
+        for name in ('tokenizer.json', 'language.pt'):
+            shutil.copyfile(started / name, out / name)
+        return
+    tokenizer = small_model.train_tokenizer(captions)
+    size = replace(recipe.model.language, vocab_size=tokenizer.get_vocab_size(), adapter_tokens=0)
+    weights, _ = small_model.pretrain(
+        captions,
+        tokenizer,
+        size,
+        recipe.model.qformer.prefix_tokens,
+        steps=recipe.language.pretrain_steps,
+        seed=recipe.seed,
+        log_line=say,
+    )
+    tokenizer.save(str(out / 'tokenizer.json'))
+    partial = out / 'language.partial'
+    torch.save(weights.state_dict(), partial)
+    os.replace(partial, out / 'language.pt')
+
+
+def _speaks(run, captions, size):
+    """Whether the language model of another run is of this size and knows all words."""
+    if not all((run / name).is_file() for name in ('tokenizer.json', 'language.pt')):
+        return False
+    weights = torch.load(run / 'language.pt', weights_only=True)
+    layers = sum(name.endswith('input_layernorm.weight') for name in weights)
+    gates = [value for name, value in weights.items() if name.endswith('gate_proj.weight')]
+    if (layers, *gates[0].shape) != (
+        size.num_hidden_layers,
+        size.intermediate_size,
+        size.hidden_size,
+    ):
+        return False
+    tokenizer = Tokenizer.from_file(str(run / 'tokenizer.json'))
+    encoded = tokenizer.encode_batch(list(set(captions)), add_special_tokens=False)
+    return not any(small_model.UNKNOWN in entry.ids for entry in encoded)
+
+
+def small_language(run, recipe):
+    """(CaptionLanguage, LanguageConfig) of our own model in a run directory."""
+    run = Path(run)
+    for name in ('tokenizer.json', 'language.pt'):
+        if not (run / name).is_file():
+            raise RunError(
+                f'{run / name} does not exist; expected a run directory written by '
+                '`mta-train train`.'
+            )
+    tokenizer = Tokenizer.from_file(str(run / 'tokenizer.json'))
+    size = replace(recipe.model.language, vocab_size=tokenizer.get_vocab_size(), adapter_tokens=0)
+    weights = torch.load(run / 'language.pt', weights_only=True)
+    language = CaptionLanguage.small(tokenizer, size, weights, recipe.language.adapter_tokens)
+    return language, replace(size, adapter_tokens=recipe.language.adapter_tokens)
+
+
+def foreign_language(recipe):
+    """CaptionLanguage of the directory that a recipe names."""
+    settings = recipe.language
+    return CaptionLanguage.from_directory(
+        settings.model,
+        settings.adapter_tokens,
+        settings.dtype,
+        settings.prompt,
+        settings.gradient_checkpointing,
+        recipe.model.language.max_tokens,
+    )
+
+
+def build_model(recipe):
+    """A fresh MtaModel."""
+    return MtaModel(recipe.model)
+
+
+def write_checkpoint(path, learner, state, rest):
+    """Write a Learner's state without what is frozen in its language model; atomic.
+
+    state   its state_dict as the accelerator gives it; rest: more entries of the checkpoint
+    """
+    frozen = {
+        name
+        for name, parameter in learner.named_parameters()
+        if name.startswith('language.') and not parameter.requires_grad
+    }
+    kept = {
+        name: value
+        for name, value in state.items()
+        if name not in frozen and not name.startswith('language.llama.lm_head')
+    }
+    partial = Path(path).with_suffix('.partial')
+    try:
+        torch.save(
+            {
+                'learner': kept,
+                'model': part_of(kept, 'model.'),
+                'adapter': learner.language.trained_state(),
+                **rest,
+            },
+            partial,
+        )
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError on a full disk
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f'{path} could not be written ({error}); the checkpoint before it is '
+            'whole. Make room and go on with --resume.'
+        ) from error
+
+
+def part_of(state, prefix):
+    """The entries of a state_dict below a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def read_checkpoint(run, which='last'):
+    """The dict of a run's checkpoint; RunError where there is none."""
+    path = Path(run) / f'{which}.pt'
+    if not path.is_file():
+        raise RunError(
+            f'{path} does not exist; expected a run directory written by `mta-train train --out`.'
+        )
+    return torch.load(path, map_location='cpu', weights_only=False)
+
+
+def origin(start):
+    """What a run's detector had learned before, as the model card says it."""
+    if not start:
+        return {}
+    try:
+        state = read_checkpoint(start)
+    except RunError:
+        return {'detector_from': Path(start).name}
+    return {'detector_from': f'{Path(start).name}: {state["step"]} steps, {state["data"]}'}
+
+
+def load_run(run, which='last'):
+    """LoadedRun of a run directory; `which` is last or best."""
+    state = read_checkpoint(run, which)
+    recipe = Recipe.from_dict(state['recipe'])
+    language = (
+        small_language(run, recipe)[0]
+        if recipe.language.model == 'small'
+        else foreign_language(recipe)
+    )
+    language.load_trained_state(state['adapter'])
+    model = build_model(recipe)
+    model.load_state_dict(state['model'])
+    return LoadedRun(model.eval(), language.eval(), recipe, state)
+
+
+def load_detector(run, learner, with_captioner=False):
+    """Start a Learner from the detector (and perspective head) of another run's last checkpoint,
+    or from a directory of `mta-train import-bevformer`.
+
+    with_captioner  its Q-Former and adapter too
+    """
+    if (Path(run) / CARD).is_file():
+        _load_published(run, learner.model)
+        return
+    state = read_checkpoint(run)
+    weights = state['model']
+    wanted = learner.model if with_captioner else learner.model.detector
+    found = weights if with_captioner else part_of(weights, 'detector.')
+    own = wanted.state_dict()
+    misfits = sorted(set(own) ^ set(found)) + sorted(
+        name for name in set(own) & set(found) if own[name].shape != found[name].shape
+    )
+    if misfits:
+        raise RunError(
+            f'{run}: {len(misfits)} tensors are missing, unknown or of another shape, '
+            f'the first is {misfits[0]}; expected a run with the same network.'
+        )
+    wanted.load_state_dict(found)
+    if learner.perspective is not None:
+        learner.perspective.load_state_dict(
+            state.get('perspective') or part_of(state['learner'], 'perspective.')
+        )
+    if with_captioner:
+        learner.language.load_trained_state(state['adapter'])
+
+
+def _load_published(directory, model):
+    network = load_imported(directory)
+    own = getattr(model.detector, 'network', None)
+    if own is None or replace(own.config, quirks=network.config.quirks) != network.config:
+        raise RunError(
+            f'{directory} holds BEVFormer {network.config.name}, the recipe wants '
+            f'{model.detector.config.detector}; set model.detector in the recipe '
+            '(MtaConfig.bevformer).'
+        )
+    own.load_state_dict(network.state_dict())
