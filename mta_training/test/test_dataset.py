@@ -104,7 +104,7 @@ def test_a_killed_decoder_is_named_and_what_is_decoded_stays(bags, tmp_path):
         'import os, signal, sys, threading, time\n'
         'from pathlib import Path\n'
         'from mta_perception.model.config import ImageConfig\n'
-        'from mta_training import dataset\n'
+        'from mta_training.data import scene_cache\n'
         'def kill():\n'
         '    while True:\n'
         '        for child in Path("/proc/self/task").glob("*/children"):\n'
@@ -112,7 +112,7 @@ def test_a_killed_decoder_is_named_and_what_is_decoded_stays(bags, tmp_path):
         '                os.kill(int(number), signal.SIGKILL)\n'
         '        time.sleep(0.01)\n'
         'threading.Thread(target=kill, daemon=True).start()\n'
-        'dataset.cache_scenes(sys.argv[2:], sys.argv[1], ImageConfig(224, 128, 0.14))\n'
+        'scene_cache.cache_scenes(sys.argv[2:], sys.argv[1], ImageConfig(224, 128, 0.14))\n'
     )
     done = subprocess.run(
         [sys.executable, '-c', program, str(tmp_path), *map(str, bags)],
