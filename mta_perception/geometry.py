@@ -118,6 +118,20 @@ def interpolate_rigid(world_from_a: Array, world_from_b: Array, fraction: float)
     return rigid_from_quaternion(quaternion, xyz)
 
 
+def pose_at(stamps_ns: NDArray[np.int64], world_from_ego: Array, stamp_ns: int) -> Array:
+    """(4, 4) pose at a stamp, between the two poses (n, 4, 4) around it; the nearest one outside.
+
+    stamps_ns: (n,) ascending, n at least 1.
+    """
+    after = int(np.searchsorted(stamps_ns, stamp_ns))
+    if after in (0, len(stamps_ns)):
+        outside: Array = world_from_ego[min(after, len(stamps_ns) - 1)]
+        return outside
+    span = int(stamps_ns[after]) - int(stamps_ns[after - 1])
+    fraction = (int(stamp_ns) - int(stamps_ns[after - 1])) / span
+    return interpolate_rigid(world_from_ego[after - 1], world_from_ego[after], fraction)
+
+
 def project(image_from_source: Array, points_source: ArrayLike) -> tuple[Array, Array]:
     """Pixels (..., 2) and depth (...) of points (..., 3) through a (3, 4) projection matrix.
 

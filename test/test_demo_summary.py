@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mta_perception.bags.recording import RecordedDetections, Recording
+from mta_perception.bags.recording import RecordedDetections, Recording, with_track_velocities
 from mta_perception.commands.summary import (
     _frame_accounts,
     boxes_moved_to,
@@ -11,9 +11,7 @@ from mta_perception.commands.summary import (
     machine,
     nearest_detections,
     percentiles,
-    pose_lookup,
     rate_hz,
-    with_track_velocities,
 )
 from mta_perception.geometry import box_corners, invert_rigid, rigid_from_yaw, transform
 
@@ -150,18 +148,3 @@ def test_frames_in_are_all_accounted_for():
         'unexplained': 2,
         'synchroniser': {'sets': 240},
     }
-
-
-def test_pose_lookup_meets_the_poses_and_stays_rigid_between_them():
-    stamps = np.arange(0, 5) * SECOND // 10
-    poses = np.stack([world_from_ego_at(stamp) for stamp in stamps])
-    look_up = pose_lookup(stamps, poses)
-    for stamp, pose in zip(stamps, poses):
-        np.testing.assert_allclose(look_up(stamp), pose, atol=1e-12)
-    middle = look_up(int(stamps[1] + stamps[2]) // 2)
-    np.testing.assert_allclose(middle[:3, :3] @ middle[:3, :3].T, np.eye(3), atol=1e-12)
-    np.testing.assert_allclose(middle, world_from_ego_at((stamps[1] + stamps[2]) // 2), atol=5e-3)
-    np.testing.assert_allclose(look_up(-SECOND), poses[0])
-    np.testing.assert_allclose(look_up(9 * SECOND), poses[-1])
-    with pytest.raises(ValueError, match='odom'):
-        pose_lookup(np.zeros(0, int), np.zeros((0, 4, 4)))

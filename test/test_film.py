@@ -126,9 +126,9 @@ def hit(sample):
 
 def record_ground_truth(scene, out, shift_ns=0):
     """A recording of perfect detections, made `shift_ns` beside each keyframe and moved there."""
-    from mta_perception.commands.summary import boxes_moved_to, pose_lookup
+    from mta_perception.commands.summary import boxes_moved_to
 
-    world_from_ego_at, arrival_ns = pose_lookup(*scene.ego_poses), 10**18
+    world_from_ego_at, arrival_ns = scene.world_from_ego_at, 10**18
     numbers = {}
     with Writer(out, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connections = {}

@@ -76,6 +76,25 @@ def test_interpolation_is_linear_and_slerp(world_from_a, world_from_b, fraction)
     np.testing.assert_allclose(between[:3, :3], expected, atol=1e-6)
 
 
+def test_pose_at_a_stamp_lies_on_the_drive_and_stays_at_its_ends():
+    """A car that turns at 0.3 rad/s while it drives 8 m/s, known at 10 Hz."""
+
+    def world_from_ego(stamp):
+        yaw, radius = 3e-10 * stamp, 8.0 / 0.3
+        return geometry.rigid_from_yaw(yaw, (radius * np.sin(yaw), radius * (1 - np.cos(yaw)), 0))
+
+    stamps = np.arange(5) * 100_000_000
+    poses = np.stack([world_from_ego(stamp) for stamp in stamps])
+    for stamp in [0, 100_000_000, 130_000_000, 399_999_999]:
+        pose = geometry.pose_at(stamps, poses, stamp)
+        np.testing.assert_allclose(pose, world_from_ego(stamp), atol=5e-3)
+        np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(geometry.pose_at(stamps, poses, stamps[2]), poses[2], atol=1e-12)
+    np.testing.assert_array_equal(geometry.pose_at(stamps, poses, -1), poses[0])
+    np.testing.assert_array_equal(geometry.pose_at(stamps, poses, 10**9), poses[-1])
+    np.testing.assert_array_equal(geometry.pose_at(stamps[:1], poses[:1], 50), poses[0])
+
+
 @given(yaws, st.tuples(metres, metres, metres))
 def test_yaw_there_and_back(yaw, xyz):
     turned = geometry.yaw_from_rigid(geometry.rigid_from_yaw(yaw, xyz))

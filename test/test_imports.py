@@ -13,6 +13,37 @@ ROOT = Path(mta_perception.__file__).resolve().parent.parent
 MAY_IMPORT_TORCH = ('mta_perception/model/', 'mta_perception/runtime/torch', 'mta_training/')
 MAY_IMPORT_ROS = ('mta_perception/ros/',)
 MAY_IMPORT_TRAINING = ('mta_training/', 'mta_perception/commands/demo.py')
+# Lowest first: a folder imports itself, what stands before it and the files at the package's root.
+# docs/architecture.md says what each of them holds, in the same order.
+FOLDERS = {
+    'mta_perception': (
+        'runtime',
+        'bags',
+        'pipeline',
+        'workers',
+        'drawing',
+        'ros',
+        'commands',
+    ),
+    'mta_training': (
+        'captions',
+        'data',
+        'language',
+        'conversion',
+        'synth',
+        'losses',
+        'bevformer',
+        'runs',
+        'evaluation',
+        'training',
+        'export',
+        'ablation',
+        'commands',
+    ),
+    'mta_training.synth': ('meshes', 'sensors', 'town', 'render', 'actors', 'dataset'),
+}
+# The network imports the root and is imported by nothing else of the vehicle side.
+APART = {'mta_perception': 'model'}
 TORCH = {'torch', 'torchvision', 'transformers'}
 
 
@@ -111,6 +142,84 @@ def test_training_does_not_import_the_node():
         if module.startswith('mta_perception.ros')
     ]
     assert wrong == []
+
+
+def module_of(name):
+    """Dotted name of a file of either package: both packages lie in a folder of their own name."""
+    parts = Path(name).with_suffix('').parts
+    return '.'.join(parts[1:] if parts[:2] == ('mta_training', 'mta_training') else parts)
+
+
+def folder_of(module, package):
+    """Folder of `package` that a module lies in, '' at its root; None outside the package."""
+    if module != package and not module.startswith(f'{package}.'):
+        return None
+    first = module.removeprefix(package).lstrip('.').split('.')[0]
+    return first if first in (*FOLDERS[package], APART.get(package)) else ''
+
+
+def wrong_way(module, imported):
+    """'module: imported' for each import that points up in one of FOLDERS."""
+    wrong = []
+    for package, order in FOLDERS.items():
+        folder = folder_of(module, package)
+        if folder is None:
+            continue
+        if folder == '':
+            allowed = {''}
+        elif folder == APART.get(package):
+            allowed = {'', folder}
+        else:
+            allowed = {'', *order[: order.index(folder) + 1]}
+        wrong += [
+            f'{module}: {other}'
+            for other in sorted(imported)
+            if folder_of(other, package) not in {None, *allowed}
+        ]
+    return wrong
+
+
+def test_folders_import_only_what_is_below_them():
+    wrong = [
+        entry for name in package_files() for entry in wrong_way(module_of(name), imports_of(name))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    'module, line',
+    [
+        ('mta_training.losses.nano', 'import mta_training.training.learner'),
+        ('mta_training.process_group', 'from mta_training.runs import recipe'),
+        ('mta_training.synth.meshes.solids', 'from mta_training.synth.render.raster import draw'),
+        ('mta_training.synth.scene', 'def f():\n    from .town import paths'),
+        ('mta_perception.drawing.film', 'from mta_perception.commands.summary import machine'),
+        ('mta_perception.geometry', 'from mta_perception import bags'),
+        ('mta_perception.pipeline.step', 'from mta_perception.model.qformer import QFormer'),
+        ('mta_perception.model.qformer', 'from mta_perception.runtime import onnx'),
+    ],
+)
+def test_an_import_that_points_up_is_found(module, line):
+    imported = imported_modules(line, module.rpartition('.')[0])
+    assert wrong_way(module, imported) != []
+    assert wrong_way(module, {'numpy', 'mta_perception.contract'}) == []
+
+
+@pytest.mark.parametrize('package', FOLDERS)
+def test_every_folder_has_its_place(package):
+    here = ROOT / ('mta_training' if package.startswith('mta_training') else '')
+    here = here.joinpath(*package.split('.'))
+    found = {path.parent.name for path in here.glob('*/__init__.py')}
+    assert found == {*FOLDERS[package], *filter(None, [APART.get(package)])}
+
+
+@pytest.mark.parametrize('package', FOLDERS)
+def test_the_architecture_page_lists_the_same_folders(package):
+    page = (ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+    table = page.split(f'| folders of `{package}`')[1].split('\n\n')[0]
+    rows = [line.split('|')[1].strip() for line in table.splitlines()[2:]]
+    apart = [f'`{APART[package]}/` (apart)'] if package in APART else []
+    assert rows == ['root', *(f'`{folder}/`' for folder in FOLDERS[package]), *apart]
 
 
 def import_without(blocked, modules):

@@ -3,6 +3,7 @@
 Stamps inside messages are in bag time; arrival times are the recorder's wall clock.
 """
 
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,10 @@ import numpy as np
 
 from mta_perception.bags.typestore import time_ns
 from mta_perception.contract import BoxCode
+from mta_perception.geometry import transform
 
 NODE = '/mta_perception'
+VELOCITY_WINDOW_S = 1.0  # how much of a track's past its velocity is fitted to
 
 
 class RecordedDetections(NamedTuple):
@@ -20,7 +23,7 @@ class RecordedDetections(NamedTuple):
     stamp_ns: int  # reference stamp, bag time
     arrival_ns: int  # wall clock of the recorder
     boxes: np.ndarray  # (K, 10) contract.BoxCode, base_link at stamp_ns; velocity is NaN:
-    #                        Detection3D has no place for it (see summary.with_track_velocities)
+    #                        Detection3D has no place for it (see with_track_velocities)
     class_names: list  # K strings
     scores: np.ndarray  # (K,)
     track_ids: list  # K strings
@@ -120,3 +123,27 @@ def detections_from_message(message, arrival_ns):
         np.array([hypothesis.score for hypothesis in best]),
         [detection.id for detection in message.detections],
     )
+
+
+def with_track_velocities(messages, world_from_ego_at):
+    """The messages with velocities: a straight line through each track's last second in the world.
+
+    A Detection3D carries no velocity; this is what a listener can know at that moment.  Tracks
+    with one message so far keep NaN.  world_from_ego_at: stamp [ns] -> (4, 4).
+    """
+    past = defaultdict(list)  # track id -> [(seconds, world xyz)]
+    done = []
+    for message in sorted(messages, key=lambda one: one.stamp_ns):
+        world_from_ego = world_from_ego_at(message.stamp_ns)
+        places = transform(world_from_ego, message.boxes[:, BoxCode.CENTER])
+        boxes, now = message.boxes.copy(), message.stamp_ns / 1e9
+        for box, place, track_id in zip(boxes, places, message.track_ids):
+            track = past[track_id]
+            track.append((now, place))
+            track[:] = [entry for entry in track if now - entry[0] <= VELOCITY_WINDOW_S]
+            if len(track) > 1:
+                seconds = np.array([entry[0] for entry in track]) - now
+                slope = np.polyfit(seconds, np.stack([entry[1] for entry in track]), 1)[0]
+                box[BoxCode.VELOCITY] = (world_from_ego[:3, :3].T @ slope)[:2]
+        done.append(message._replace(boxes=boxes))
+    return done

@@ -21,7 +21,7 @@ from rosbags.typesys import TypesysError
 from mta_perception.bags.typestore import time_ns, typestore
 from mta_perception.contract import BASE_FRAME, CAMERAS, CLASSES, BoxCode, optical_frame
 from mta_perception.frames import CameraCalibration, CameraImage
-from mta_perception.geometry import rigid_from_quaternion
+from mta_perception.geometry import pose_at, rigid_from_quaternion
 
 _RECORD_KEYS = {
     'sample_token',
@@ -209,6 +209,10 @@ class SceneBag:
                 )
             )
         return np.array(stamps, dtype=np.int64), np.array(poses)
+
+    def world_from_ego_at(self, stamp_ns):
+        """(4, 4) at a stamp, between the two poses around it; the nearest one outside."""
+        return pose_at(*self.ego_poses, stamp_ns)
 
     def image_stamps(self, camera):
         """(n,) int64 stamps [ns] of a camera's images, in time order."""

@@ -18,15 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mta_perception.bags.recording import read_recording
+from mta_perception.bags.recording import read_recording, with_track_velocities
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.commands.summary import (
     boxes_moved_to,
     nearest_detections,
-    pose_lookup,
     summarise,
-    with_track_velocities,
 )
 from mta_perception.contract import CLASSES
 from mta_perception.drawing.film import film
@@ -185,14 +183,13 @@ def _accuracy(scene, recording):
     """Official nuScenes numbers of the recorded messages against the bag's ground truth."""
     from mta_training.evaluation.nuscenes_metrics import Predictions, evaluate_detections
 
-    world_from_ego_at = pose_lookup(*scene.ego_poses)
-    messages = with_track_velocities(recording.detections, world_from_ego_at)
+    messages = with_track_velocities(recording.detections, scene.world_from_ego_at)
     predictions = {}
     for sample in scene.samples:
         message = nearest_detections(messages, sample.stamp_ns)
         if message is not None:
             boxes = boxes_moved_to(
-                message.boxes, message.stamp_ns, sample.stamp_ns, world_from_ego_at
+                message.boxes, message.stamp_ns, sample.stamp_ns, scene.world_from_ego_at
             )
             labels = [CLASSES.index(name) for name in message.class_names]
             predictions[sample.token] = Predictions(boxes, labels, message.scores)

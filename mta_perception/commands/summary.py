@@ -9,10 +9,9 @@ import numpy as np
 
 from mta_perception.bags.scene_bag import image_topic
 from mta_perception.contract import BoxCode
-from mta_perception.geometry import interpolate_rigid, invert_rigid, transform, transform_boxes
+from mta_perception.geometry import invert_rigid, transform_boxes
 
 NEAREST_WITHIN_S = 0.25  # farther from any message, a key frame counts as without detections
-VELOCITY_WINDOW_S = 1.0  # how much of a track's past its velocity is fitted to
 PACKAGES = (
     'numpy',
     'opencv-python-headless',
@@ -140,48 +139,6 @@ def nearest_detections(messages, stamp_ns):
         return None
     nearest = min(messages, key=lambda message: abs(message.stamp_ns - stamp_ns))
     return nearest if abs(nearest.stamp_ns - stamp_ns) <= NEAREST_WITHIN_S * 1e9 else None
-
-
-def with_track_velocities(messages, world_from_ego_at):
-    """The messages with velocities: a straight line through each track's last second in the world.
-
-    A Detection3D carries no velocity; this is what a listener can know at that moment.  Tracks
-    with one message so far keep NaN.  world_from_ego_at: stamp [ns] -> (4, 4).
-    """
-    past = defaultdict(list)  # track id -> [(seconds, world xyz)]
-    done = []
-    for message in sorted(messages, key=lambda one: one.stamp_ns):
-        world_from_ego = world_from_ego_at(message.stamp_ns)
-        places = transform(world_from_ego, message.boxes[:, BoxCode.CENTER])
-        boxes, now = message.boxes.copy(), message.stamp_ns / 1e9
-        for box, place, track_id in zip(boxes, places, message.track_ids):
-            track = past[track_id]
-            track.append((now, place))
-            track[:] = [entry for entry in track if now - entry[0] <= VELOCITY_WINDOW_S]
-            if len(track) > 1:
-                seconds = np.array([entry[0] for entry in track]) - now
-                slope = np.polyfit(seconds, np.stack([entry[1] for entry in track]), 1)[0]
-                box[BoxCode.VELOCITY] = (world_from_ego[:3, :3].T @ slope)[:2]
-        done.append(message._replace(boxes=boxes))
-    return done
-
-
-def pose_lookup(stamps_ns, world_from_ego):
-    """A function stamp [ns] -> (4, 4) world_from_ego, interpolated; clamped at the ends.
-
-    stamps_ns: (n,) ascending; world_from_ego: (n, 4, 4).  Raises ValueError where n is 0.
-    """
-    if not len(stamps_ns):
-        raise ValueError('the bag has no ego pose: /odom is empty; convert the scene again.')
-
-    def world_from_ego_at(stamp_ns):
-        after = int(np.clip(np.searchsorted(stamps_ns, stamp_ns), 0, len(stamps_ns) - 1))
-        before = max(0, after - 1)
-        span = max(1, int(stamps_ns[after]) - int(stamps_ns[before]))
-        fraction = float(np.clip((stamp_ns - int(stamps_ns[before])) / span, 0.0, 1.0))
-        return interpolate_rigid(world_from_ego[before], world_from_ego[after], fraction)
-
-    return world_from_ego_at
 
 
 def boxes_moved_to(boxes, stamp_ns, to_stamp_ns, world_from_ego_at):

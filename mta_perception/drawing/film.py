@@ -12,9 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mta_perception.bags.recording import read_recording
+from mta_perception.bags.recording import read_recording, with_track_velocities
 from mta_perception.bags.scene_bag import SceneBag
-from mta_perception.commands.summary import pose_lookup, with_track_velocities
 from mta_perception.contract import CAMERAS, CLASSES, BoxCode
 from mta_perception.drawing.overlay import DrawnObject, draw_overlay
 from mta_perception.geometry import (
@@ -108,7 +107,7 @@ class GroundTruth:
 
     def __init__(self, scene):
         self.scene = scene
-        self.world_from_ego_at = pose_lookup(*scene.ego_poses)
+        self.world_from_ego_at = scene.world_from_ego_at
         self.stamps = [sample.stamp_ns for sample in scene.samples]
         self._tracks = [_world_tracks(sample) for sample in scene.samples]
 

@@ -13,7 +13,7 @@ pytest.importorskip('torch')
 
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.contract import CAMERAS
-from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform
+from mta_perception.geometry import invert_rigid, transform
 from mta_perception.model.config import ImageConfig
 from mta_training.conversion.convert import convert
 from mta_training.data import scene_cache
@@ -37,10 +37,9 @@ def test_camera_centres_project_from_where_the_cameras_are(real_bag):
     """The point 10 m before a camera's own centre falls on its scaled principal point."""
     scene, bag = scene_cache.read_scene(real_bag, IMAGE), SceneBag(real_bag)
     sample = bag.samples[0]
-    stamps, poses = bag.ego_poses
     for slot, camera in enumerate(CAMERAS):
         calibration = bag.calibrations[camera]
-        world_from_ego_then = scene_cache.pose_at(stamps, poses, sample.image_stamps[camera])
+        world_from_ego_then = bag.world_from_ego_at(sample.image_stamps[camera])
         ahead = transform(
             invert_rigid(sample.world_from_ego)
             @ world_from_ego_then
@@ -81,16 +80,6 @@ def test_cache_gives_back_the_scene_and_is_made_once(real_bag, tmp_path):
         np.testing.assert_array_equal(a, b)
     other = scene_cache.cache_path(real_bag, tmp_path, ImageConfig(224, 128, 0.14))
     assert other != first and not other.exists()
-
-
-def test_pose_between_two_stamps():
-    poses = np.stack([np.eye(4), rigid_from_yaw(0.2, (2.0, 0.0, 0.0))])
-    stamps = np.array([0, 100])
-    np.testing.assert_allclose(
-        scene_cache.pose_at(stamps, poses, 50), rigid_from_yaw(0.1, (1.0, 0.0, 0.0)), atol=1e-9
-    )
-    np.testing.assert_array_equal(scene_cache.pose_at(stamps, poses, -10), poses[0])
-    np.testing.assert_array_equal(scene_cache.pose_at(stamps, poses, 500), poses[1])
 
 
 def test_a_directory_without_bags_is_named(tmp_path):

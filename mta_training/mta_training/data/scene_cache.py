@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.contract import CAMERAS
-from mta_perception.geometry import interpolate_rigid, invert_rigid
+from mta_perception.geometry import invert_rigid
 from mta_perception.pipeline.images import ImageError, model_image, plan_for
 from mta_training.data.batches import SceneArrays
 
@@ -41,16 +41,6 @@ def find_bags(directory):
             f'{directory} holds no bags (no */metadata.yaml). Make some with `mta-train convert`.'
         )
     return bags
-
-
-def pose_at(stamps_ns, poses, stamp_ns):
-    """World_from_ego (4, 4) between the two poses around a stamp; the nearest one outside."""
-    after = int(np.searchsorted(stamps_ns, stamp_ns))
-    if after == 0 or after == len(stamps_ns):
-        return poses[min(after, len(stamps_ns) - 1)]
-    span = stamps_ns[after] - stamps_ns[after - 1]
-    fraction = float(stamp_ns - stamps_ns[after - 1]) / float(span)
-    return interpolate_rigid(poses[after - 1], poses[after], fraction)
 
 
 def read_scene(path, image):
@@ -99,12 +89,11 @@ def read_scene(path, image):
 def _image_from_ego(bag, sample, image):
     """(6, 3, 4): each camera at its own stamp, points in the ego frame at the sample's."""
     matrices = np.zeros((len(CAMERAS), 3, 4))
-    stamps, poses = bag.ego_poses
     for slot, camera in enumerate(CAMERAS):
         if camera not in sample.image_stamps or camera not in bag.calibrations:
             continue
         calibration = bag.calibrations[camera]
-        world_from_ego_then = pose_at(stamps, poses, sample.image_stamps[camera])
+        world_from_ego_then = bag.world_from_ego_at(sample.image_stamps[camera])
         ego_then_from_ego = invert_rigid(world_from_ego_then) @ sample.world_from_ego
         camera_from_ego = invert_rigid(calibration.ego_from_camera) @ ego_then_from_ego
         plan = plan_for(image, calibration.width, calibration.height)
