@@ -237,7 +237,10 @@ def test_a_calibration_that_changes_drops_the_history(pipeline):
     assert result.history.valid
     before = result.image_from_ego
     same = {
-        camera: calibration._replace(intrinsics=calibration.intrinsics.copy())
+        camera: calibration._replace(  # what a transform published anew may differ by
+            intrinsics=calibration.intrinsics.copy(),
+            ego_from_camera=calibration.ego_from_camera + 4e-7,
+        )
         for camera, calibration in calibrations.items()
     }
     assert pipeline.step(_frames(1.0), same, ego).history.valid

@@ -192,6 +192,20 @@ def test_rig_says_what_is_missing_and_counts_changes():
     assert before['cam_front'].intrinsics[0, 0] == 1.0  # a reader keeps what it has
 
 
+def test_rounding_of_a_mounting_is_no_change_but_many_roundings_are():
+    rig = Rig('base_link')
+    rig.set_frame('cam_front', 'lens')
+    rig.set_lens('cam_front', np.eye(3), 640, 360)
+    rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1, 2, 3)))
+    before = rig.calibrations['cam_front']
+    rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1 + 4e-7, 2, 3)))
+    assert not rig.set_lens('cam_front', np.eye(3) + 4e-7, 640, 360)
+    assert rig.changes['cam_front'] == 0 and rig.calibrations['cam_front'] is before
+    for step in range(2, 5):
+        rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1 + step * 4e-7, 2, 3)))
+    assert rig.changes['cam_front'] == 1
+
+
 # -- markers
 
 

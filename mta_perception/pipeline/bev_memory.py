@@ -10,8 +10,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from mta_perception.geometry import invert_rigid
-
-_JUMP_SLACK_M = 0.5
+from mta_perception.pipeline.pose_jump import jump_m
 
 
 class History(NamedTuple):
@@ -107,8 +106,8 @@ class BevMemory:
             return f'clock jumped back by {abs(seconds):.2f} s'
         if seconds > self.config.max_gap_s:
             return f'gap of {seconds:.2f} s, more than history_max_gap_s={self.config.max_gap_s:g}'
-        metres = float(np.linalg.norm(world_from_ego[:3, 3] - newest.world_from_ego[:3, 3]))
-        if metres > self.config.max_speed_m_s * seconds + _JUMP_SLACK_M:
+        metres = jump_m(newest.world_from_ego, world_from_ego, seconds, self.config.max_speed_m_s)
+        if metres is not None:
             return f'pose jumped by {metres:.1f} m within {seconds:.2f} s'
         return None
 

@@ -2,10 +2,9 @@
 
 from collections import Counter
 
-import numpy as np
-
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import CameraCalibration
+from mta_perception.pipeline.camera_geometry import same_calibration, same_lens
 from mta_perception.pipeline.transform_tree import TransformTree
 
 
@@ -28,7 +27,7 @@ class Rig:
     def set_lens(self, camera, intrinsics, width, height):
         """Take a CameraInfo; True where it differs from the one before."""
         known = self._lenses.get(camera)
-        if known and known[1:] == (width, height) and np.array_equal(known[0], intrinsics):
+        if known and same_lens(known, (intrinsics, width, height)):
             return False
         self._lenses[camera] = intrinsics, width, height
         self._update(camera)
@@ -55,10 +54,11 @@ class Rig:
         calibrations = dict(self.calibrations)
         before = calibrations.pop(camera, None)
         if calibration is not None:
-            calibrations[camera] = calibration
+            same = before is not None and same_calibration(before, calibration)
+            # The older one stays: many small steps away from it are a change in the end.
+            calibrations[camera] = before if same else calibration
             self.missing.pop(camera, None)
-            if before is not None and not _same(before, calibration):
-                self.changes[camera] += 1
+            self.changes[camera] += before is not None and not same
         else:
             self.missing[camera] = reason
         self.calibrations = calibrations
@@ -74,11 +74,3 @@ class Rig:
         if ego_from_camera is None:
             return None, f'no transform from {frame or "(empty frame_id)"} to {self.base_frame}'
         return CameraCalibration(*self._lenses[camera], ego_from_camera), None
-
-
-def _same(one, other):
-    return (
-        (one.width, one.height) == (other.width, other.height)
-        and np.array_equal(one.intrinsics, other.intrinsics)
-        and np.allclose(one.ego_from_camera, other.ego_from_camera, rtol=0, atol=1e-6)
-    )

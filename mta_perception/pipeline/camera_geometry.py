@@ -9,14 +9,23 @@ from mta_perception.frames import CameraCalibration
 from mta_perception.geometry import invert_rigid
 from mta_perception.pipeline.images import ModelImagePlan, plan_for
 
+_SAME_WITHIN = 1e-6  # pixels, metres, parts of a rotation: what messages lose on their way
+
 
 class CameraGeometry(NamedTuple):
     """What one calibration means for the model; constant while the calibration is."""
 
     calibration: CameraCalibration
     plan: Optional[ModelImagePlan]  # None where the calibration cannot be used
-    image_from_ego: Optional[np.ndarray]  # (3, 4) model pixels, ego at the image's own stamp
+    image_from_camera: Optional[np.ndarray]  # (3, 3) model pixels
+    camera_from_ego: Optional[np.ndarray]  # (4, 4), ego at the image's own stamp
     fault: str  # why it cannot be used, '' where it can
+
+    def image_from_ego(self, world_from_ego_at_image, world_from_ego):
+        """(3, 4) model pixels of points in `world_from_ego`'s ego frame, the car having been at
+        `world_from_ego_at_image` when the image was taken."""
+        ego_at_image_from_ego = invert_rigid(world_from_ego_at_image) @ world_from_ego
+        return self.image_from_camera @ (self.camera_from_ego @ ego_at_image_from_ego)[:3]
 
 
 def camera_geometry(calibration, image_spec):
@@ -24,11 +33,15 @@ def camera_geometry(calibration, image_spec):
     fault."""
     fault = calibration_fault(calibration)
     if fault:
-        return CameraGeometry(calibration, None, None, fault)
+        return CameraGeometry(calibration, None, None, None, fault)
     plan = plan_for(image_spec, calibration.width, calibration.height)
-    camera_from_ego = invert_rigid(calibration.ego_from_camera)
-    image_from_ego = plan.model_from_image @ calibration.intrinsics @ camera_from_ego[:3]
-    return CameraGeometry(calibration, plan, image_from_ego, '')
+    return CameraGeometry(
+        calibration,
+        plan,
+        plan.model_from_image @ calibration.intrinsics,
+        invert_rigid(calibration.ego_from_camera),
+        '',
+    )
 
 
 def calibration_fault(calibration):
@@ -57,10 +70,23 @@ def calibration_fault(calibration):
     return ''
 
 
+def same_lens(one, other):
+    """Whether two (intrinsics, width, height) say the same."""
+    return one[1:] == other[1:] and _close(one[0], other[0])
+
+
 def same_calibration(one, other):
-    """Whether two CameraCalibrations say the same."""
+    """Whether two CameraCalibrations say the same, but for what rounding does to them.
+
+    A static transform that is published anew, or computed along a chain of others, comes with
+    other last digits; that is no reason to forget what was remembered.
+    """
     return one is other or (
-        (one.width, one.height) == (other.width, other.height)
-        and np.array_equal(one.intrinsics, other.intrinsics)
-        and np.array_equal(one.ego_from_camera, other.ego_from_camera)
+        same_lens(one[:3], other[:3]) and _close(one.ego_from_camera, other.ego_from_camera)
+    )
+
+
+def _close(a, b):
+    return np.shape(a) == np.shape(b) and np.allclose(
+        a, b, rtol=0, atol=_SAME_WITHIN, equal_nan=True
     )

@@ -14,11 +14,11 @@ import numpy as np
 
 from mta_perception.config import EgoMotionConfig
 from mta_perception.geometry import interpolate_rigid, rigid_from_quaternion
+from mta_perception.pipeline.pose_jump import jump_m
 
 _TWIST_BASE_NS = 50_000_000  # poses closer than this give a noisy twist
 _SWAP_NS = 200_000_000  # a step back below this is two messages swapped, above it a jump
 _MOST_SWAPS = 5  # ... unless it goes on
-_JUMP_SLACK_M = 0.5  # odometry may correct itself by this much at once
 _MOST_POSES = 10_000
 
 
@@ -171,8 +171,8 @@ class EgoMotion:
         if not self._stamps:
             return
         seconds = (stamp_ns - self._stamps[-1]) / 1e9
-        metres = float(np.linalg.norm(pose[:3, 3] - self._poses[-1][:3, 3]))
-        if metres > self.config.max_speed_m_s * seconds + _JUMP_SLACK_M:
+        metres = jump_m(self._poses[-1], pose, seconds, self.config.max_speed_m_s)
+        if metres is not None:
             self.counts['pose jump'] += 1
             self._reset(stamp_ns, f'pose jumped by {metres:.1f} m within {seconds:.3f} s')
 

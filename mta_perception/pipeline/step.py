@@ -15,7 +15,6 @@ import numpy as np
 from mta_perception.config import MemoryConfig, PipelineConfig
 from mta_perception.contract import CAMERAS
 from mta_perception.detections import CaptionInputs, Detections, caption_inputs, decode
-from mta_perception.geometry import invert_rigid
 from mta_perception.pipeline.bev_memory import BevMemory, MemoryState
 from mta_perception.pipeline.camera_geometry import camera_geometry, same_calibration
 from mta_perception.pipeline.ego_motion import EgoMotionError
@@ -174,8 +173,7 @@ class PerceptionPipeline:
             except EgoMotionError as error:
                 self._mask(camera, str(error), blind)
                 continue
-            ego_at_image_from_ego = invert_rigid(world_from_ego_at_image) @ world_from_ego
-            result[index] = geometry.image_from_ego @ ego_at_image_from_ego
+            result[index] = geometry.image_from_ego(world_from_ego_at_image, world_from_ego)
         return result
 
     def _camera_geometry(self, camera, calibration, stamp_ns):

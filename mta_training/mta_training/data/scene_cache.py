@@ -19,8 +19,8 @@ from rich.progress import Progress
 
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.contract import CAMERAS
-from mta_perception.geometry import invert_rigid
-from mta_perception.pipeline.images import ImageError, model_image, plan_for
+from mta_perception.pipeline.camera_geometry import camera_geometry
+from mta_perception.pipeline.images import ImageError, model_image
 from mta_training.data.batches import SceneArrays
 
 _CACHE_VERSION = 2  # grows when the same bag gives other arrays
@@ -55,23 +55,23 @@ def read_scene(path, image):
         for index, sample in enumerate(samples)
         for camera, stamp in sample.image_stamps.items()
     }
+    geometry = {
+        camera: camera_geometry(calibration, image)
+        for camera, calibration in bag.calibrations.items()
+    }
     for picture in bag.images():
         index = wanted.get((picture.camera, picture.stamp_ns))
-        if index is None:
+        plan = geometry[picture.camera].plan
+        if index is None or plan is None:
             continue
         slot = CAMERAS.index(picture.camera)
-        calibration = bag.calibrations[picture.camera]
         try:
             # The node prepares its images with the same two calls.
-            model_image(
-                picture,
-                plan_for(image, calibration.width, calibration.height),
-                images[index, slot],
-            )
+            model_image(picture, plan, images[index, slot])
         except ImageError:
             continue  # counts as a dead camera, as in the node
         present[index, slot] = True
-    matrices = np.stack([_image_from_ego(bag, sample, image) for sample in samples])
+    matrices = np.stack([_image_from_ego(bag, sample, geometry) for sample in samples])
     kept = [np.flatnonzero(sample.num_lidar_pts + sample.num_radar_pts > 0) for sample in samples]
     return SceneArrays(
         bag.name,
@@ -86,18 +86,15 @@ def read_scene(path, image):
     )
 
 
-def _image_from_ego(bag, sample, image):
+def _image_from_ego(bag, sample, geometry):
     """(6, 3, 4): each camera at its own stamp, points in the ego frame at the sample's."""
     matrices = np.zeros((len(CAMERAS), 3, 4))
     for slot, camera in enumerate(CAMERAS):
-        if camera not in sample.image_stamps or camera not in bag.calibrations:
-            continue
-        calibration = bag.calibrations[camera]
-        world_from_ego_then = bag.world_from_ego_at(sample.image_stamps[camera])
-        ego_then_from_ego = invert_rigid(world_from_ego_then) @ sample.world_from_ego
-        camera_from_ego = invert_rigid(calibration.ego_from_camera) @ ego_then_from_ego
-        plan = plan_for(image, calibration.width, calibration.height)
-        matrices[slot] = plan.model_from_image @ calibration.intrinsics @ camera_from_ego[:3]
+        if camera in sample.image_stamps and camera in geometry and not geometry[camera].fault:
+            world_from_ego_then = bag.world_from_ego_at(sample.image_stamps[camera])
+            matrices[slot] = geometry[camera].image_from_ego(
+                world_from_ego_then, sample.world_from_ego
+            )
     return matrices
 
 
