@@ -38,6 +38,22 @@ setup(
         *shared_files(),
     ],
     zip_safe=False,
+    # What is imported at run time and comes from PyPI; ROS 2 itself is in package.xml alone. The same list
+    # as in docs/ros.md (test_dependencies.py holds both against the imports that are made).
+    install_requires=[
+        'numpy>=1.23',
+        'onnxruntime>=1.17',
+        'opencv-python-headless>=4.5',
+        'pillow>=9',
+        'pyyaml>=5.4',
+        'rich>=11',
+        'rosbags>=0.10',
+        'scipy>=1.8',
+        'tokenizers>=0.15',
+        'typer>=0.9',
+    ],
+    # By this extra `colcon test` knows that the tests are pytest's.
+    extras_require={'test': ['hypothesis', 'pytest<9']},
     entry_points={
         'console_scripts': [
             'perception_node = mta_perception.ros.node:main',

@@ -6,11 +6,12 @@ from pathlib import Path
 import subprocess
 import sys
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
 import pytest
 
 torch = pytest.importorskip('torch', reason='torch is only in the training environment')
+pytest.importorskip('accelerate')
 
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from training_cases import silent, small_recipe, toy_scenes
 
 from mta_training.process_group import Team, gather_rows, run_team
