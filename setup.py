@@ -38,8 +38,8 @@ setup(
         *shared_files(),
     ],
     zip_safe=False,
-    # What is imported at run time and comes from PyPI; ROS 2 itself is in package.xml alone. The same list
-    # as in docs/ros.md (test_dependencies.py holds both against the imports that are made).
+    # What is imported at run time and is on PyPI; ROS 2 itself is in package.xml alone. The same
+    # list as in docs/ros.md; test_dependencies.py holds both against the imports that are made.
     install_requires=[
         'numpy>=1.23',
         'onnxruntime>=1.17',
@@ -56,7 +56,7 @@ setup(
     extras_require={'test': ['hypothesis', 'pytest<9']},
     entry_points={
         'console_scripts': [
-            'perception_node = mta_perception.ros.node:main',
+            'perception_node = mta_perception.ros.start:main',
             'mta = mta_perception.commands.cli:main',
         ]
     },

@@ -18,8 +18,8 @@ setup(
         (f'share/{PACKAGE}', ['package.xml']),
     ],
     zip_safe=False,
-    # What is imported without the extra `train`. nuscenes-devkit is not in it, because its metadata keeps
-    # numpy below 2: `pip install --no-deps nuscenes-devkit`; what it needs is here.
+    # What is imported without the extra `train`. nuscenes-devkit is left out, because its metadata
+    # keeps numpy below 2: `pip install --no-deps nuscenes-devkit`; what it needs is here.
     install_requires=[
         'cachetools',
         'matplotlib>=3.5',

@@ -28,7 +28,7 @@ FORBIDDEN = re.compile(
 )
 NOT_BUILT = 'interface packages are not built here'
 CONSOLE_SCRIPTS = {
-    'perception_node': ('mta-perception', 'mta_perception.ros.node:main'),
+    'perception_node': ('mta-perception', 'mta_perception.ros.start:main'),
     'mta': ('mta-perception', 'mta_perception.commands.cli:main'),
     'mta-train': ('mta-training', 'mta_training.commands.cli:main'),
 }
@@ -98,6 +98,8 @@ def test_type_hash_on_the_graph(monkeypatch):
         node = rclpy.create_node('announcer', context=context)
         node.create_publisher(messages.Detection3DArray, 'detections', 1)
         (endpoint,) = node.get_publishers_info_by_topic('/detections')
+        if not hasattr(endpoint, 'topic_type_hash'):
+            pytest.skip('ROS 2 before Iron announces no hash of a type')
         assert str(endpoint.topic_type_hash) == DETECTION3D_ARRAY_HASH
     finally:
         rclpy.shutdown(context=context)

@@ -1,5 +1,6 @@
-"""Launch file, RViz configuration and transport profile: checked by their structure, since neither
-launch nor RViz can be installed beside the wheels."""
+"""Launch file, RViz configuration and transport profile: what goes to the node is asked of the
+functions that the launch file asks; the rest is checked by its structure, since neither launch nor
+RViz can be installed beside the wheels.  Where launch is there, the file is executed."""
 
 import ast
 from pathlib import Path
@@ -8,16 +9,28 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import yaml
 
+from mta_perception.contract import CAMERAS
+from mta_perception.ros.launch_arguments import cameras_in, node_arguments
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH = REPOSITORY / 'launch' / 'bringup.launch.py'
 ARGUMENTS = {
-    'model': 'nano',
+    'model': '',
     'params_file': None,
-    'transport': 'compressed',
+    'transport': '',
+    'cameras': '',
+    'image_topic': '',
+    'camera_info_topic': '',
+    'namespace': '',
+    'autostart': '',
+    'log_level': 'info',
     'rviz': 'false',
     'bag': '',
     'use_sim_time': 'false',
 }
+PARAMS = str(REPOSITORY / 'params' / 'perception.yaml')
+GIVEN = {name: value or '' for name, value in ARGUMENTS.items()} | {'params_file': PARAMS}
+OWN = ['f', 'fr', 'fl', 'b', 'bl', 'br']
 
 
 @pytest.fixture(scope='module')
@@ -48,8 +61,15 @@ def test_every_argument_is_declared_once_with_description_and_default(tree):
 
 
 def test_every_argument_is_used_and_none_is_unknown(tree):
-    used = {call.args[0].value for call in calls(tree, 'LaunchConfiguration')}
-    assert used == set(ARGUMENTS)
+    used = {getattr(call.args[0], 'value', None) for call in calls(tree, 'LaunchConfiguration')}
+    listed = next(
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == 'FOR_THE_NODE'
+    )
+    for_the_node = ast.literal_eval(listed)
+    assert (used - {None}) | set(for_the_node) == set(ARGUMENTS)
+    assert node_arguments({**GIVEN, **dict.fromkeys(for_the_node, ''), 'params_file': PARAMS})
 
 
 def test_every_name_is_imported_and_every_import_used(tree):
@@ -64,9 +84,91 @@ def test_every_name_is_imported_and_every_import_used(tree):
     assert {name for name in named if name[0].isupper() and not name.isupper()} <= imported
 
 
+def test_the_parameter_file_has_its_say_where_an_argument_is_empty():
+    arguments = node_arguments(GIVEN)
+    assert arguments.params_file == PARAMS
+    assert arguments.parameters == {'use_sim_time': False}
+    assert arguments.remappings == []
+
+
+def test_what_is_given_reaches_the_node_with_its_type():
+    given = {
+        **GIVEN,
+        'model': 'mine',
+        'transport': 'raw',
+        'autostart': 'false',
+        'use_sim_time': 'true',
+        'cameras': ', '.join(OWN),
+        'log_level': 'debug',
+    }
+    arguments = node_arguments(given)
+    assert arguments.parameters == {
+        'model': 'mine',
+        'transport': 'raw',
+        'autostart': False,
+        'use_sim_time': True,
+        'cameras': OWN,
+    }
+    assert arguments.log_level == 'debug'
+
+
+def test_topics_are_remapped_for_the_cameras_of_the_argument_or_of_the_file(tmp_path):
+    topics = {
+        'image_topic': '/sensing/{camera}/image_rect',
+        'camera_info_topic': '/calibration/{camera}',
+    }
+    of_argument = node_arguments({**GIVEN, **topics, 'cameras': ','.join(OWN)}).remappings
+    assert ('f/image_raw', '/sensing/f/image_rect') in of_argument
+    assert ('f/image_raw/compressed', '/sensing/f/image_rect/compressed') in of_argument
+    assert ('br/camera_info', '/calibration/br') in of_argument
+    assert len(of_argument) == 3 * len(OWN)
+    file = tmp_path / 'car.yaml'
+    file.write_text(
+        yaml.safe_dump({'front': {'mta_perception': {'ros__parameters': {'cameras': OWN}}}})
+    )
+    of_file = node_arguments({**GIVEN, **topics, 'params_file': str(file)}).remappings
+    assert of_file == of_argument
+
+
+def test_cameras_are_the_models_where_the_file_has_none(tmp_path):
+    assert cameras_in(Path(PARAMS)) == list(CAMERAS)
+    (tmp_path / 'empty.yaml').write_text('')
+    assert cameras_in(tmp_path / 'empty.yaml') == list(CAMERAS)
+
+
+def test_one_topic_for_all_cameras_is_refused():
+    with pytest.raises(ValueError, match='image_topic is "/image" for all cameras'):
+        node_arguments({**GIVEN, 'image_topic': '/image'})
+
+
+def test_a_parameter_file_that_is_not_there_ends_the_launch(tmp_path):
+    (tmp_path / 'my_car.yaml').write_text('{}')
+    with pytest.raises(FileNotFoundError, match=r'Did you mean .*my_car\.yaml\?'):
+        node_arguments({**GIVEN, 'params_file': str(tmp_path / 'my_cra.yaml')})
+
+
+def test_launch_itself_gives_the_node_what_was_given(tmp_path):
+    launch = pytest.importorskip('launch', reason='launch comes with an installed ROS 2 only')
+    pytest.importorskip('launch_ros')
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+    from launch_ros.actions import Node
+
+    description = get_launch_description_from_python_launch_file(str(LAUNCH))
+    context = launch.LaunchContext()
+    context.launch_configurations.update({**GIVEN, 'namespace': 'front', 'autostart': 'false'})
+    nodes = []
+    for entity in description.entities:
+        if isinstance(entity, launch.actions.OpaqueFunction):
+            nodes += [made for made in entity.execute(context) or [] if isinstance(made, Node)]
+    (node,) = nodes
+    node._perform_substitutions(context)
+    assert node.expanded_node_namespace == '/front'
+    assert node.node_name == '/front/mta_perception'
+
+
 def test_shipped_files_exist(tree):
     parts = [tuple(argument.value for argument in call.args) for call in calls(tree, 'shipped')]
-    assert len(parts) == 3
+    assert len(parts) == 2
     for path in parts:
         assert REPOSITORY.joinpath(*path).is_file(), path
 
@@ -74,9 +176,9 @@ def test_shipped_files_exist(tree):
 def test_started_executables_are_installed_by_setup(tree):
     executables = {keyword(call, 'executable').value for call in calls(tree, 'Node')}
     assert executables == {'perception_node', 'rviz2'}
-    assert 'perception_node = mta_perception.ros.node:main' in (REPOSITORY / 'setup.py').read_text(
-        encoding='utf-8'
-    )
+    assert 'perception_node = mta_perception.ros.start:main' in (
+        REPOSITORY / 'setup.py'
+    ).read_text(encoding='utf-8')
 
 
 def test_rviz_shows_what_the_node_publishes():

@@ -115,6 +115,8 @@ def _interfaces():
 def _type_hash():
     """The hash that the built package carries in its type description."""
     name = 'vision_msgs/msg/Detection3DArray'
+    if os.environ.get('ROS_DISTRO') == 'humble':
+        return Finding('type hash', True, 'none on Humble', '')
     for prefix in os.environ.get('AMENT_PREFIX_PATH', sys.prefix).split(os.pathsep):
         description = Path(prefix) / 'share' / 'vision_msgs' / 'msg' / 'Detection3DArray.json'
         if description.is_file():

@@ -36,6 +36,8 @@ def ros_environment(domain):
         **os.environ,
         'ROS_DOMAIN_ID': str(domain),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        # What Humble reads instead; newer ones would warn of it.
+        **({'ROS_LOCALHOST_ONLY': '1'} if os.environ.get('ROS_DISTRO') == 'humble' else {}),
         'PYTHONUNBUFFERED': '1',
     }
 

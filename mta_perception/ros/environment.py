@@ -19,8 +19,16 @@ def prepare(transport_profile=True):
     Call it before `rclpy.init`. Raises FileNotFoundError when the shipped profile is not there.
     """
     os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
-    if transport_profile and not any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        os.environ[PROFILE_VARIABLES[0]] = str(transport_profile_path())
+    if transport_profile:
+        os.environ.update(transport_variables())
+
+
+def transport_variables():
+    """{variable: the shipped profile}; empty where the user has chosen a profile."""
+    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        return {}
+    older = os.environ.get('ROS_DISTRO') == 'humble'  # Fast DDS 2.6
+    return {PROFILE_VARIABLES[older]: str(transport_profile_path())}
 
 
 def transport_profile_path():

@@ -6,18 +6,24 @@ publish with sensor data QoS.  So the publishers decide.
 """
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.event_handler import SubscriptionEventCallbacks
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ModuleNotFoundError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+# Humble has no best_available; there the parameter is system_default.
+UNSETTLED = getattr(ReliabilityPolicy, 'BEST_AVAILABLE', ReliabilityPolicy.SYSTEM_DEFAULT)
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
 
 class MatchedSubscription:
     """Keep last, volatile.  Call `match` now and then, in the executor's thread.
 
-    The parameter qos_overrides.<topic>.subscription.reliability is best_available by default;
-    reliable or best_effort settles it for good.
+    The parameter qos_overrides.<topic>.subscription.reliability is best_available by default
+    (system_default on Humble); reliable or best_effort settles it for good.
     """
 
     def __init__(self, node, message_type, topic, callback, depth):
@@ -49,7 +55,7 @@ class MatchedSubscription:
         return RELIABLE if reliable else BEST_EFFORT
 
     def _subscribe(self):
-        qos = QoSProfile(depth=self._depth, reliability=ReliabilityPolicy.BEST_AVAILABLE)
+        qos = QoSProfile(depth=self._depth, reliability=UNSETTLED)
         return self._node.create_subscription(
             self._kind,
             self._topic,
@@ -65,7 +71,7 @@ class MatchedSubscription:
 
     def _settle(self, qos):
         """The reliability in force, after the parameters have had their say."""
-        self._follows = qos.reliability == ReliabilityPolicy.BEST_AVAILABLE
+        self._follows = qos.reliability == UNSETTLED
         if self._follows:
             qos.reliability = self._reliability
         return SetParametersResult(successful=True)

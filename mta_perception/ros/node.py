@@ -26,6 +26,7 @@ from mta_perception.pipeline.ego_motion import EgoMotion
 from mta_perception.ros import diagnostics, parameters
 from mta_perception.ros.conversions import header
 from mta_perception.ros.environment import prepare
+from mta_perception.ros.given_parameters import check_names
 from mta_perception.ros.publishers import Outputs
 from mta_perception.ros.running import Perception
 from mta_perception.ros.subscriptions import Intake
@@ -65,6 +66,7 @@ class PerceptionNode(LifecycleNode):
     def __init__(self):
         super().__init__(NODE_NAME)
         parameters.declare(self)
+        self._check_given_parameters()
         self.add_on_set_parameters_callback(
             lambda changes: parameters.check_changes(changes, self._settings is not None)
         )
@@ -80,6 +82,16 @@ class PerceptionNode(LifecycleNode):
         )
         self.create_service(Trigger, '~/reset_history', self._on_reset_history)
         self.create_service(Ask, '~/ask', self._on_ask)
+
+    def _check_given_parameters(self):
+        """Raises ValueError for a misspelt one; names those that are nothing of this node."""
+        # rclpy has no public list of what -p and --params-file gave; a test holds the name.
+        given = self._parameter_overrides
+        declared = {name for name in given if self.has_parameter(name)}
+        known = declared.union(parameters.NAMES, ('use_sim_time',))
+        foreign = check_names(given, sorted(known))
+        if foreign:
+            self.get_logger().warning(f'not a parameter of this node: {", ".join(foreign)}')
 
     def start(self):
         """Configure and activate; False where one of them fails, which the log then explains."""
@@ -218,7 +230,8 @@ class PerceptionNode(LifecycleNode):
     def _wrong_transport(self):
         """camera -> words, for cameras whose images are published, but the other way."""
         words = {}
-        for camera, ours, other in self._intake.image_topics():
+        for camera, *topics in self._intake.image_topics():
+            ours, other = (self.resolve_topic_name(topic) for topic in topics)
             if camera in self._intake.rig.frames_seen() or self.count_publishers(ours):
                 continue
             if self.count_publishers(other):
@@ -244,8 +257,14 @@ def main(args=None):
         node = PerceptionNode()
     except OSError as error:
         return _complain(error, FAILED)
-    except (InvalidParameterTypeException, InvalidParameterValueException, RuntimeError) as error:
-        # RuntimeError: rclpy's for --ros-args and QoS overrides that it cannot read.
+    except (
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        # RuntimeError: rclpy's for --ros-args and QoS overrides that it cannot read. ValueError: a
+        # misspelt parameter.
         return _complain(error, WRONG_USAGE)
     try:
         return _spin(node, stop)

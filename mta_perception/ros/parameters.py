@@ -151,6 +151,8 @@ SPECS = (
     Spec('overlay_jpeg_quality', 80, 'JPEG quality of the overlay picture.', 10, 100),
 )
 
+NAMES = tuple(spec.name for spec in SPECS)
+
 
 def declare(node):
     """Declare every parameter on `node` with its description and range."""
