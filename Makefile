@@ -6,14 +6,16 @@ OUT ?= demo
 
 # A sourced ROS 2 would mix its own rclpy and libraries with those in .venv; the set-up says that it is left
 # aside (README.md tells how to build with colcon instead).
+ifeq ($(filter ros-env,$(MAKECMDGOALS)),)
 ifdef ROS_DISTRO
 export MTA_ROS_IGNORED := $(ROS_DISTRO)
 unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
 endif
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env train-env demo test test-all bench golden train-smoke lint clean
+.PHONY: help env train-env ros-env demo test test-all bench golden train-smoke lint clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -23,6 +25,9 @@ env:  ## Set up the vehicle side: .venv with perception_node, mta, mta-train (no
 
 train-env:  ## The same, and torch, training packages, tools for tests
 	@$(PYTHON) tools/set_up.py --train
+
+ros-env:  ## Beside a sourced ROS 2: .venv-ros with what rosdep lacks, colcon build (COLCON=--symlink-install)
+	@$(PYTHON) tools/ros_environment.py -- $(COLCON)
 
 demo: env  ## A synthetic drive through player, node and recorder over DDS; look into demo/ (OUT=DIR)
 	@$(BIN)/mta demo --out $(OUT)
@@ -46,7 +51,7 @@ train-smoke: train-env  ## A toy training, its evaluation and an ablation, in ru
 lint: train-env  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/mypy
 
-clean:  ## Remove .venv, demo/ and what tests and builds leave (not the caches outside this folder)
-	@rm -rf .venv .venv.lock demo build install log ros2_ws/{build,install,log} *.egg-info */*.egg-info
+clean:  ## Remove .venv, .venv-ros, demo/ and what tests and builds leave (not the caches outside this folder)
+	@rm -rf .venv .venv-ros .venv.lock demo build install log ros2_ws/{build,install,log} *.egg-info */*.egg-info
 	@find . -path ./.git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) \
 	  -type d -prune -exec rm -rf {} +
