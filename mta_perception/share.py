@@ -1,4 +1,4 @@
-"""Where launch, params, rviz and models lie: in a checkout, or in the share directory."""
+"""Where launch, params, rviz and models lie, in a checkout or the share directory; the cache."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,26 @@ def share_directories():
         *(prefix / 'share' / PACKAGE for prefix in [*prefixes, Path(sys.prefix)]),
     ]
     return [path for path in candidates if (path / 'params').is_dir()]
+
+
+def cache_directory(*parts):
+    """A folder below $MTA_CACHE or ~/.cache/mta_perception, made if need be.
+
+    Raises OSError that names MTA_CACHE where it cannot be made or written to.
+    """
+    user_cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    cache = Path(os.environ.get('MTA_CACHE') or Path(user_cache) / PACKAGE)
+    folder = cache.joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError('not writable')
+    except OSError as error:
+        raise OSError(
+            f'the cache {folder} cannot be used ({error.strerror or error}): set MTA_CACHE to a '
+            'folder that can be written to, e.g. MTA_CACHE=/var/tmp/mta_cache.'
+        ) from error
+    return folder
 
 
 def share_file(*parts):

@@ -107,7 +107,13 @@ def remove_installed(environment, state_folder):
 
 def build(environment, archive, say):
     """Configure, compile and stage all packages, then store them as `archive` in one step."""
-    archive.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(
+            f'the cache {archive.parent} cannot be made ({error.strerror}): set MTA_CACHE to a '
+            'folder that can be written to, e.g. MTA_CACHE=/var/tmp/mta_cache.'
+        ) from error
     headers = python_headers.include_folders(cache_folder(), say)
     with tempfile.TemporaryDirectory(prefix='mta_interfaces_') as scratch:
         stage = Path(scratch) / 'stage'

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 
+from mta_perception.commands.processes import ended_words
 from mta_perception.commands.summary import machine
 
 SCRIPTS = (
@@ -40,14 +41,13 @@ def run_benchmarks(model, only=None, out=None):
     with tempfile.TemporaryDirectory() as scratch:
         numbers = Path(scratch) / 'numbers.jsonl'
         environment = {**os.environ, 'MTA_BENCH_JSON': str(numbers), 'MTA_BENCH_MODEL': model}
-        failed = [
-            name
-            for name in names
-            if subprocess.run(
-                [sys.executable, str(folder / f'{name}.py')], env=environment, check=False
-            ).returncode
-            != 0
-        ]
+        failed = []
+        for number, name in enumerate(names, 1):
+            print(f'[{number}/{len(names)}] {name}', flush=True)
+            script = [sys.executable, str(folder / f'{name}.py')]
+            code = subprocess.run(script, env=environment, check=False).returncode
+            if code != 0:
+                failed.append(f'{name} {ended_words(code)}')
         lines = numbers.read_text(encoding='utf-8').splitlines() if numbers.exists() else []
     if out is not None:
         tables = [json.loads(line) for line in lines]

@@ -1,5 +1,6 @@
 """Child processes of demo and benchmarks: their own DDS domain, logs in files, clean ends."""
 
+import ctypes
 import os
 from pathlib import Path
 import random
@@ -11,6 +12,14 @@ import time
 # Participant 0's discovery port in domain d is 7410 + 250 d; ids above 101 would reach into the
 # ephemeral ports of Linux.
 DOMAINS = range(20, 102)
+SIGNAL_HINTS = {
+    'SIGBUS': 'most likely /dev/shm is full; `mta doctor` says how much it has',
+    'SIGKILL': 'somebody killed it, or the machine had no memory left',
+    'SIGSEGV': 'a crash in a library',
+    'SIGILL': 'this CPU lacks an instruction that a library uses',
+}
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def free_domain():
@@ -42,8 +51,29 @@ def ros_environment(domain):
     }
 
 
+def ended_words(code):
+    """How a process ended, for people: 'ended with exit code 1', 'was ended by SIGBUS …'."""
+    if code >= 0:
+        return f'ended with exit code {code}'
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f'signal {-code}'
+    hint = SIGNAL_HINTS.get(name)
+    return f'was ended by {name}' + (f' ({hint})' if hint else '')
+
+
+def _follow_parent():
+    """In the child, before it becomes its program: SIGINT comes when the parent dies."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
 class Child:
-    """One process whose output goes to a file; use it as a context manager."""
+    """One process whose output goes to a file; use it as a context manager.
+
+    It is in a session of its own, so that Ctrl-C reaches it through `stop` alone, and it ends with
+    the thread that made it.
+    """
 
     def __init__(self, name, command, log, environment=None):
         self.name = name
@@ -55,6 +85,8 @@ class Child:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=environment,
+                start_new_session=True,
+                preexec_fn=_follow_parent,
             )
         self.pid = self._process.pid
 
@@ -77,7 +109,7 @@ class Child:
         if code not in (None, 0):
             tail = '\n  '.join(self.output().strip().splitlines()[-6:])
             raise RuntimeError(
-                f'the {self.name} process ended with exit code {code}; '
+                f'the {self.name} process {ended_words(code)}; '
                 f'its whole output is in {self.log}. It ends with:\n  {tail}'
             )
 

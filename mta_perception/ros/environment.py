@@ -5,8 +5,11 @@ six raw cameras; on a machine with ROS 2 from apt the first is set by sourcing i
 """
 
 import os
+from pathlib import Path
 import sys
+import tempfile
 
+from mta_perception.ros.shared_memory import remove_abandoned
 from mta_perception.share import share_file
 
 # The second is the name Fast DDS read before 2.11; whoever has set either has chosen a profile.
@@ -14,10 +17,18 @@ PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES
 
 
 def prepare(transport_profile=True):
-    """Set AMENT_PREFIX_PATH and, with `transport_profile`, the shared-memory profile.
+    """Set AMENT_PREFIX_PATH and, with `transport_profile`, the shared-memory profile; make room.
 
-    Call it before `rclpy.init`. Raises FileNotFoundError when the shipped profile is not there.
+    Call it before `rclpy.init`.  What killed processes left in /dev/shm is removed, and logs have
+    a place where there is no home.  Raises FileNotFoundError when the shipped profile is not there.
     """
+    remove_abandoned()
+    if (
+        not (os.environ.get('ROS_LOG_DIR') or os.environ.get('ROS_HOME'))
+        and not home_is_writable()
+    ):
+        # Without a folder for logs rclpy does not start at all.
+        os.environ['ROS_LOG_DIR'] = str(Path(tempfile.gettempdir()) / f'ros_log_{os.getuid()}')
     os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
     if transport_profile:
         os.environ.update(transport_variables())
@@ -29,6 +40,14 @@ def transport_variables():
         return {}
     older = os.environ.get('ROS_DISTRO') == 'humble'  # Fast DDS 2.6
     return {PROFILE_VARIABLES[older]: str(transport_profile_path())}
+
+
+def home_is_writable():
+    """False in containers and CI without a home directory, or with somebody else's."""
+    home = Path(os.path.expanduser('~'))
+    deepest = (home / '.ros' / 'log', home / '.ros', home)
+    folder = next((path for path in deepest if path.exists()), home)
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def transport_profile_path():
