@@ -103,6 +103,8 @@ def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
         assert not bag.exists()  # nothing looks whole before it is
         assert recorder.stop() == 0
     after = time.time_ns()
+    assert sorted(path.name for path in bag.iterdir()) == ['bag.mcap', 'metadata.yaml']
+    assert not bag.with_name('bag.partial').exists()
     with AnyReader([bag]) as reader:
         stored = [
             deserialize_message(bytes(raw), Detection3DArray)

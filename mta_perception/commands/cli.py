@@ -118,16 +118,23 @@ def bench(
 
 
 @app.command()
-def doctor(model: Model = 'nano'):
+def doctor(
+    model: Model = 'nano',
+    bag: Annotated[
+        Optional[Path],
+        typer.Option(exists=True, file_okay=False, help='A bag that is to be played, too.'),
+    ] = None,
+):
     """Check this installation and say what to do about what is wrong."""
     from mta_perception.commands.doctor import examine
 
-    findings = examine(model)
-    for finding in findings:
-        print(f'{"ok  " if finding.ok else "BAD "} {finding.name}: {finding.found}')
+    all_well = True
+    for finding in examine(model, bag):  # printed as they come: a later check may take long
+        print(f'{"ok  " if finding.ok else "BAD "} {finding.name}: {finding.found}', flush=True)
         if not finding.ok:
-            print(f'      -> {finding.remedy}')
-    if not all(finding.ok for finding in findings):
+            print(f'      -> {finding.remedy}', flush=True)
+        all_well = all_well and finding.ok
+    if not all_well:
         raise typer.Exit(1)
 
 

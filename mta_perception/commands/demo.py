@@ -4,7 +4,6 @@ The only file of the vehicle side that knows `mta_training`: it draws the synthe
 official nuScenes evaluation judges the recorded topics.
 """
 
-from contextlib import contextmanager
 import hashlib
 import json
 import os
@@ -15,12 +14,11 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mta_perception.bags.recording import read_recording, with_track_velocities
 from mta_perception.bags.scene_bag import SceneBag
-from mta_perception.commands.processes import Child, free_domain, ros_environment
+from mta_perception.commands.processes import Child, ended_words, free_domain, ros_environment
 from mta_perception.commands.summary import (
     boxes_moved_to,
     nearest_detections,
@@ -28,10 +26,12 @@ from mta_perception.commands.summary import (
 )
 from mta_perception.contract import CLASSES
 from mta_perception.drawing.film import film
+from mta_perception.progress import Progress
 from mta_perception.ros.environment import prepare
 from mta_perception.ros.recorder import HEARS, READY
+from mta_perception.ros.shared_memory import remove_abandoned
 from mta_perception.runtime.manifest import Manifest
-from mta_perception.share import model_directory
+from mta_perception.share import cache_directory, model_directory
 
 DISCOVERY_S = 30.0
 NODE_START_S = 90.0  # loading the graphs on a busy machine
@@ -55,7 +55,10 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
     began = time.monotonic()
     if played is None:
         played = SceneBag(synthetic_bag(seed, seconds))
-    node = replay(played, out, model, rate)
+    try:
+        node = replay(played, out, model, rate)
+    finally:
+        remove_abandoned()  # whichever way the three processes ended
     recording = read_recording(out / 'output_bag')
     summary = {
         **summarise(played, recording),
@@ -66,8 +69,8 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
         'model': model.name,
         'rate': rate,
     }
-    with _progress('drawing') as advance:
-        film(played.path, out, recorded=out / 'output_bag', on_progress=advance)
+    with Progress('filming, pictures') as progress:
+        film(played.path, out, recorded=out / 'output_bag', on_progress=progress.reached)
     summary['demo_s'] = round(time.monotonic() - began, 1)
     partial = out / 'summary.json.partial'
     partial.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
@@ -89,14 +92,9 @@ def _clear(out):
         shutil.rmtree(out / 'output_bag')
 
 
-def cache_directory():
-    """Where drives are kept between demos: $MTA_CACHE or ~/.cache/mta_perception."""
-    return Path(os.environ.get('MTA_CACHE') or Path.home() / '.cache' / 'mta_perception')
-
-
 def synthetic_bag(seed, seconds):
     """The bag of a synthetic drive, drawn once per seed, length and version of the code."""
-    folder = cache_directory() / 'demo' / f'seed{seed}-{seconds:g}s-{_code_hash()[:12]}'
+    folder = cache_directory('demo') / f'seed{seed}-{seconds:g}s-{_code_hash()[:12]}'
     found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
     if not found:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,8 +135,9 @@ def _code_hash():
 def _mta_train(command, *arguments):
     """Run `mta-train` with its own progress bar on our terminal."""
     words = [sys.executable, '-m', 'mta_training.commands.cli', command, *map(str, arguments)]
-    if subprocess.run(words, check=False).returncode != 0:
-        raise RuntimeError(f'`mta-train {" ".join(words[3:])}` failed, see above.')
+    code = subprocess.run(words, check=False).returncode
+    if code != 0:
+        raise RuntimeError(f'`mta-train {" ".join(words[3:])}` {ended_words(code)}, see above.')
 
 
 def replay(scene, out, model, rate):
@@ -147,9 +146,10 @@ def replay(scene, out, model, rate):
     Returns what can only be seen from outside: peak memory, CPU time and exit code of the node.
     """
     prepare()
-    environment = ros_environment(free_domain())
     logs = out / 'logs'
     logs.mkdir(exist_ok=True)
+    # ROS keeps its own logs in the home directory otherwise, which containers may not have.
+    environment = {**ros_environment(free_domain()), 'ROS_LOG_DIR': str(logs)}
     python = [sys.executable, '-m']
     record = [*python, 'mta_perception.ros.recorder', '--out', str(out / 'output_bag')]
     perceive = [
@@ -204,10 +204,10 @@ def _accuracy(scene, recording):
 def _wait_for_end(player, others, seconds):
     """Until the player has ended; raises where anything fails or it takes far too long."""
     began = time.monotonic()
-    with _progress('playing, perceiving, recording') as advance:
+    with Progress('playing, perceiving, recording, seconds', round(seconds, 1)) as progress:
         while player.running():
             passed = time.monotonic() - began
-            advance(min(passed, seconds), seconds)
+            progress.update(round(min(passed, seconds), 1))
             for child in others:
                 child.check()
                 if not child.running():
@@ -234,16 +234,6 @@ def process_usage(pid):
         'peak_memory_mb': round(peak_kb / 1024, 1),
         'cpu_s': round(ticks / os.sysconf('SC_CLK_TCK'), 1),
     }
-
-
-@contextmanager
-def _progress(title):
-    """A bar on the terminal; gives a function (done, total)."""
-    with Progress(
-        TextColumn('{task.description}'), BarColumn(), TimeElapsedColumn(), console=console
-    ) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _print_summary(summary, out):

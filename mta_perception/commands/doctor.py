@@ -1,4 +1,4 @@
-"""`mta doctor`: what is installed, what is missing, what to do about it."""
+"""`mta doctor`: what is installed, what is missing, what to do about it, said as it is found."""
 
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -7,8 +7,14 @@ import os
 from pathlib import Path
 import platform
 import shutil
+import subprocess
 import sys
 from typing import NamedTuple
+
+from mta_perception.commands.processes import ended_words
+from mta_perception.ros.environment import home_is_writable
+from mta_perception.ros.shared_memory import SHARED_MEMORY, remove_abandoned
+from mta_perception.share import cache_directory
 
 PACKAGES = (
     'numpy',
@@ -32,6 +38,8 @@ INTERFACES = {
 }
 # RIHS01 of the published vision_msgs: with another one no other ROS machine understands us.
 DETECTION_HASH = 'RIHS01_793f5eab9595ac1c0da07873cc859db42eae51f0ee76056db8562515d830e018'
+CACHE_GB = 1
+DDS_TIMEOUT_S = 30
 SHARED_MEMORY_MB = 512  # our profile takes a segment of 128 MB a process
 
 
@@ -44,72 +52,111 @@ class Finding(NamedTuple):
     remedy: str
 
 
-def examine(model):
-    """All findings, in the order in which to mend them."""
-    return [
-        _python(),
-        *_packages(),
-        _rclpy(),
-        *_interfaces(),
-        _type_hash(),
-        _shared_memory(),
-        _profile(),
-        _model(model),
-    ]
+def examine(model, bag=None):
+    """Findings one by one, in the order in which to mend them, each made when it is asked for.
+
+    What a later check could die of is looked at before; what starts DDS runs in a child.
+    """
+    yield _python()
+    yield from _packages()
+    yield _rmw()
+    yield _shared_memory()
+    yield _home()
+    yield _cache()
+    yield _profile()
+    yield _dds()
+    yield from _interfaces()
+    yield _type_hash()
+    yield _model(model)
+    if bag is not None:
+        yield _bag(bag)
 
 
 def _python():
     return Finding(
         'python',
-        (3, 10) <= sys.version_info[:2] <= (3, 12),
+        (3, 10) <= sys.version_info[:2] <= (3, 14),
         f'{platform.python_version()} at {sys.executable}',
-        'The ROS wheels are built for Python 3.10 to 3.12; make the environment with '
-        'one of those: `make clean env PYTHON=python3.11`.',
+        'The ROS wheels are built for Python 3.10 to 3.14; make the environment with '
+        'one of those: `make clean env PYTHON=python3.12`.',
     )
 
 
 def _packages():
-    findings = []
     for package in PACKAGES:
         try:
-            findings.append(Finding(package, True, metadata.version(package), ''))
+            yield Finding(package, True, metadata.version(package), '')
         except metadata.PackageNotFoundError:
-            findings.append(Finding(package, False, 'not installed', 'Run `make env`.'))
-    return findings
+            yield Finding(package, False, 'not installed', 'Run `make env`.')
 
 
-def _rclpy():
-    os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
-    wanted = os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
-    try:
-        found = import_module('rclpy').get_rmw_implementation_identifier()
-    except (ImportError, RuntimeError) as error:
-        return Finding('rclpy', False, str(error), 'Run `make env`, or source your ROS 2.')
+def _rmw():
+    """The RMW that the environment asks for is there: rcl ends the process where it is not."""
+    wanted = os.environ.get('RMW_IMPLEMENTATION')
+    if not wanted:
+        return Finding('RMW', True, 'RMW_IMPLEMENTATION is not set', '')
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    folders = [Path(prefix) / 'lib' for prefix in [*filter(None, prefixes), sys.prefix]]
+    folders += map(Path, filter(None, os.environ.get('LD_LIBRARY_PATH', '').split(os.pathsep)))
     return Finding(
-        'rclpy',
-        found == wanted,
-        f'{found}, domain {os.environ.get("ROS_DOMAIN_ID", "0")}',
-        f'RMW_IMPLEMENTATION asks for {wanted}; unset it or install that one.',
+        'RMW',
+        any((folder / f'lib{wanted}.so').is_file() for folder in folders),
+        f'RMW_IMPLEMENTATION={wanted}',
+        f'There is no lib{wanted}.so in {", ".join(map(str, dict.fromkeys(folders)))}: unset '
+        'RMW_IMPLEMENTATION or install that one.',
+    )
+
+
+# What every program of ours does first, with our profile: a participant in shared memory.
+OPEN_A_PARTICIPANT = """
+from mta_perception.ros.environment import prepare
+prepare()
+import rclpy
+rclpy.init()
+node = rclpy.create_node('mta_doctor')
+print(rclpy.get_rmw_implementation_identifier())
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
+def _dds():
+    domain = os.environ.get('ROS_DOMAIN_ID', '0')
+    command = [sys.executable, '-c', OPEN_A_PARTICIPANT]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DDS_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return Finding(
+            'DDS',
+            False,
+            f'no participant in domain {domain} within {DDS_TIMEOUT_S} s',
+            'Is the machine very busy, or its network down? Try ROS_AUTOMATIC_DISCOVERY_RANGE='
+            'LOCALHOST.',
+        )
+    if done.returncode == 0:
+        return Finding('DDS', True, f'{done.stdout.split()[-1]}, a node in domain {domain}', '')
+    last = done.stderr.strip().splitlines()[-1:] or ['']
+    return Finding(
+        'DDS',
+        False,
+        f'a process that opens a node {ended_words(done.returncode)}. {last[0]}'.strip(),
+        'See what is BAD above; else run `make env`, or source your ROS 2.',
     )
 
 
 def _interfaces():
-    findings = []
     for package, name in INTERFACES.items():
         try:
             getattr(import_module(f'{package}.msg'), name)
-            findings.append(Finding(f'{package}', True, f'{name} loads', ''))
+            yield Finding(package, True, f'{name} loads', '')
         except (ImportError, AttributeError) as error:
-            findings.append(
-                Finding(
-                    f'{package}',
-                    False,
-                    str(error),
-                    'Run `make env` (it builds the interface packages), or '
-                    'source the workspace that has them.',
-                )
+            yield Finding(
+                package,
+                False,
+                str(error),
+                'Run `make env` (it builds the interface packages), or source the workspace that '
+                'has them.',
             )
-    return findings
 
 
 def _type_hash():
@@ -135,17 +182,44 @@ def _type_hash():
 
 
 def _shared_memory():
-    if not Path('/dev/shm').is_dir():
+    if not SHARED_MEMORY.is_dir():
         return Finding(
-            'shared memory', False, 'no /dev/shm', 'Mount a tmpfs there: images go through it.'
+            'shared memory', False, f'no {SHARED_MEMORY}', 'Mount a tmpfs there for the images.'
         )
-    usage = shutil.disk_usage('/dev/shm')
+    removed = remove_abandoned()
+    cleaned = f'; {removed.bytes // 2**20} MB of ended processes removed' if removed.bytes else ''
+    usage = shutil.disk_usage(SHARED_MEMORY)
     return Finding(
         'shared memory',
         usage.free >= SHARED_MEMORY_MB * 2**20,
-        f'{usage.free // 2**20} MB free of {usage.total // 2**20}',
-        f'Expected {SHARED_MEMORY_MB} MB free: enlarge it (docker run '
-        '--shm-size=1g), or remove stale /dev/shm/fastrtps_* of ended processes.',
+        f'{usage.free // 2**20} MB free of {usage.total // 2**20} in {SHARED_MEMORY}{cleaned}',
+        f'Expected {SHARED_MEMORY_MB} MB free: processes that find less are ended by SIGBUS. '
+        'Enlarge it (docker run --shm-size=1g; mount -o remount,size=1g), or see who fills it.',
+    )
+
+
+def _home():
+    home = os.path.expanduser('~')
+    return Finding(
+        'home directory',
+        home_is_writable() or bool(os.environ.get('ROS_LOG_DIR')),
+        home,
+        'It cannot be written to: set ROS_LOG_DIR for logs and MTA_CACHE for what is kept between '
+        'runs (else logs go to the folder for temporary files).',
+    )
+
+
+def _cache():
+    try:
+        folder = cache_directory()
+    except OSError as error:
+        return Finding('cache', False, str(error), 'Set MTA_CACHE.')
+    free_gb = shutil.disk_usage(folder).free / 2**30
+    return Finding(
+        'cache',
+        free_gb >= CACHE_GB,
+        f'{folder}, {free_gb:.1f} GB free',
+        f'Expected {CACHE_GB} GB free for drives and built packages; see MTA_CACHE.',
     )
 
 
@@ -182,4 +256,26 @@ def _model(model):
         True,
         f'{manifest.name}, contract {manifest.contract_version}, every file has its hash',
         '',
+    )
+
+
+def _bag(bag):
+    """The bag can be read and has what the node needs: images, calibration, odometry."""
+    from mta_perception.bags.scene_bag import SceneBag
+    from mta_perception.contract import CAMERAS
+
+    try:
+        scene = SceneBag(bag)
+        missing = [camera for camera in CAMERAS if camera not in scene.cameras]
+        calibrated, poses = len(scene.calibrations), len(scene.ego_poses[0])
+        images = sum(len(scene.image_stamps(camera)) for camera in scene.cameras)
+    except ValueError as error:
+        return Finding('bag', False, str(error), 'See what `mta-train inspect` says of it.')
+    return Finding(
+        'bag',
+        not missing and poses > 0,
+        f'{scene.path}: {(scene.end_ns - scene.start_ns) / 1e9:.1f} s, {images} images of '
+        f'{len(scene.cameras)} cameras, {calibrated} calibrations, {poses} ego poses',
+        f'No images of {", ".join(missing) or "nothing"}: the node masks missing cameras, down to '
+        'its parameter min_cameras.',
     )

@@ -20,7 +20,7 @@ def prepare(transport_profile=True):
     """Set AMENT_PREFIX_PATH and, with `transport_profile`, the shared-memory profile; make room.
 
     Call it before `rclpy.init`.  What killed processes left in /dev/shm is removed, and logs have
-    a place where there is no home.  Raises FileNotFoundError when the shipped profile is not there.
+    a place where there is no home.  Raises FileNotFoundError where the shipped profile is missing.
     """
     remove_abandoned()
     if (

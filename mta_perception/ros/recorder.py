@@ -78,10 +78,12 @@ class Recorder:
             )
         self._partial = self.out.with_name(f'{self.out.name}.partial')
         shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self._partial.mkdir(parents=True)
         self.counts = {topic.name: 0 for topic in topics}
         classes = [message_class(topic.type_name) for topic in topics]
-        self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
+        # The data file is named after the folder it is written in: that has the final name.
+        bag = self._partial / self.out.name
+        self._writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._subscriptions = [
             self._subscribe(node, topic, cls) for topic, cls in zip(topics, classes)
@@ -104,7 +106,8 @@ class Recorder:
     def close(self):
         """Finish the bag and put it in its place."""
         self._writer.close()
-        os.replace(self._partial, self.out)
+        os.replace(self._partial / self.out.name, self.out)
+        self._partial.rmdir()
 
 
 def _subscription_qos(topic):

@@ -1,7 +1,7 @@
 """What ended processes left in /dev/shm, Fast DDS' segments and ports: removed if nobody lives.
 
-A participant keeps `fastdds_<id>` (`fastrtps_<id>` before Fast DDS 3), 134 MB with our profile, and
-holds an exclusive lock on `<that>_el` as long as it lives.  A process that is killed cannot
+A participant keeps `fastdds_<id>` (`fastrtps_<id>` before Fast DDS 3), with our profile 134 MB,
+and holds an exclusive lock on `<that>_el` as long as it lives.  A process that is killed cannot
 remove its own, and nobody else does: after a few of them /dev/shm is full, and the next process
 dies of SIGBUS.  The kernel drops a dead process's lock, whoever's it was and in whichever
 container, so that an unlocked file is nobody's.  (`fastdds shm clean` goes by the same locks.)

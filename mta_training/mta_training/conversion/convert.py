@@ -13,7 +13,6 @@ from pathlib import Path
 import shutil
 import signal
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rosbags.interfaces import (
     Qos,
     QosDurability,
@@ -28,6 +27,7 @@ from ruamel.yaml import YAML, YAMLError
 from mta_perception.bags.scene_bag import image_topic
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
+from mta_perception.progress import Progress
 from mta_training.conversion import messages
 from mta_training.conversion.jpeg_check import read_jpeg
 from mta_training.conversion.nuscenes_scene import NuScenesScene, rebuilt_caption
@@ -138,28 +138,20 @@ def _is_there(bag, scene_token):
 
 
 def _convert_all(dataroot, version, todo, out, workers, show):
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('scenes'),
-        TimeRemainingColumn(),
-    )
     index = out / f'.index-{os.getpid()}.sqlite'
-    with Progress(*columns, disable=not show) as bar:
-        task = bar.add_task('', total=len(todo))
+    with Progress('scenes', len(todo), show=show) as bar:
         try:
             build_index(
                 dataroot,
                 version,
                 index,
                 rebuilt_caption,
-                lambda name: bar.update(task, description=f'reading {name}'),
+                lambda name: bar.update(0, f'reading {name}'),
             )
-            bar.update(task, description='converting')
+            bar.update(0, 'converting')
             jobs = [(index, dataroot, version, row, out) for row in todo]
             for _ in _results(jobs, min(workers or os.cpu_count() or 1, len(todo))):
-                bar.advance(task)
+                bar.advance()
         finally:
             index.unlink(missing_ok=True)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import queue
 
 import cv2
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mta_perception.progress import Progress
 from mta_training.synth.actors.scenario import MAX_SCENES, scene_name
 from mta_training.synth.dataset import record
 from mta_training.synth.dataset.tables import assemble, dump, replace_bytes
@@ -59,20 +59,10 @@ def synthesise(
     try:
         _prepare(out, settings)
         todo = [k for k in range(scenes) if not record.part_path(out, scene_name(k)).exists()]
-        bar = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn('frames'),
-            TimeRemainingColumn(),
-            disable=not progress,
-        )
-        with bar:
-            task = bar.add_task(
-                f'{scenes - len(todo)}/{scenes} scenes there, rendering {len(todo)}',
-                total=len(todo) * record.frame_count(settings),
-            )
-            _render_all(out, todo, settings, workers, lambda frames: bar.advance(task, frames))
+        title = f'rendering {len(todo)} of {scenes} scenes, frames'
+        frames = len(todo) * record.frame_count(settings)
+        with Progress(title, frames, show=progress) as bar:
+            _render_all(out, todo, settings, workers, bar.advance)
         assemble(out, version, [record.part_path(out, scene_name(k)) for k in range(scenes)])
     except OSError as error:
         raise SynthesisError(_os_error_text(out, error)) from error
