@@ -50,7 +50,7 @@ setup(
         'rosbags>=0.10',
         'scipy>=1.8',
         'tokenizers>=0.15',
-        'typer>=0.9',
+        'typer>=0.19',
     ],
     # By this extra `colcon test` knows that the tests are pytest's.
     extras_require={'test': ['hypothesis', 'pytest<9']},

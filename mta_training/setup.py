@@ -40,7 +40,7 @@ setup(
         'shapely>=2',
         'tokenizers>=0.15',
         'tqdm',
-        'typer>=0.9',
+        'typer>=0.19',
     ],
     extras_require={
         # As requirements/train.txt: torch and what only training and export need.
