@@ -43,7 +43,7 @@ setup(
     install_requires=[
         'numpy>=1.23',
         'onnxruntime>=1.17',
-        'opencv-python-headless>=4.5',
+        'opencv-python-headless>=4.5,<5',
         'pillow>=9',
         'pyyaml>=5.4',
         'rich>=11',

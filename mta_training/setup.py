@@ -27,7 +27,7 @@ setup(
         'numba',
         'numpy>=1.23',
         'onnxruntime>=1.17',
-        'opencv-python-headless>=4.5',
+        'opencv-python-headless>=4.5,<5',
         'pillow>=9',
         'pydantic>=2',
         'pyquaternion>=0.9.9',

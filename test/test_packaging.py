@@ -154,11 +154,19 @@ def test_colcon_sees_three_packages_and_no_underlay():
     }
 
 
+def test_from_the_root_colcon_sees_the_root_alone():
+    """Neither mta_training inside of it nor the links in ros2_ws, or tests would run twice."""
+    listed = colcon('list', '--names-only', '--base-paths', str(ROOT))
+    assert listed.stdout.split() == ['mta_perception'], listed.stderr
+
+
 @pytest.mark.slow
-def test_colcon_installs_both_packages_whole(tmp_path):
+@pytest.mark.parametrize('layout', ['', '--symlink-install', '--merge-install'])
+def test_colcon_installs_both_packages_whole(tmp_path, layout):
     """Executables where `ros2 run` looks, shared files as in the tree, training on its own."""
     done = colcon(
         'build',
+        *layout.split(),
         '--build-base',
         str(tmp_path / 'build'),
         '--install-base',
@@ -167,7 +175,8 @@ def test_colcon_installs_both_packages_whole(tmp_path):
         'mta_msgs',
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    prefix = tmp_path / 'install' / 'mta_perception'
+    merged = layout == '--merge-install'
+    prefix = tmp_path / 'install' / ('' if merged else 'mta_perception')
     share = prefix / 'share' / 'mta_perception'
     assert (prefix / 'lib' / 'mta_perception' / 'perception_node').exists()
     assert (prefix / 'share/ament_index/resource_index/packages/mta_perception').exists()
@@ -178,11 +187,38 @@ def test_colcon_installs_both_packages_whole(tmp_path):
         text=True,
     ).stdout.split()
     assert [name for name in tracked if not (share / name).exists()] == []
-    assert not list(prefix.rglob('mta_training')), 'mta_perception has swallowed mta_training'
-    training = tmp_path / 'install' / 'mta_training'
-    assert (training / 'lib' / 'mta_training' / 'mta-train').exists()
+    if not merged:
+        assert not list(prefix.rglob('mta_training')), 'mta_perception has swallowed mta_training'
+    training = tmp_path / 'install' / ('' if merged else 'mta_training')
+    script = training / 'lib' / 'mta_training' / 'mta-train'
+    if layout == '--symlink-install':
+        assert script.exists()
+        assert (share / 'params/perception.yaml').resolve() == ROOT / 'params/perception.yaml'
+        return
+    assert script.read_text().startswith('#!/usr/bin/env python3\n')
     (installed,) = training.glob('lib/python3*/site-packages/mta_training')
     assert (installed / 'synth' / 'scene.py').exists() and not (installed / 'test').exists()
+
+
+@pytest.mark.slow
+def test_colcon_counts_the_tests_of_each_package(tmp_path):
+    """Each package's own, by pytest: what `colcon test-result` adds up is in these two files."""
+    places = ['--build-base', str(tmp_path / 'build'), '--packages-ignore', 'mta_msgs']
+    install = ['--install-base', str(tmp_path / 'install')]
+    done = colcon('build', *places, *install)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = colcon(
+        'test', *places, *install, '--pytest-args', '-k', 'test_geometry or test_captions'
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = {}
+    for package in ('mta_perception', 'mta_training'):
+        tree = ElementTree.parse(tmp_path / 'build' / package / 'pytest.xml')
+        files[package] = {case.get('classname') for case in tree.iter('testcase')}
+    assert files == {
+        'mta_perception': {'mta_perception.test.test_geometry'},
+        'mta_training': {'mta_training.test.test_captions'},
+    }
 
 
 def test_shared_files_are_installed(monkeypatch):

@@ -4,6 +4,7 @@
 said with what to do about it.
 """
 
+import re
 import sys
 
 from mta_perception.ros.given_parameters import check_params_file, near_match, params_files
@@ -23,7 +24,7 @@ Six cameras in, 3D boxes and sentences about them out, as a ROS 2 lifecycle node
 ROS_OPTIONS = ('-p', '--param', '-r', '--remap', '--params-file', '--log-level')
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 # Whoever lacks one of these has not sourced a ROS 2 or not built the workspace.
-ROS_MODULES = ('rclpy', 'rcl_interfaces', 'mta_msgs', 'vision_msgs', 'tf2_msgs')
+FROM_ROS = re.compile(r'rclpy|std_srvs|\w+_msgs|\w+_interfaces')
 
 
 def main():
@@ -72,7 +73,7 @@ def parameter_list():
 def missing(error):
     """Words for a module that is not there."""
     name = (error.name or '').split('.')[0]
-    if name in ROS_MODULES:
+    if FROM_ROS.fullmatch(name):
         advice = (
             'source a ROS 2 and the workspace that was built with it (README.md, "On a machine '
             'with ROS 2"), or make an environment that has both with `make env`.'
