@@ -19,7 +19,7 @@ from report import Row, report
 
 from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.contract import CAMERAS
-from mta_perception.ros.environment import transport_profile_path
+from mta_perception.ros.environment import PROFILE_VARIABLES, transport_profile_path
 
 RATE_HZ = 12.0
 RAW_BYTES = 1600 * 900 * 3
@@ -101,9 +101,10 @@ def subscribe(kind, out):
 def run_cell(kind, profile, seconds):
     """Latencies [ms] and messages per camera and second."""
     environment = ros_environment(free_domain())
-    environment.pop('FASTDDS_DEFAULT_PROFILES_FILE', None)
+    for name in PROFILE_VARIABLES:
+        environment.pop(name, None)
     if profile is not None:
-        environment['FASTDDS_DEFAULT_PROFILES_FILE'] = str(profile)
+        environment.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'latencies.json'
         this = [sys.executable, __file__, '--kind', kind]

@@ -10,6 +10,11 @@ import pytest
 import yaml
 
 from mta_perception.contract import CAMERAS
+from mta_perception.ros.environment import (
+    PROFILE_VARIABLES,
+    transport_profile_path,
+    transport_variables,
+)
 from mta_perception.ros.launch_arguments import cameras_in, node_arguments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -190,6 +195,17 @@ def test_rviz_shows_what_the_node_publishes():
     assert set(shown['MarkerArray']['Namespaces']) == {'boxes', 'captions', 'heading', 'velocity'}
     assert shown['Image']['Topic']['Value'] == '/mta_perception/overlay/compressed'
     assert shown['TF']['Enabled']
+
+
+@pytest.mark.parametrize('chosen', [None, *PROFILE_VARIABLES])
+def test_the_profile_is_named_for_every_fast_dds(chosen, monkeypatch):
+    """Each version reads one of the two names and passes over the other."""
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    if chosen:
+        monkeypatch.setenv(chosen, '/etc/my_profile.xml')
+    profile = '/etc/my_profile.xml' if chosen else str(transport_profile_path())
+    assert transport_variables() == dict.fromkeys(PROFILE_VARIABLES, profile)
 
 
 def test_transport_profile_holds_the_sizes_it_was_measured_with():

@@ -224,20 +224,21 @@ def _cache():
 
 
 def _profile():
-    from mta_perception.ros.environment import transport_profile_path
+    from mta_perception.ros.environment import PROFILE_VARIABLES, transport_profile_path
 
-    chosen = os.environ.get('FASTDDS_DEFAULT_PROFILES_FILE')
+    variable = next((name for name in PROFILE_VARIABLES if os.environ.get(name)), None)
     try:
-        path = Path(chosen) if chosen else transport_profile_path()
+        path = Path(os.environ[variable]) if variable else transport_profile_path()
     except FileNotFoundError as error:
         return Finding('DDS profile', False, str(error), 'Install the package again.')
-    origin = 'FASTDDS_DEFAULT_PROFILES_FILE' if chosen else 'shipped, set by the node'
+    origin = variable or 'shipped, set by the node'
     return Finding(
         'DDS profile',
         path.is_file(),
         f'{path} ({origin})',
-        'The file is missing: without it six raw cameras come through at 4 Hz. Unset '
-        'FASTDDS_DEFAULT_PROFILES_FILE or install the package again.',
+        f'The file is missing: without it six raw cameras come through at 4 Hz. Unset {variable}.'
+        if variable
+        else 'Install the package again.',
     )
 
 

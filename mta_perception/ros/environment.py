@@ -12,7 +12,8 @@ import tempfile
 from mta_perception.ros.shared_memory import remove_abandoned
 from mta_perception.share import share_file
 
-# The second is the name Fast DDS read before 2.11; whoever has set either has chosen a profile.
+# Fast DDS 3 (Kilted, Lyrical) reads the first alone, Fast DDS 2 (Humble, Jazzy) the second alone;
+# whoever has set either has chosen a profile.
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 
@@ -35,11 +36,9 @@ def prepare(transport_profile=True):
 
 
 def transport_variables():
-    """{variable: the shipped profile}; empty where the user has chosen a profile."""
-    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        return {}
-    older = os.environ.get('ROS_DISTRO') == 'humble'  # Fast DDS 2.6
-    return {PROFILE_VARIABLES[older]: str(transport_profile_path())}
+    """{variable: profile}, the shipped one unless the user has chosen one, under both names."""
+    chosen = next(filter(None, map(os.environ.get, PROFILE_VARIABLES)), None)
+    return dict.fromkeys(PROFILE_VARIABLES, chosen or str(transport_profile_path()))
 
 
 def home_is_writable():
