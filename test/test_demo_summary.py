@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
-from mta_perception.bags.recording import RecordedDetections, Recording, with_track_velocities
+from mta_perception.bags.recording import (
+    RecordedDetections,
+    Recording,
+    boxes_moved_to,
+    with_track_velocities,
+)
 from mta_perception.commands.summary import (
     _frame_accounts,
-    boxes_moved_to,
     latencies_ms,
     machine,
-    nearest_detections,
     percentiles,
     rate_hz,
 )
@@ -56,14 +59,6 @@ def test_percentiles_of_nothing_are_none():
 def test_rate_counts_intervals_not_messages():
     assert rate_hz([0, SECOND // 2, SECOND]) == 2.0
     assert rate_hz([7]) is None and rate_hz([]) is None
-
-
-def test_nearest_message_only_within_its_quarter_second():
-    messages = [message(0), message(SECOND)]
-    assert nearest_detections(messages, int(0.2 * SECOND)).stamp_ns == 0
-    assert nearest_detections(messages, int(0.8 * SECOND)).stamp_ns == SECOND
-    assert nearest_detections(messages, int(0.5 * SECOND)) is None
-    assert nearest_detections([], 0) is None
 
 
 @pytest.mark.parametrize('dt', [-0.25, 0.0, 0.13])

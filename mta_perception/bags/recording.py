@@ -11,9 +11,10 @@ import numpy as np
 
 from mta_perception.bags.typestore import time_ns
 from mta_perception.contract import BoxCode
-from mta_perception.geometry import transform
+from mta_perception.geometry import invert_rigid, transform, transform_boxes
 
 NODE = '/mta_perception'
+CAPTION_MAX_AGE_S = 3.0  # an older sentence is no longer about what the object does
 VELOCITY_WINDOW_S = 1.0  # how much of a track's past its velocity is fitted to
 
 
@@ -147,3 +148,26 @@ def with_track_velocities(messages, world_from_ego_at):
                 box[BoxCode.VELOCITY] = (world_from_ego[:3, :3].T @ slope)[:2]
         done.append(message._replace(boxes=boxes))
     return done
+
+
+def boxes_moved_to(boxes, stamp_ns, to_stamp_ns, world_from_ego_at):
+    """(K, 10) boxes of the ego frame at `stamp_ns`, predicted for the ego frame at `to_stamp_ns`.
+
+    Each box goes on at its own velocity, then the ego motion is taken out.
+    world_from_ego_at: stamp [ns] -> (4, 4).
+    """
+    boxes = np.array(boxes, dtype=np.float64).reshape(-1, BoxCode.WIDTH)
+    seconds = (to_stamp_ns - stamp_ns) / 1e9
+    velocity = np.nan_to_num(boxes[:, BoxCode.VELOCITY])
+    boxes[:, :2] += velocity * seconds
+    to_from_now = invert_rigid(world_from_ego_at(to_stamp_ns)) @ world_from_ego_at(stamp_ns)
+    return transform_boxes(to_from_now, boxes)
+
+
+def newest_captions(captions, stamp_ns):
+    """Track id -> its newest sentence at that stamp, at most CAPTION_MAX_AGE_S old."""
+    return {
+        caption.track_id: caption.caption
+        for caption in captions
+        if 0 <= stamp_ns - caption.stamp_ns <= CAPTION_MAX_AGE_S * 1e9
+    }

@@ -60,6 +60,23 @@ class Sample(NamedTuple):
     #                          categories, with `global` translation, rotation, size, velocity
 
 
+def find_bags(directory):
+    """The bags below a directory (or the directory itself), sorted by name; BagError if none."""
+    directory = Path(directory)
+    if (directory / 'metadata.yaml').is_file():
+        return [directory]
+    bags = sorted(
+        path.parent
+        for path in directory.glob('*/metadata.yaml')
+        if not path.parent.name.startswith('.')
+    )
+    if not bags:
+        raise BagError(
+            f'{directory} holds no bags (no */metadata.yaml). Make some with `mta-train convert`.'
+        )
+    return bags
+
+
 def image_topic(camera):
     """Topic of a camera's JPEGs in a bag."""
     return f'/{camera}/image_raw/compressed'

@@ -1,10 +1,10 @@
 """`mta demo`: a drive through player, node and recorder over DDS, then numbers and pictures.
 
-The only file of the vehicle side that knows `mta_training`: it draws the synthetic drive, and its
-official nuScenes evaluation judges the recorded topics.
+Three commands of `mta-train` run as children beside them: `synth` and `convert` draw the drive,
+`eval --recorded` judges the recorded topics.
 """
 
-import hashlib
+from contextlib import nullcontext
 import json
 import os
 from pathlib import Path
@@ -16,15 +16,10 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from mta_perception.bags.recording import read_recording, with_track_velocities
+from mta_perception.bags.recording import read_recording
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.commands.processes import Child, ended_words, free_domain, ros_environment
-from mta_perception.commands.summary import (
-    boxes_moved_to,
-    nearest_detections,
-    summarise,
-)
-from mta_perception.contract import CLASSES
+from mta_perception.commands.summary import summarise
 from mta_perception.drawing.film import film
 from mta_perception.progress import Progress
 from mta_perception.ros.environment import prepare
@@ -36,8 +31,6 @@ from mta_perception.share import cache_directory, model_directory
 DISCOVERY_S = 30.0
 NODE_START_S = 90.0  # loading the graphs on a busy machine
 SETTLE_S = 3.0  # the last captions and one more /diagnostics after the last image
-# What decides how a synthetic drive looks, below mta_training/.
-DRIVE_SOURCES = ('synth/**/*.py', 'captions/grammar.py', 'conversion/*.py')
 console = Console()
 
 
@@ -62,7 +55,7 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
     recording = read_recording(out / 'output_bag')
     summary = {
         **summarise(played, recording),
-        **_accuracy(played, recording),
+        **_accuracy(played, out),
         'node': node,
         'scene': played.name,
         'description': played.description,
@@ -81,7 +74,8 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
 def _clear(out):
     """Remove an earlier demo's files; refuse a directory with anything else of those names."""
     out.mkdir(parents=True, exist_ok=True)
-    for path in [out / 'summary.json', out / 'demo.mp4', *out.glob('frame_*.png')]:
+    old = [out / 'summary.json', out / 'report' / 'metrics.json', out / 'demo.mp4']
+    for path in [*old, *out.glob('frame_*.png')]:
         path.unlink(missing_ok=True)
     if (out / 'output_bag').is_dir():
         if not (out / 'output_bag' / 'metadata.yaml').is_file():
@@ -93,8 +87,9 @@ def _clear(out):
 
 
 def synthetic_bag(seed, seconds):
-    """The bag of a synthetic drive, drawn once per seed, length and version of the code."""
-    folder = cache_directory('demo') / f'seed{seed}-{seconds:g}s-{_code_hash()[:12]}'
+    """The bag of a synthetic drive, drawn once per seed, length and version of the generator."""
+    version = _mta_train('synth', '--print-version', capture=True)
+    folder = cache_directory('demo') / f'seed{seed}-{seconds:g}s-{version}'
     found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
     if not found:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,23 +116,24 @@ def synthetic_bag(seed, seconds):
     return found[0]
 
 
-def _code_hash():
-    """Hash of the source that decides what a drive looks like."""
-    import mta_training
-
-    root = Path(mta_training.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in DRIVE_SOURCES for path in root.glob(pattern)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _mta_train(command, *arguments):
-    """Run `mta-train` with its own progress bar on our terminal."""
+def _mta_train(command, *arguments, log=None, capture=False):
+    """Run `mta-train` on our terminal, or with its output in the file `log`; capture=True returns
+    what it printed."""
     words = [sys.executable, '-m', 'mta_training.commands.cli', command, *map(str, arguments)]
-    code = subprocess.run(words, check=False).returncode
-    if code != 0:
-        raise RuntimeError(f'`mta-train {" ".join(words[3:])}` {ended_words(code)}, see above.')
+    with open(log, 'w', encoding='utf-8') if log else nullcontext() as output:
+        ended = subprocess.run(
+            words,
+            check=False,
+            text=True,
+            stdout=subprocess.PIPE if capture else output,
+            stderr=subprocess.STDOUT if log else None,
+        )
+    if ended.returncode != 0:
+        raise RuntimeError(
+            f'`mta-train {" ".join(words[3:])}` {ended_words(ended.returncode)}, '
+            f'see {log or "above"}.'
+        )
+    return (ended.stdout or '').strip()
 
 
 def replay(scene, out, model, rate):
@@ -179,25 +175,25 @@ def replay(scene, out, model, rate):
     return usage
 
 
-def _accuracy(scene, recording):
+def _accuracy(scene, out):
     """Official nuScenes numbers of the recorded messages against the bag's ground truth."""
-    from mta_training.evaluation.nuscenes_metrics import Predictions, evaluate_detections
-
-    messages = with_track_velocities(recording.detections, scene.world_from_ego_at)
-    predictions = {}
-    for sample in scene.samples:
-        message = nearest_detections(messages, sample.stamp_ns)
-        if message is not None:
-            boxes = boxes_moved_to(
-                message.boxes, message.stamp_ns, sample.stamp_ns, scene.world_from_ego_at
-            )
-            labels = [CLASSES.index(name) for name in message.class_names]
-            predictions[sample.token] = Predictions(boxes, labels, message.scores)
-    judged = evaluate_detections(scene.samples, predictions)
+    console.print('judging what was recorded')
+    report = out / 'report'
+    _mta_train(
+        'eval',
+        '--recorded',
+        out / 'output_bag',
+        '--bags',
+        scene.path,
+        '--out',
+        report,
+        log=out / 'logs' / 'eval.log',
+    )
+    judged = json.loads((report / 'metrics.json').read_text(encoding='utf-8'))
     return {
-        'keyframes': len(scene.samples),
-        'keyframes_with_detections': len(predictions),
-        **judged,
+        'keyframes': judged['frames'],
+        'keyframes_with_detections': judged['frames_with_detections'],
+        **judged['detection'],
     }
 
 

@@ -1,4 +1,4 @@
-"""Numbers of a recorded run: frames, latency, rate, boxes at key frames, the machine; no ROS."""
+"""Numbers of a recorded run: frames, latency, rate, the machine; no ROS."""
 
 from collections import defaultdict
 from importlib import metadata
@@ -8,10 +8,7 @@ import platform
 import numpy as np
 
 from mta_perception.bags.scene_bag import image_topic
-from mta_perception.contract import BoxCode
-from mta_perception.geometry import invert_rigid, transform_boxes
 
-NEAREST_WITHIN_S = 0.25  # farther from any message, a key frame counts as without detections
 PACKAGES = (
     'numpy',
     'opencv-python-headless',
@@ -131,28 +128,6 @@ def rate_hz(arrivals_ns):
     if len(arrivals_ns) < 2 or arrivals_ns[-1] <= arrivals_ns[0]:
         return None
     return round((len(arrivals_ns) - 1) * 1e9 / (arrivals_ns[-1] - arrivals_ns[0]), 3)
-
-
-def nearest_detections(messages, stamp_ns):
-    """The RecordedDetections whose stamp is nearest, or None farther than NEAREST_WITHIN_S."""
-    if not messages:
-        return None
-    nearest = min(messages, key=lambda message: abs(message.stamp_ns - stamp_ns))
-    return nearest if abs(nearest.stamp_ns - stamp_ns) <= NEAREST_WITHIN_S * 1e9 else None
-
-
-def boxes_moved_to(boxes, stamp_ns, to_stamp_ns, world_from_ego_at):
-    """(K, 10) boxes of the ego frame at `stamp_ns`, predicted for the ego frame at `to_stamp_ns`.
-
-    Each box goes on at its own velocity, then the ego motion is taken out.
-    world_from_ego_at: stamp [ns] -> (4, 4).
-    """
-    boxes = np.array(boxes, dtype=np.float64).reshape(-1, BoxCode.WIDTH)
-    seconds = (to_stamp_ns - stamp_ns) / 1e9
-    velocity = np.nan_to_num(boxes[:, BoxCode.VELOCITY])
-    boxes[:, :2] += velocity * seconds
-    to_from_now = invert_rigid(world_from_ego_at(to_stamp_ns)) @ world_from_ego_at(stamp_ns)
-    return transform_boxes(to_from_now, boxes)
 
 
 def machine():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mta_perception.bags.recording import read_recording, with_track_velocities
+from mta_perception.bags.recording import newest_captions, read_recording, with_track_velocities
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, BoxCode
 from mta_perception.drawing.overlay import DrawnObject, draw_overlay
@@ -26,7 +26,6 @@ from mta_perception.geometry import (
 )
 
 TRAIL_S = 4.0
-CAPTION_MAX_AGE_S = 3.0
 IMAGE_MAX_AGE_S = 0.3  # an older image counts as none, as in the node
 STILLS = 6
 
@@ -182,11 +181,7 @@ def _recorded_moments(truth, recording, fps):
 
 def _drawn_objects(message, captions):
     """The recorded boxes with the newest caption of each track that is not too old."""
-    sentences = {
-        caption.track_id: caption.caption
-        for caption in captions
-        if 0 <= message.stamp_ns - caption.stamp_ns <= CAPTION_MAX_AGE_S * 1e9
-    }
+    sentences = newest_captions(captions, message.stamp_ns)
     return [
         DrawnObject(box, name, float(score), track_id, sentences.get(track_id, ''))
         for box, name, score, track_id in zip(

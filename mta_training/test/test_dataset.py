@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip('torch')
 
-from mta_perception.bags.scene_bag import BagError, SceneBag
+from mta_perception.bags.scene_bag import BagError, SceneBag, find_bags
 from mta_perception.contract import CAMERAS
 from mta_perception.geometry import invert_rigid, transform
 from mta_perception.model.config import ImageConfig
@@ -84,7 +84,7 @@ def test_cache_gives_back_the_scene_and_is_made_once(real_bag, tmp_path):
 
 def test_a_directory_without_bags_is_named(tmp_path):
     with pytest.raises(BagError, match='holds no bags'):
-        scene_cache.find_bags(tmp_path)
+        find_bags(tmp_path)
 
 
 def test_a_killed_decoder_is_named_and_what_is_decoded_stays(bags, tmp_path):

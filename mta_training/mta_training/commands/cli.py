@@ -41,6 +41,14 @@ Version = Annotated[
 ]
 
 
+def _print_version(asked: bool):
+    if asked:
+        from mta_training.synth.version import source_version
+
+        print(source_version())
+        raise typer.Exit
+
+
 @app.command()
 def synth(
     out: Annotated[Path, typer.Option(file_okay=False, help='Folder of the dataset.')],
@@ -63,6 +71,15 @@ def synth(
         str, typer.Option(help='Name of the folder with the tables.')
     ] = 'v1.0-mini',
     workers: Workers = None,
+    print_version: Annotated[
+        bool,
+        typer.Option(
+            '--print-version',
+            callback=_print_version,
+            is_eager=True,
+            help='Print what drives and their bags depend on beside these options, and end.',
+        ),
+    ] = False,
 ):
     """Draw drives through a synthetic town as a nuScenes v1.0 dataset; run again, it goes on."""
     if (scenes is None) == (minutes is None):

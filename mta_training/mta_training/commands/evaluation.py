@@ -1,5 +1,5 @@
-"""`mta-train eval`: a result file, an exported model or a training run, judged on bags; or a
-result file on a nuScenes-format dataset by the devkit itself."""
+"""`mta-train eval`: a result file, a model, a training run or what a node said, judged on bags;
+or a result file on a nuScenes-format dataset by the devkit itself."""
 
 import json
 from pathlib import Path
@@ -29,8 +29,15 @@ def eval_command(
     run: Annotated[
         Optional[Path], typer.Option(file_okay=False, help='Run directory of `train`.')
     ] = None,
+    recorded: Annotated[
+        Optional[Path],
+        typer.Option(file_okay=False, help='Bag in which a node was recorded (output_bag).'),
+    ] = None,
     bags: Annotated[
-        Optional[Path], typer.Option(file_okay=False, help='Directory of bags made by `convert`.')
+        Optional[Path],
+        typer.Option(
+            file_okay=False, help='Directory of bags made by `convert`; or one of the bags.'
+        ),
     ] = None,
     out: Annotated[
         Optional[Path],
@@ -66,14 +73,15 @@ def eval_command(
 ):
     """Judge boxes and captions: metrics.json, report.md, results.json and plots in --out.
 
-    One of --model, --run and --results goes with --bags and --out.  RESULTS --dataset --split is
-    the official nuScenes detection evaluation alone, printed as JSON.
+    One of --model, --run, --results and --recorded goes with --bags and --out.  --recorded is
+    judged on the bags that were played meanwhile.  RESULTS --dataset --split is the official
+    nuScenes detection evaluation alone, printed as JSON.
     """
     if smoke:
         run, bags, out, frames, checkpoint = _smoke(run, bags, out, frames)
-    sources = [source for source in (official, results, model, run) if source is not None]
+    sources = [one for one in (official, results, model, run, recorded) if one is not None]
     if len(sources) != 1:
-        raise typer.BadParameter('give one of --model, --run, --results and RESULTS')
+        raise typer.BadParameter('give one of --model, --run, --results, --recorded and RESULTS')
     if official is not None:
         if dataset is None or split is None:
             raise typer.BadParameter(
@@ -83,9 +91,9 @@ def eval_command(
         return
     if bags is None or out is None or dataset is not None:
         raise typer.BadParameter(
-            '--model, --run and --results need --bags and --out, and no --dataset'
+            '--model, --run, --results and --recorded need --bags and --out, and no --dataset'
         )
-    _on_bags(results, model, run, bags, out, frames, checkpoint, beams)
+    _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams)
 
 
 def _smoke(run, bags, out, frames):
@@ -108,14 +116,15 @@ def _official(results, dataset, version, split, out):
     print(json.dumps(evaluate_dataset(dataset, version, results, split, out), indent=2))
 
 
-def _on_bags(results, model, run, bags, out, frames, checkpoint, beams):
+def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams):
     from rich.console import Console
 
-    from mta_training.data.scene_cache import find_bags
+    from mta_perception.bags.scene_bag import find_bags
     from mta_training.evaluation.report import judge, write_report
     from mta_training.evaluation.report_text import terminal_tables
 
     paths, most = find_bags(bags), frames or sys.maxsize
+    more = {}
     if results is not None:
         from mta_training.evaluation.result_files import read_results
 
@@ -124,17 +133,24 @@ def _on_bags(results, model, run, bags, out, frames, checkpoint, beams):
         from mta_training.evaluation.onnx_frames import judged_frames
 
         judged = list(judged_frames(model, paths, most))
+    elif recorded is not None:
+        from mta_training.evaluation.recorded import recorded_frames
+
+        judged, heard = recorded_frames(recorded, paths, most)
+        more = {'frames_with_detections': heard}
     else:
         from mta_training.evaluation.torch_frames import predict_run
 
         judged = list(predict_run(run, paths, most, checkpoint, beams=beams))
-    result = judge(judged)
+    result = {**judge(judged), **more}
     written = write_report(result, judged, out)
     console = Console()
     for table in terminal_tables(result):
         console.print(table)
     if result['captions'] is None:
         console.print(f'caption metrics: absent, {result["captions_absent"]}')
+    if recorded is not None:
+        console.print(f'{heard} of {len(judged)} keyframes have a message near them')
     print(f'written: {written[-1]}')
 
 

@@ -26,23 +26,6 @@ from mta_training.data.batches import SceneArrays
 _CACHE_VERSION = 2  # grows when the same bag gives other arrays
 
 
-def find_bags(directory):
-    """The bags below a directory (or the directory itself), sorted by name; BagError if none."""
-    directory = Path(directory)
-    if (directory / 'metadata.yaml').is_file():
-        return [directory]
-    bags = sorted(
-        path.parent
-        for path in directory.glob('*/metadata.yaml')
-        if not path.parent.name.startswith('.')
-    )
-    if not bags:
-        raise BagError(
-            f'{directory} holds no bags (no */metadata.yaml). Make some with `mta-train convert`.'
-        )
-    return bags
-
-
 def read_scene(path, image):
     """SceneArrays of one bag, all in memory."""
     bag = SceneBag(path)

@@ -5,6 +5,7 @@ in   JudgedFrame list: keyframes with what was said about them
 out  `judge`'s dict; metrics.json, report.md, results.json and PNG plots by `write_report`
 """
 
+from importlib.util import find_spec
 import json
 import os
 from pathlib import Path
@@ -107,11 +108,13 @@ def _why_no_captions(frames, truth):
     # No objects at all is a model that finds nothing: it has captions, and they score 0.
     if captions and not any(captions):
         return 'all captions of the predictions are empty'
+    if find_spec('pycocoevalcap') is None:
+        return 'pycocoevalcap is not installed (`make train-env` does)'
     return None
 
 
 def _judge_captions(truth, said, protocols):
-    # pycocoevalcap comes with `make train-env` only; detection is judged without it.
+    # pycocoevalcap comes with `make train-env` only: see _why_no_captions.
     from mta_training.evaluation.caption_scores import (
         evaluate_captions,
         evaluate_captions_tod3cap,

@@ -19,8 +19,8 @@ from torch import nn
 import yaml
 
 from mta_perception import contract
+from mta_perception.bags.scene_bag import find_bags
 from mta_training.atomic_files import sha256
-from mta_training.data.scene_cache import find_bags
 from mta_training.export.model_card import model_card
 from mta_training.export.quantise import calibration_frames, quantise_detector
 from mta_training.runs.run_directory import load_run, origin

@@ -19,9 +19,10 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from mta_perception.bags.scene_bag import find_bags
 from mta_perception.runtime.onnx import open_session
 from mta_training.data.batches import Place, make_batch
-from mta_training.data.scene_cache import cache_scene, find_bags, load_scene
+from mta_training.data.scene_cache import cache_scene, load_scene
 
 FRAMES = 48
 _RUN = 3  # consecutive frames from one place: the memory must look like in driving

@@ -4,7 +4,7 @@ from functools import partial
 import os
 from pathlib import Path
 
-from mta_perception.bags.scene_bag import BagError, SceneBag
+from mta_perception.bags.scene_bag import BagError, SceneBag, find_bags
 from mta_training.data import scene_cache
 from mta_training.evaluation.torch_frames import evaluate_learner, held_out_scene
 from mta_training.losses.described_objects import corrupted
@@ -18,9 +18,9 @@ def split_bags(directory, held_out_names=None, held_out_directory=None):
     Held out are the bags of another directory, or those named, or else those whose split ends in
     'val'.  Raises BagError for a name that is not there and where nothing is left to train on.
     """
-    bags = scene_cache.find_bags(directory)
+    bags = find_bags(directory)
     if held_out_directory is not None:
-        held_out = scene_cache.find_bags(held_out_directory)
+        held_out = find_bags(held_out_directory)
         both = {bag.resolve() for bag in bags} & {bag.resolve() for bag in held_out}
         if both:
             raise BagError(
