@@ -16,6 +16,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
+from mta_perception.atomic_files import write_atomically
 from mta_perception.bags.recording import read_recording
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.commands.processes import Child, ended_words, free_domain, ros_environment
@@ -65,9 +66,7 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
     with Progress('filming, pictures') as progress:
         film(played.path, out, recorded=out / 'output_bag', on_progress=progress.reached)
     summary['demo_s'] = round(time.monotonic() - began, 1)
-    partial = out / 'summary.json.partial'
-    partial.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
-    os.replace(partial, out / 'summary.json')
+    write_atomically(out / 'summary.json', json.dumps(summary, indent=2) + '\n')
     _print_summary(summary, out)
 
 

@@ -5,13 +5,13 @@ the node had made by then, on the images they were made from; ground truth, know
 interpolated to the same instant.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from mta_perception.atomic_files import whole
 from mta_perception.bags.recording import newest_captions, read_recording, with_track_velocities
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, BoxCode
@@ -66,25 +66,31 @@ def film(bag, out, recorded=None, fps=10.0, width=1600, on_progress=None):
             f'{"no detections" if recording is not None else "no key frames"}.'
         )
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    still_at = set(np.linspace(0, len(moments) - 1, min(STILLS, len(moments))).round().astype(int))
-    stills, writer, partial = [], None, out / 'demo.partial.mp4'
-    for index, picture in enumerate(_pictures(truth, recording is not None, moments, width)):
+    with whole(out / 'demo.mp4') as video:
+        pictures = _pictures(truth, recording is not None, moments, width)
+        stills = _write(pictures, video, out, fps, len(moments), on_progress)
+        check_video(video, len(moments))
+    return Written(out / 'demo.mp4', len(moments), stills)
+
+
+def _write(pictures, video, out, fps, count, on_progress):
+    """Write `count` RGB pictures as a video, and some of them as PNG into `out`; their paths."""
+    still_at = set(np.linspace(0, count - 1, min(STILLS, count)).round().astype(int))
+    stills, writer = [], None
+    for index, picture in enumerate(pictures):
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         if writer is None:
             writer = cv2.VideoWriter(
-                str(partial), cv2.VideoWriter_fourcc(*'mp4v'), fps, (bgr.shape[1], bgr.shape[0])
+                str(video), cv2.VideoWriter_fourcc(*'mp4v'), fps, (bgr.shape[1], bgr.shape[0])
             )
         writer.write(bgr)
         if index in still_at:
             stills.append(out / f'frame_{index:04d}.png')
             cv2.imwrite(str(stills[-1]), bgr)
         if on_progress:
-            on_progress(index + 1, len(moments))
+            on_progress(index + 1, count)
     writer.release()
-    check_video(partial, len(moments))
-    os.replace(partial, out / 'demo.mp4')
-    return Written(out / 'demo.mp4', len(moments), stills)
+    return stills
 
 
 def check_video(path, frames):

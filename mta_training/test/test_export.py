@@ -9,9 +9,9 @@ pytest.importorskip('onnxscript')
 
 import yaml
 
+from mta_perception import atomic_files
 from mta_perception.model.language import LanguageModel
 from mta_perception.model.mta_model import MtaModel
-from mta_training import atomic_files
 from mta_training.export import graphs
 from mta_training.language import small_model
 

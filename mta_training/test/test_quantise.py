@@ -13,9 +13,9 @@ import onnx
 from toy_scenes import toy_scene
 import yaml
 
+from mta_perception import atomic_files
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector, open_session
-from mta_training import atomic_files
 from mta_training.export import graphs, quantise
 from mta_training.export.model_card import model_card
 

@@ -60,7 +60,7 @@ def test_every_file_is_there_and_has_its_size(root, nusc):
             assert image.shape[:2] == (row['height'], row['width']) == (180, 320)
             assert row['is_key_frame'] == row['filename'].startswith('samples/')
             assert str(row['timestamp']) in row['filename']
-    assert not list(root.rglob('*.part'))
+    assert not list(root.rglob('.partial-*'))
 
 
 def test_chains_and_stamps(nusc):

@@ -284,7 +284,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(scenes, tmp_p
     assert child.returncode == 1 and 'could not be written' in child.stderr, child.stderr[-2000:]
     state = run_directory.read_checkpoint(tmp_path / 'run')
     assert 1 <= state['step'] < 40
-    assert not list((tmp_path / 'run').glob('*.partial'))
+    assert not list((tmp_path / 'run').glob('.partial-*'))
 
 
 def test_without_any_captions_the_data_is_named(scenes, tmp_path):

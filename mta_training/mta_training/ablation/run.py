@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 
-from mta_training.atomic_files import write_atomically
+from mta_perception.atomic_files import write_atomically
 from mta_training.runs.recipe import Recipe
 from mta_training.runs.run_directory import load_run
 

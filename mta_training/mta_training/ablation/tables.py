@@ -18,10 +18,10 @@ import time
 
 from rich.progress import Progress
 
+from mta_perception.atomic_files import write_atomically
 from mta_perception.bags.scene_bag import SceneBag
 from mta_training.ablation.rows import TABLES
 from mta_training.ablation.run import Spec, write_spec
-from mta_training.atomic_files import write_atomically
 from mta_training.evaluation.subsets import conditions
 
 

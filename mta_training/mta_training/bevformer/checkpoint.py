@@ -6,7 +6,6 @@ a file asks for.  The weights are renamed by model/bevformer/official.py, all or
 
 from collections import Counter
 from dataclasses import dataclass
-import os
 from pathlib import Path
 import pickle
 import re
@@ -16,9 +15,9 @@ import numpy as np
 import torch
 import yaml
 
+from mta_perception.atomic_files import sha256, whole, write_atomically
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer.official import official_name
-from mta_training.atomic_files import sha256
 
 FORMAT = 1
 WEIGHTS, CARD = 'bevformer.pt', 'card.yaml'
@@ -199,20 +198,13 @@ def import_checkpoint(path, out, *, configs=None, shift_both_references=False):
 
 def write_imported(out, state, card):
     """Weights, then the card: a directory with a card is whole.  Adds the weights' sha256."""
-    out.mkdir(parents=True, exist_ok=True)
-    weights, written = out / f'{WEIGHTS}.partial', out / f'{CARD}.partial'
-    try:
+    with whole(out / WEIGHTS) as weights:
         torch.save(
             {'format': FORMAT, 'config': card['config'], 'state_dict': dict(state)}, weights
         )
         card['files'] = {WEIGHTS: sha256(weights)}
-        written.write_text(yaml.safe_dump(card, sort_keys=False))
         (out / CARD).unlink(missing_ok=True)
-        os.replace(weights, out / WEIGHTS)
-        os.replace(written, out / CARD)
-    finally:
-        weights.unlink(missing_ok=True)
-        written.unlink(missing_ok=True)
+    write_atomically(out / CARD, yaml.safe_dump(card, sort_keys=False))
 
 
 def load_imported(directory):

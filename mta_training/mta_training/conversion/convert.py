@@ -24,6 +24,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from ruamel.yaml import YAML, YAMLError
 
+from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import image_topic
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
@@ -198,20 +199,18 @@ def _remove_leftovers(out):
 def convert_scene(index_path, dataroot, version, scene_row, out):
     """Write one scene's bag into `out`; returns its directory.  Raises DatasetError, OSError."""
     index = TableIndex(index_path)
-    partial = Path(out) / f'.partial-{scene_row["name"]}-{os.getpid()}'
     target = Path(out) / scene_row['name']
     try:
         scene = NuScenesScene(index, dataroot, version, scene_row)
-        with Writer(partial / scene.name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            writer.set_custom_data('format', FORMAT)
-            writer.set_custom_data('scene_token', scene_row['token'])
-            _SceneWriter(writer, scene).write()
-        _sync_to_disk(partial / scene.name)
-        os.replace(partial / scene.name, target)
+        with whole(target, shared=True) as partial:
+            with Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+                writer.set_custom_data('format', FORMAT)
+                writer.set_custom_data('scene_token', scene_row['token'])
+                _SceneWriter(writer, scene).write()
+            _sync_to_disk(partial)
         return target
     finally:
         index.close()
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sync_to_disk(directory):

@@ -9,14 +9,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 import hashlib
 import json
-import os
 from pathlib import Path
-import shutil
 
 import cv2
 import numpy as np
 from rich.progress import Progress
 
+from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.contract import CAMERAS
 from mta_perception.pipeline.camera_geometry import camera_geometry
@@ -106,23 +105,21 @@ def cache_scene(bag, cache, image):
         return target
     cv2.setNumThreads(1)
     scene = read_scene(bag, image)
-    partial = target.with_name(f'.partial-{target.name}-{os.getpid()}')
     try:
-        partial.mkdir(parents=True)
-        np.save(partial / 'images.npy', scene.images)
-        np.savez(
-            partial / 'facts.npz',
-            present=scene.present,
-            image_from_ego=scene.image_from_ego,
-            world_from_ego=scene.world_from_ego,
-            boxes=np.concatenate(scene.boxes),
-            labels=np.concatenate(scene.labels),
-            counts=np.array([len(labels) for labels in scene.labels]),
-            words=np.array(json.dumps([scene.name, scene.sample_tokens, scene.captions])),
-        )
-        os.replace(partial, target)
+        with whole(target, shared=True) as partial:
+            partial.mkdir()
+            np.save(partial / 'images.npy', scene.images)
+            np.savez(
+                partial / 'facts.npz',
+                present=scene.present,
+                image_from_ego=scene.image_from_ego,
+                world_from_ego=scene.world_from_ego,
+                boxes=np.concatenate(scene.boxes),
+                labels=np.concatenate(scene.labels),
+                counts=np.array([len(labels) for labels in scene.labels]),
+                words=np.array(json.dumps([scene.name, scene.sample_tokens, scene.captions])),
+            )
     except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
         if not target.is_dir():  # another process may have been faster
             raise
     return target

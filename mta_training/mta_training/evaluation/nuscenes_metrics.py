@@ -8,7 +8,6 @@ writes result files that `DetectionEval` reads.
 import contextlib
 import io
 import json
-import os
 from pathlib import Path
 import tempfile
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from nuscenes.utils.geometry_utils import points_in_box
 from nuscenes.utils.splits import get_scenes_of_split, is_predefined_split
 from pyquaternion import Quaternion
 
+from mta_perception.atomic_files import write_atomically
 from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.geometry import quaternion_from_rigid, rigid_from_yaw
 
@@ -145,11 +145,7 @@ def results_json(samples, predictions):
 
 def write_results(path, samples, predictions):
     """Write the official result file; it appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_text(json.dumps(results_json(samples, predictions)), encoding='utf-8')
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(results_json(samples, predictions)))
 
 
 def ground_truth_boxes(sample):

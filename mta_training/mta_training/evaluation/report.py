@@ -7,7 +7,6 @@ out  `judge`'s dict; metrics.json, report.md, results.json and PNG plots by `wri
 
 from importlib.util import find_spec
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.algo import accumulate
 from nuscenes.eval.detection.data_classes import DetectionBox
 
+from mta_perception.atomic_files import write_atomically
 from mta_perception.contract import CLASSES
 from mta_training.evaluation import nuscenes_metrics
 from mta_training.evaluation.caption_matching import (
@@ -201,7 +201,6 @@ def write_report(result, frames, out):
     boxes) and PNG plots.  Each file appears whole or not at all, report.md last.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     plots = draw_plots(result)
     contents = {
         'metrics.json': json.dumps(result, indent=2).encode(),
@@ -210,7 +209,5 @@ def write_report(result, frames, out):
         'report.md': markdown(result, list(plots)).encode(),
     }
     for name, content in contents.items():
-        partial = out / f'{name}.partial'
-        partial.write_bytes(content)
-        os.replace(partial, out / name)
+        write_atomically(out / name, content)
     return [out / name for name in contents]

@@ -1,6 +1,5 @@
 """What a trained network says about scenes: torch in, judged frames and pictures out."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 import torch
 
+from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, DECODE
 from mta_perception.detections import DetectorOutputs, decode
@@ -147,10 +147,8 @@ def draw(path, learner, held_out, frame, outputs):
         header=f'{scene.name} · {held_out.description}',
         width=1280,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}')
-    cv2.imwrite(str(partial), image[..., ::-1])
-    os.replace(partial, path)
+    with whole(path) as partial:
+        cv2.imwrite(str(partial), image[..., ::-1])
 
 
 def predict_run(run, bags, frames, checkpoint=None, beams=1):

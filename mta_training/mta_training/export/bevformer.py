@@ -21,6 +21,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from mta_perception.atomic_files import whole
 from mta_perception.model.bevformer import History
 from mta_perception.model.bevformer.visibility import Visibility, find_visibility
 from mta_training.export.graphs import save_graph, surround_view
@@ -104,7 +105,6 @@ def export_onnx(model, directory):
     would need too much memory.
     """
     path = Path(directory) / GRAPH
-    candidate = path.with_suffix('.candidate.onnx')
     config = model.config
     pairs = visible_pairs(config, calibration(config))['pair_cell']
     copied = len(pairs) * config.backbone.levels * config.spatial_points * 4 * config.channels * 4
@@ -116,7 +116,7 @@ def export_onnx(model, directory):
         )
     inputs = example_inputs(config)
     pairs = torch.export.Dim('pairs', min=2)
-    try:
+    with whole(path) as candidate:
         save_graph(
             BEVFormerGraph(model.float().eval()),
             tuple(inputs.values()),
@@ -131,9 +131,6 @@ def export_onnx(model, directory):
                 f'{path}: torch and ONNX differ by {measured}; expected at most '
                 f'{LARGEST_DIFFERENCE}. The graph is not the network.'
             )
-        candidate.replace(path)
-    finally:
-        candidate.unlink(missing_ok=True)
     return path, measured
 
 

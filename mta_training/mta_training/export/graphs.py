@@ -5,7 +5,6 @@ torch with a moving ego, a non-zero history and one dead camera.
 """
 
 import logging
-import os
 from pathlib import Path
 import subprocess
 from typing import NamedTuple
@@ -19,8 +18,8 @@ from torch import nn
 import yaml
 
 from mta_perception import contract
+from mta_perception.atomic_files import sha256, whole, write_atomically
 from mta_perception.bags.scene_bag import find_bags
-from mta_training.atomic_files import sha256
 from mta_training.export.model_card import model_card
 from mta_training.export.quantise import calibration_frames, quantise_detector
 from mta_training.runs.run_directory import load_run, origin
@@ -171,9 +170,8 @@ def save_graph(module, inputs, path, input_names, output_names, dynamic):
         )
     graph = program.model_proto
     forget_origin(graph)
-    partial = path.with_suffix('.partial')
-    onnx.save(graph, partial)
-    os.replace(partial, path)
+    with whole(path) as partial:
+        onnx.save(graph, partial)
 
 
 def forget_origin(model):
@@ -385,12 +383,11 @@ def export(
 def quantise_model(config, tokenizer, out, training, calibration_bags):
     """Replace detector.onnx of a float32 model directory by its int8 form; see `quantise`."""
     detector = Path(out) / 'detector.onnx'
-    quantised = detector.with_suffix('.int8')
-    quantise_detector(
-        detector, quantised, calibration_frames(detector, calibration_bags, config.image)
-    )
-    (Path(out) / 'manifest.yaml').unlink(missing_ok=True)
-    os.replace(quantised, detector)
+    with whole(detector) as quantised:
+        quantise_detector(
+            detector, quantised, calibration_frames(detector, calibration_bags, config.image)
+        )
+        (Path(out) / 'manifest.yaml').unlink(missing_ok=True)
     _write_manifest(config, tokenizer, Path(out), training, {}, 'int8')
 
 
@@ -444,6 +441,4 @@ def write_model(model, language_model, tokenizer, out, training, metrics):
 
 def _write_manifest(config, tokenizer, out, training, metrics, precision='fp32'):
     values = manifest(config, tokenizer, out, training, metrics, precision)
-    partial = out / 'manifest.partial'
-    partial.write_text(yaml.safe_dump(values, sort_keys=False))
-    os.replace(partial, out / 'manifest.yaml')
+    write_atomically(out / 'manifest.yaml', yaml.safe_dump(values, sort_keys=False))

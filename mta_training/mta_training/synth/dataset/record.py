@@ -7,6 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from mta_perception.atomic_files import write_atomically
 from mta_perception.contract import nuscenes_channel
 from mta_perception.geometry import invert_rigid, quaternion_from_rigid
 from mta_training.captions import grammar
@@ -18,7 +19,6 @@ from mta_training.synth.dataset.tables import (
     attribute_of,
     dump,
     log_name,
-    replace_bytes,
     write_map_mask,
 )
 from mta_training.synth.scene import CameraView
@@ -83,8 +83,8 @@ def record_scene(out, index, settings, make_renderer, report=lambda frames: None
         report(1)
     rows, sentences = recorder.finish(keyframes)
     write_map_mask(out / 'maps' / f'{scenario.name}.png', scenario.town.static)
-    replace_bytes(out / 'can_bus' / f'{scenario.name}_pose.json', dump(can_bus_poses(scenario)))
-    replace_bytes(part_path(out, scenario.name), dump({'rows': rows, 'captions': sentences}))
+    write_atomically(out / 'can_bus' / f'{scenario.name}_pose.json', dump(can_bus_poses(scenario)))
+    write_atomically(part_path(out, scenario.name), dump({'rows': rows, 'captions': sentences}))
 
 
 class _Recorder:
@@ -137,7 +137,7 @@ class _Recorder:
         # numpy's turning round of the channels takes three times as long as the encoding.
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        replace_bytes(self.out / name, encoded.tobytes())
+        write_atomically(self.out / name, encoded.tobytes())
         self.shots[camera].append(
             Shot(channel, stamp_us, keyframe, is_key_frame, name, image.shape[1], image.shape[0])
         )
@@ -152,7 +152,7 @@ class _Recorder:
         scan = Scan(world_from_lidar[:3, 3], states, self.scenario.town.static.buildings)
         name = f'samples/LIDAR_TOP/{log_name(self.scenario)}__LIDAR_TOP__{stamp_us}.pcd.bin'
         if self.settings.lidar:
-            replace_bytes(self.out / name, scan.points(world_from_lidar).tobytes())
+            write_atomically(self.out / name, scan.points(world_from_lidar).tobytes())
         self.scans.append(Shot('LIDAR_TOP', stamp_us, keyframe, True, name, 0, 0))
         counts, sights = scan.counts(), observe.look(views, renderings, states_at)
         self.seen.append([])

@@ -6,13 +6,13 @@ Sizes are w, l, h and quaternions w, x, y, z here, as nuScenes has them.
 from contextlib import ExitStack
 import hashlib
 import json
-import os
 import shutil
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from mta_perception.atomic_files import whole, write_atomically
 from mta_perception.contract import CAMERAS, nuscenes_channel
 from mta_perception.geometry import quaternion_from_rigid
 from mta_training.synth.actors.catalogue import KINDS
@@ -301,15 +301,7 @@ def write_map_mask(path, static):
         pixels = polygon / MAP_RESOLUTION_M * [1.0, -1.0] + [0.0, y_max]
         cv2.fillPoly(mask, [np.round(pixels).astype(np.int32)], 255)
     encoded = cv2.imencode('.png', mask, [cv2.IMWRITE_PNG_BILEVEL, 1])[1]
-    replace_bytes(path, encoded.tobytes())
-
-
-def replace_bytes(path, data):
-    """Write a file so that it is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + '.part')
-    draft.write_bytes(data)
-    os.replace(draft, path)
+    write_atomically(path, encoded.tobytes())
 
 
 def dump(value):
@@ -330,19 +322,26 @@ def assemble(out, version, parts):
 
     parts  paths of the scenes' row files, in order; one is in memory at a time
     """
-    draft = out / f'.{version}.part'
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for table, rows in fixed_rows().items():
-        (draft / f'{table}.json').write_bytes(dump(rows))
     captions = out / 'captions' / 'final_caption_bbox_token.json'
     captions.parent.mkdir(exist_ok=True)
+    with whole(out / version) as draft, whole(captions) as sentences:
+        draft.mkdir()
+        for table, rows in fixed_rows().items():
+            (draft / f'{table}.json').write_bytes(dump(rows))
+        names = _join(parts, draft, sentences)
+        (draft / 'splits.json').write_bytes(dump(splits_of(names)))
+        shutil.rmtree(out / version, ignore_errors=True)
+
+
+def _join(parts, draft, sentences):
+    """Write the rows of all scenes as tables in `draft`, their captions as `sentences`; returns
+    the scenes' names."""
     names = []
     with ExitStack() as stack:
         files = {
             table: stack.enter_context(open(draft / f'{table}.json', 'wb')) for table in PER_SCENE
         }
-        files['captions'] = stack.enter_context(open(captions.with_suffix('.part'), 'wb'))
+        files['captions'] = stack.enter_context(open(sentences, 'wb'))
         for part in parts:
             content = json.loads(part.read_bytes())
             names.extend(scene['name'] for scene in content['rows']['scene'])
@@ -354,7 +353,4 @@ def assemble(out, version, parts):
         for table, file in files.items():
             empty, closing = (b'{', b'}') if table == 'captions' else (b'[', b']')
             file.write(closing if file.tell() else empty + closing)
-    (draft / 'splits.json').write_bytes(dump(splits_of(names)))
-    os.replace(captions.with_suffix('.part'), captions)
-    shutil.rmtree(out / version, ignore_errors=True)
-    os.replace(draft, out / version)
+    return names
