@@ -13,6 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 from mta_perception.contract import BoxCode
 
 Array = NDArray[np.float64]
+# Pairs of corners of `box_corners`; the first four edges are the front face.
+BOX_EDGES = np.array(
+    [
+        [0, 1],
+        [1, 2],
+        [2, 3],
+        [3, 0],
+        [4, 5],
+        [5, 6],
+        [6, 7],
+        [7, 4],
+        [0, 4],
+        [1, 5],
+        [2, 6],
+        [3, 7],
+    ]
+)
 
 
 def rigid(rotation: ArrayLike, translation: ArrayLike) -> Array:

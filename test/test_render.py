@@ -7,7 +7,6 @@ from mta_perception.contract import CAMERAS, CLASS_COLOURS
 from mta_perception.drawing.bev_panel import RANGE_M, SECTORS
 from mta_perception.drawing.lettering import draw_text, text_width, wrap
 from mta_perception.drawing.overlay import (
-    EDGES,
     GROUND_TRUTH_COLOUR,
     NEAR_M,
     DrawnObject,
@@ -15,7 +14,7 @@ from mta_perception.drawing.overlay import (
     draw_overlay,
     visible_segments,
 )
-from mta_perception.geometry import box_corners, invert_rigid, project, rigid
+from mta_perception.geometry import BOX_EDGES, box_corners, invert_rigid, project, rigid
 
 WIDTH, HEIGHT = 800, 450
 OPTICAL_AXES = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -76,7 +75,7 @@ def test_visible_segments_agree_with_densely_sampled_edges(seed):
     segments, _ = visible_segments(corners, (WIDTH, HEIGHT))
     steps = np.linspace(0, 1, 4001)[:, None]
     walked = np.concatenate(
-        [corners[0, a] * (1 - steps) + corners[0, b] * steps for a, b in EDGES]
+        [corners[0, a] * (1 - steps) + corners[0, b] * steps for a, b in BOX_EDGES]
     )
     walked = walked[walked[:, 2] > NEAR_M]
     pixels = walked[:, :2] / walked[:, 2:]

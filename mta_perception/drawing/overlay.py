@@ -17,7 +17,7 @@ from mta_perception.contract import CAMERAS, CLASS_COLOURS
 from mta_perception.detections import SURE_SCORE
 from mta_perception.drawing.bev_panel import draw_bird_eye, draw_captions
 from mta_perception.drawing.lettering import draw_text, text_width, wrap
-from mta_perception.geometry import box_corners
+from mta_perception.geometry import BOX_EDGES, box_corners
 
 ROWS = (
     ('cam_front_left', 'cam_front', 'cam_front_right'),
@@ -25,23 +25,6 @@ ROWS = (
 )
 GROUND_TRUTH_COLOUR = (0, 235, 235)
 
-# Corner pairs of geometry.box_corners; the first four edges are the front face.
-EDGES = np.array(
-    [
-        [0, 1],
-        [1, 2],
-        [2, 3],
-        [3, 0],
-        [4, 5],
-        [5, 6],
-        [6, 7],
-        [7, 4],
-        [0, 4],
-        [1, 5],
-        [2, 6],
-        [3, 7],
-    ]
-)
 NEAR_M = 0.2
 SUB_PIXEL_BITS = 4
 
@@ -198,8 +181,8 @@ def visible_segments(homogeneous, image_size):
     NEAR_M in front of the camera first (the pixels of a point behind it mean nothing), then at
     the border of the image of `image_size` (width, height).
     """
-    ends = homogeneous[:, EDGES].reshape(-1, 2, 3)  # (K * 12, 2, 3)
-    owners = np.repeat(np.arange(len(homogeneous)), len(EDGES))
+    ends = homogeneous[:, BOX_EDGES].reshape(-1, 2, 3)  # (K * 12, 2, 3)
+    owners = np.repeat(np.arange(len(homogeneous)), len(BOX_EDGES))
     ends, owners = _cut(ends, owners, ends[..., 2] - NEAR_M)
     ends = ends[..., :2] / ends[..., 2:]
     for axis, size in enumerate(image_size):

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import NamedTuple
 
+from mta_perception.bags.qos import offered_qos
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS
 from mta_perception.ros.environment import prepare
@@ -94,7 +95,9 @@ class Recorder:
             topic.name,
             topic.type_name,
             typestore=typestore(),
-            offered_qos_profiles=[_offered_qos(topic)],
+            offered_qos_profiles=[
+                offered_qos(QUEUE_DEPTH, reliable=topic.reliable, latched=topic.latched)
+            ],
         )
 
         def write(data):
@@ -121,31 +124,6 @@ def _subscription_qos(topic):
         durability=(
             DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
         ),
-    )
-
-
-def _offered_qos(topic):
-    """The QoS with which a replay of the bag should publish again."""
-    from rosbags.interfaces import (
-        Qos,
-        QosDurability,
-        QosHistory,
-        QosLiveliness,
-        QosReliability,
-        QosTime,
-    )
-
-    forever = QosTime(sec=2147483647, nsec=4294967295)
-    return Qos(
-        QosHistory.KEEP_LAST,
-        QUEUE_DEPTH,
-        QosReliability.RELIABLE if topic.reliable else QosReliability.BEST_EFFORT,
-        QosDurability.TRANSIENT_LOCAL if topic.latched else QosDurability.VOLATILE,
-        forever,
-        forever,
-        QosLiveliness.AUTOMATIC,
-        forever,
-        False,
     )
 
 

@@ -45,9 +45,9 @@ def test_the_papers_tables_have_its_numbers():
 
 def test_numbers_are_found_by_path():
     metrics = {'captions': {'tod3cap': {'0.5': {'CIDEr': 1.2}}}, 'groups': None}
-    assert tables.value_at(metrics, 'captions.tod3cap.0.5.CIDEr') == 1.2
-    assert tables.value_at(metrics, 'captions.strict.iou_0.5.CIDEr') is None
-    assert tables.value_at(metrics, 'groups.rare') is None
+    assert tables.value_at(metrics, 'captions/tod3cap/0.5/CIDEr') == 1.2
+    assert tables.value_at(metrics, 'captions/strict/iou_0.5/CIDEr') is None
+    assert tables.value_at(metrics, 'groups/rare') is None
 
 
 def test_means_and_deviations():

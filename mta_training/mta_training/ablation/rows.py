@@ -32,15 +32,15 @@ class Table(NamedTuple):
 
 # The paper's C, B, M, R at IoU k are TOD3Cap's evaluator, times 100.
 _AT_HALF = {
-    'C@.5': ('captions.tod3cap.0.5.CIDEr', 100),
-    'B4@.5': ('captions.tod3cap.0.5.BLEU_4', 100),
+    'C@.5': ('captions/tod3cap/0.5/CIDEr', 100),
+    'B4@.5': ('captions/tod3cap/0.5/BLEU_4', 100),
 }
-_DETECTION = {'NDS': ('detection.NDS', 100), 'mAP': ('detection.mAP', 100)}
+_DETECTION = {'NDS': ('detection/NDS', 100), 'mAP': ('detection/mAP', 100)}
 # Ours beside them: what the strict protocol says, and whether the sentences are true.
 _STRICT = {
-    'C strict 2 m': ('captions.strict.centre_2m.CIDEr', 100),
-    'C of the found': ('captions.strict.centre_2m.found_CIDEr', 100),
-    'hallucinated %': ('hallucination.any', 100),
+    'C strict 2 m': ('captions/strict/centre_2m/CIDEr', 100),
+    'C of the found': ('captions/strict/centre_2m/found_CIDEr', 100),
+    'hallucinated %': ('hallucination/any', 100),
 }
 _SHORT = {**_AT_HALF, **_DETECTION, **_STRICT}
 _BASELINE = Row('TOD3Cap-style baseline', OFF, (108.7, 46.7, 37.7, 26.6))
@@ -49,14 +49,14 @@ _BASELINE = Row('TOD3Cap-style baseline', OFF, (108.7, 46.7, 37.7, 26.6))
 def _caption_columns():
     names = {'C': 'CIDEr', 'B': 'BLEU_4', 'M': 'METEOR', 'R': 'ROUGE_L'}
     return {
-        f'{short}{k}': (f'captions.tod3cap.{value}.{name}', 100)
+        f'{short}{k}': (f'captions/tod3cap/{value}/{name}', 100)
         for k, value in (('.25', '0.25'), ('.5', '0.5'))
         for short, name in names.items()
     }
 
 
 def _errors():
-    return {name: (f'detection.{name}', 1) for name in ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')}
+    return {name: (f'detection/{name}', 1) for name in ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')}
 
 
 def _shares(name, base):
@@ -98,10 +98,10 @@ TABLES = {
     '3': Table(
         'Long tail, weather, light: mAP (Table 3)',
         {
-            'all': ('detection.mAP', 100),
-            **{name: (f'groups.{name}', 100) for name in ('rare', 'common', 'frequent')},
-            **{name: (f'subsets.{name}.mAP', 100) for name in ('sunny', 'rainy', 'day', 'night')},
-            'night, present classes': ('subsets.night.mAP_present', 100),
+            'all': ('detection/mAP', 100),
+            **{name: (f'groups/{name}', 100) for name in ('rare', 'common', 'frequent')},
+            **{name: (f'subsets/{name}/mAP', 100) for name in ('sunny', 'rainy', 'day', 'night')},
+            'night, present classes': ('subsets/night/mAP_present', 100),
         },
         (
             Row('detector alone', NO_CAPTIONS, (26.8, 17.6, 33.3, 47.4, 26.7, 28.8, 27.0, 12.6)),
@@ -196,10 +196,10 @@ TABLES = {
     'cost': Table(
         'What alignment costs while training',
         {
-            's a step': ('cost.seconds_a_step', 1),
-            'peak memory [MB]': ('cost.peak_mb', 1),
-            'trained parameters [M]': ('cost.trained_millions', 1),
-            'exported parameters [M]': ('cost.exported_millions', 1),
+            's a step': ('cost/seconds_a_step', 1),
+            'peak memory [MB]': ('cost/peak_mb', 1),
+            'trained parameters [M]': ('cost/trained_millions', 1),
+            'exported parameters [M]': ('cost/exported_millions', 1),
         },
         (
             Row('TOD3Cap-style baseline', OFF),
@@ -211,9 +211,9 @@ TABLES = {
     'domain': Table(
         'Trained by day in the dry, tested elsewhere: mAP',
         {
-            'all': ('detection.mAP', 100),
-            **{name: (f'subsets.{name}.mAP', 100) for name in ('day', 'night', 'sunny', 'rainy')},
-            'C of the found': ('captions.strict.centre_2m.found_CIDEr', 100),
+            'all': ('detection/mAP', 100),
+            **{name: (f'subsets/{name}/mAP', 100) for name in ('day', 'night', 'sunny', 'rainy')},
+            'C of the found': ('captions/strict/centre_2m/found_CIDEr', 100),
         },
         (
             Row('TOD3Cap-style baseline', OFF, only=('day', 'sunny')),

@@ -147,19 +147,10 @@ def _process(spec, environment):
 
 
 def value_at(metrics, path):
-    """The number at a path of `judge`'s dict, None where it is not there.
-
-    Parts may hold dots themselves: tod3cap.0.5.CIDEr.
-    """
-    here, parts = metrics, path.split('.')
-    while parts and here is not None:
-        for length in range(len(parts), 0, -1):
-            name = '.'.join(parts[:length])
-            if isinstance(here, dict) and name in here:
-                here, parts = here[name], parts[length:]
-                break
-        else:
-            return None
+    """The number at a path of `judge`'s dict, as captions/tod3cap/0.5/CIDEr; None where none is."""
+    here = metrics
+    for name in path.split('/'):
+        here = here.get(name) if isinstance(here, dict) else None
     return here
 
 

@@ -13,18 +13,11 @@ from pathlib import Path
 import shutil
 import signal
 
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
 from rosbags.rosbag2 import StoragePlugin, Writer
 from ruamel.yaml import YAML, YAMLError
 
 from mta_perception.atomic_files import whole
+from mta_perception.bags.qos import offered_qos
 from mta_perception.bags.scene_bag import image_topic
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
@@ -43,25 +36,8 @@ from mta_training.conversion.table_index import (
 
 # What the bag says it was made from; grows whenever the same scene gives another bag.
 FORMAT = 'mta bag 1'
-_FOREVER = QosTime(2147483647, 4294967295)
-
-
-def _qos(depth, durability):
-    return Qos(
-        QosHistory.KEEP_LAST,
-        depth,
-        QosReliability.RELIABLE,
-        durability,
-        _FOREVER,
-        _FOREVER,
-        QosLiveliness.AUTOMATIC,
-        _FOREVER,
-        False,
-    )
-
-
-VOLATILE = _qos(10, QosDurability.VOLATILE)
-LATCHED = _qos(1, QosDurability.TRANSIENT_LOCAL)
+VOLATILE = offered_qos(10)
+LATCHED = offered_qos(1, latched=True)
 _TYPES = {
     '/tf_static': 'tf2_msgs/msg/TFMessage',
     '/tf': 'tf2_msgs/msg/TFMessage',

@@ -177,6 +177,12 @@ def evaluate_detections(samples, predictions):
     predictions  sample token -> Predictions; a sample that is not there counts as without boxes
     Returns a dict as `summary` describes.  Raises EvaluationError.
     """
+    return detections_and_curves(samples, predictions)[0]
+
+
+def detections_and_curves(samples, predictions):
+    """`evaluate_detections`' dict, and the curves of the matching at 2 m as class ->
+    {'recall', 'precision'}, 101 numbers each; None without ground truth."""
     samples = list(samples)
     if not samples:
         raise EvaluationError('there are no samples to judge on; expected at least one keyframe.')
@@ -191,7 +197,8 @@ def evaluate_detections(samples, predictions):
                 sample, [DetectionBox.deserialize(row) for row in rows[sample.token]], config
             ),
         )
-    metrics = DetectionMetrics(config)
+    counts = {name: sum(box.detection_name == name for box in truth.all) for name in CLASSES}
+    metrics, curves = DetectionMetrics(config), dict.fromkeys(CLASSES)
     for class_name in config.class_names:
         for threshold in config.dist_ths:
             data = accumulate(truth, found, class_name, config.dist_fcn_callable, threshold)
@@ -199,6 +206,11 @@ def evaluate_detections(samples, predictions):
                 class_name, threshold, calc_ap(data, config.min_recall, config.min_precision)
             )
             if threshold == config.dist_th_tp:
+                if counts[class_name]:
+                    curves[class_name] = {
+                        'recall': np.round(data.recall, 4).tolist(),
+                        'precision': np.round(data.precision, 4).tolist(),
+                    }
                 for error in TP_METRICS:
                     undefined = error in _UNDEFINED.get(class_name, ())
                     metrics.add_label_tp(
@@ -206,8 +218,7 @@ def evaluate_detections(samples, predictions):
                         error,
                         np.nan if undefined else calc_tp(data, config.min_recall, error),
                     )
-    counts = {name: sum(box.detection_name == name for box in truth.all) for name in CLASSES}
-    return summary(metrics.serialize(), counts)
+    return summary(metrics.serialize(), counts), curves
 
 
 def kept_boxes(sample, boxes, config):

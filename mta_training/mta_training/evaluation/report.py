@@ -10,14 +10,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from nuscenes.eval.common.config import config_factory
-from nuscenes.eval.common.data_classes import EvalBoxes
-from nuscenes.eval.detection.algo import accumulate
-from nuscenes.eval.detection.data_classes import DetectionBox
 
 from mta_perception.atomic_files import write_atomically
 from mta_perception.contract import CLASSES
-from mta_training.evaluation import nuscenes_metrics
 from mta_training.evaluation.caption_matching import (
     MATCH_M,
     STRICT_IOUS,
@@ -26,7 +21,7 @@ from mta_training.evaluation.caption_matching import (
     strict_pairs,
 )
 from mta_training.evaluation.hallucination import hallucinations
-from mta_training.evaluation.nuscenes_metrics import evaluate_detections
+from mta_training.evaluation.nuscenes_metrics import detections_and_curves
 from mta_training.evaluation.report_plots import draw_plots
 from mta_training.evaluation.report_text import markdown
 from mta_training.evaluation.result_files import JudgedFrame, captioned_results
@@ -41,7 +36,7 @@ def judge(frames, protocols=PROTOCOLS):
     """All metrics of JudgedFrames as a nested dict of plain numbers; None = cannot be measured.
 
     frames           how many
-    detection        evaluate.evaluate_detections
+    detection        nuscenes_metrics.evaluate_detections
     subsets          'sunny', 'rainy', 'day', 'night' -> frames, mAP, NDS, mAP_present
     groups           'rare', 'common', 'frequent' -> mAP; groups_present: over classes that occur
     captions         'strict' -> 'iou_0.25', 'iou_0.5', 'centre_2m' -> `strict_scores`
@@ -58,7 +53,7 @@ def judge(frames, protocols=PROTOCOLS):
     frames = list(frames)
     samples = [frame.sample for frame in frames]
     predictions = {frame.sample.token: frame.predictions for frame in frames}
-    detection = evaluate_detections(samples, predictions)
+    detection, curves = detections_and_curves(samples, predictions)
     groups, present = group_means(detection['classes'])
     truth = [described_truth(sample) for sample in samples]
     absent = _why_no_captions(frames, truth)
@@ -79,7 +74,7 @@ def judge(frames, protocols=PROTOCOLS):
         'captions_absent': absent,
         'hallucination': hallucination,
         'confusion': confusion(frames, truth),
-        'curves': _curves(samples, predictions),
+        'curves': curves,
     }
 
 
@@ -158,40 +153,6 @@ def confusion(frames, truth):
         for row in true:
             counts[objects.labels[row], nothing] += 1
     return {'classes': [*CLASSES, 'none'], 'score': CONFUSION_SCORE, 'counts': counts.tolist()}
-
-
-def _curves(samples, predictions):
-    """Precision over recall of each class at 2 m, from the devkit's own matching."""
-    config = config_factory('detection_cvpr_2019')
-    rows = nuscenes_metrics.results_json(samples, predictions)['results']
-    truth, found = EvalBoxes(), EvalBoxes()
-    for sample in samples:
-        # The filter of evaluate_detections, so that the areas of these curves are its APs.
-        truth.add_boxes(
-            sample.token,
-            nuscenes_metrics.kept_boxes(
-                sample, nuscenes_metrics.ground_truth_boxes(sample), config
-            ),
-        )
-        found.add_boxes(
-            sample.token,
-            nuscenes_metrics.kept_boxes(
-                sample, [DetectionBox.deserialize(row) for row in rows[sample.token]], config
-            ),
-        )
-    curves = {}
-    for name in CLASSES:
-        data = accumulate(truth, found, name, config.dist_fcn_callable, MATCH_M)
-        there = any(box.detection_name == name for box in truth.all)
-        curves[name] = (
-            {
-                'recall': np.round(data.recall, 4).tolist(),
-                'precision': np.round(data.precision, 4).tolist(),
-            }
-            if there
-            else None
-        )
-    return curves
 
 
 def write_report(result, frames, out):

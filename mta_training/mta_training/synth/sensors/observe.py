@@ -5,25 +5,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mta_perception.geometry import box_corners, invert_rigid, yaw_from_rigid
+from mta_perception.geometry import BOX_EDGES, box_corners, invert_rigid, yaw_from_rigid
 
 NEAR_M = 0.1
-_EDGES = np.array(
-    [
-        [0, 1],
-        [1, 2],
-        [2, 3],
-        [3, 0],
-        [4, 5],
-        [5, 6],
-        [6, 7],
-        [7, 4],
-        [0, 4],
-        [1, 5],
-        [2, 6],
-        [3, 7],
-    ]
-)
 
 # Least and most of a box's outline in the image that its object fills when nothing hides it:
 # measured on rendered frames (20th and 90th percentile); it depends on the mesh and the direction.
@@ -86,7 +70,7 @@ def outline(corners_camera, calibration):
         return None
     points = corners_camera[depth > NEAR_M]
     if len(points) < 8:
-        a, b = corners_camera[_EDGES[:, 0]], corners_camera[_EDGES[:, 1]]
+        a, b = corners_camera[BOX_EDGES[:, 0]], corners_camera[BOX_EDGES[:, 1]]
         crosses = (a[:, 2] > NEAR_M) != (b[:, 2] > NEAR_M)
         a, b = a[crosses], b[crosses]
         share = (NEAR_M - a[:, 2]) / (b[:, 2] - a[:, 2])
