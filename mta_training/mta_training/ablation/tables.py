@@ -147,7 +147,7 @@ def _process(spec, environment):
 
 
 def value_at(metrics, path):
-    """The number at a path of `judge`'s dict, as captions/tod3cap/0.5/CIDEr; None where none is."""
+    """The number at a path of `judge`'s dict, as captions/tod3cap/0.5/CIDEr; else None."""
     here = metrics
     for name in path.split('/'):
         here = here.get(name) if isinstance(here, dict) else None
