@@ -1,21 +1,13 @@
-"""Settings of the vehicle side: frozen, validated as they are built, every value with its unit."""
+"""Settings of the vehicle side: frozen, validated as they are built, every value with its unit.
+
+The defaults stand here alone: the node's parameters take theirs from these classes, and a test
+holds params/perception.yaml to them.
+"""
 
 from dataclasses import dataclass
-import math
 from typing import Optional
 
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        _require(
-            isinstance(value, (int, float)) and math.isfinite(value) and value > 0,
-            f'{name}={value} is not a positive finite number.',
-        )
+from mta_perception.checks import require, require_positive
 
 
 @dataclass(frozen=True)
@@ -23,20 +15,20 @@ class SyncConfig:
     """How images of several cameras are put together to one frame set."""
 
     max_spread_s: float = 0.08  # oldest to newest stamp within a set [s]
-    max_wait_s: float = 0.15  # receive time without an image that a set waits for more [s]
+    max_wait_s: float = 0.25  # receive time without an image that a set waits for more [s]
     dead_after_s: float = 0.5  # receive time without an image until a camera counts as dead [s]
     dead_after_periods: int = 4  # ... and at least this many periods of that camera
     jump_s: float = 1.0  # stamps this far from the others' are another timeline [s]
 
     def __post_init__(self) -> None:
-        _positive(
+        require_positive(
             max_spread_s=self.max_spread_s,
             max_wait_s=self.max_wait_s,
             dead_after_s=self.dead_after_s,
             dead_after_periods=self.dead_after_periods,
             jump_s=self.jump_s,
         )
-        _require(
+        require(
             self.jump_s > 2 * self.max_spread_s,
             f'jump_s={self.jump_s} s is not above twice max_spread_s={self.max_spread_s} s: '
             'ordinary trigger offsets would look like clock jumps.',
@@ -49,12 +41,14 @@ class EgoMotionConfig:
 
     keep_s: float = 5.0  # poses older than this are forgotten [s]
     max_gap_s: float = 1.0  # no interpolation between poses further apart [s]
-    max_extrapolation_s: float = 0.1  # beyond the newest pose, at constant twist [s]
+    max_extrapolation_s: float = 0.3  # beyond the newest pose, at constant twist [s]
     max_speed_m_s: float = 80.0  # faster than this the pose has jumped [m/s]
 
     def __post_init__(self) -> None:
-        _positive(keep_s=self.keep_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s)
-        _require(
+        require_positive(
+            keep_s=self.keep_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s
+        )
+        require(
             0 <= self.max_extrapolation_s <= 0.5,
             f'max_extrapolation_s={self.max_extrapolation_s} is not in [0, 0.5] s: a '
             'constant twist is no guess at a car beyond that.',
@@ -71,12 +65,14 @@ class MemoryConfig:
     max_speed_m_s: float = 80.0  # faster than this the pose has jumped [m/s]
 
     def __post_init__(self) -> None:
-        _positive(step_s=self.step_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s)
-        _require(
+        require_positive(
+            step_s=self.step_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s
+        )
+        require(
             0 <= self.min_age_s <= self.step_s,
             f'min_age_s={self.min_age_s} is not in [0, step_s={self.step_s}].',
         )
-        _require(
+        require(
             self.max_gap_s >= self.step_s,
             f'max_gap_s={self.max_gap_s} is below step_s={self.step_s}: no frame would ever '
             f'be recalled. Choose e.g. {2 * self.step_s:g}.',
@@ -93,7 +89,7 @@ class TrackingConfig:
     max_tracks: int = 500  # bound on memory: the longest unseen go first
 
     def __post_init__(self) -> None:
-        _positive(
+        require_positive(
             max_coast_s=self.max_coast_s,
             trail_s=self.trail_s,
             max_gap_s=self.max_gap_s,
@@ -108,22 +104,22 @@ class PipelineConfig:
     min_cameras: int = 4  # fewer usable images: the frame is dropped
     score_threshold: Optional[float] = None  # in (0, 1); None: the manifest's
     max_detections: Optional[int] = None  # per frame; None: the manifest's
-    history_max_gap_s: float = 1.2  # see MemoryConfig.max_gap_s [s]
+    history_max_gap_s: float = MemoryConfig.max_gap_s  # [s]
     decode_threads: int = 2  # images decoded side by side
     tracking: TrackingConfig = TrackingConfig()
 
     def __post_init__(self) -> None:
-        _require(1 <= self.min_cameras <= 6, f'min_cameras={self.min_cameras} is not in 1..6.')
-        _require(
+        require(1 <= self.min_cameras <= 6, f'min_cameras={self.min_cameras} is not in 1..6.')
+        require(
             self.score_threshold is None or 0 <= self.score_threshold < 1,
             f'score_threshold={self.score_threshold} is not in [0, 1).',
         )
-        _require(
+        require(
             self.max_detections is None or self.max_detections >= 1,
             f'max_detections={self.max_detections} is below 1.',
         )
-        _require(
+        require(
             1 <= self.decode_threads <= 16,
             f'decode_threads={self.decode_threads} is not in 1..16.',
         )
-        _positive(history_max_gap_s=self.history_max_gap_s)
+        require_positive(history_max_gap_s=self.history_max_gap_s)

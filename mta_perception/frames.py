@@ -28,4 +28,4 @@ class FrameSet(NamedTuple):
 
     stamp_ns: int  # reference stamp = stamp of the newest image in the set
     images: dict  # camera -> CameraImage, only those present
-    missing: dict  # camera -> reason (str), the rest of the contract's cameras
+    missing: dict  # camera -> Reason, the rest of the contract's cameras

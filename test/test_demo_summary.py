@@ -130,7 +130,7 @@ def test_frames_in_are_all_accounted_for():
             'rate_hz': '7.500',
             'dropped': '88',
             'dropped/overtaken by a newer frame': '80',
-            'dropped/no pose': '8',
+            'dropped/no odometry': '8',
             'sync/sets': '240',
             'sync/incomplete sets': '0',
         }
@@ -139,7 +139,7 @@ def test_frames_in_are_all_accounted_for():
     assert accounts == {
         'frames_in': 240,
         'frames_processed': 150,
-        'dropped': {'overtaken by a newer frame': 80, 'no pose': 8},
+        'dropped': {'overtaken by a newer frame': 80, 'no odometry': 8},
         'unexplained': 2,
         'synchroniser': {'sets': 240},
     }

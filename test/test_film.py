@@ -38,7 +38,7 @@ def test_summary_counts_what_was_recorded(bag, tmp_path):
     recording = read_recording(record_ground_truth(scene, tmp_path / 'recorded'))
     summary = summarise(scene, recording)
     assert (summary['frames_in'], summary['frames_processed']) == (9, 4)
-    assert summary['dropped'] == {'overtaken': 5} and summary['unexplained'] == 0
+    assert summary['dropped'] == {'overtaken by a newer frame': 5} and summary['unexplained'] == 0
     assert summary['detections'] == sum(hit(sample).sum() for sample in scene.samples)
     assert summary['captions'] == sum(
         bool(text) for sample in scene.samples for text in sample.captions

@@ -166,9 +166,9 @@ def test_damaged_bytes_never_raise_anything_else():
         (np.zeros((0, 64, 3), np.uint8), 'rgb8', 'expected uint8'),
         (np.zeros((47, 64), np.uint8), 'nv12', 'multiple of 3'),
         (np.zeros((48, 63, 2), np.uint8), 'yuv422', 'no size of yuv422'),
-        (b'', 'jpeg', 'no header'),
+        (b'', 'jpeg', 'without a header'),
         (b'\xff\xd8', 'jpeg', 'truncated'),
-        (b'GIF89a', 'png', 'no header'),
+        (b'GIF89a', 'png', 'without a header'),
     ],
 )
 def test_impossible_images_are_refused(pixels, encoding, message):

@@ -6,6 +6,7 @@ import pytest
 from mta_perception.config import MemoryConfig
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform
 from mta_perception.pipeline.bev_memory import BevMemory
+from mta_perception.reasons import Code, Reason
 
 SECOND = 1_000_000_000
 START = 1_532_402_927 * SECOND
@@ -109,9 +110,12 @@ def test_a_standing_object_stays_where_it_is():
 @pytest.mark.parametrize(
     'times, reason',
     [
-        ([0.0, 0.5, 1.0, 2.5], 'gap of 1.50 s'),
-        ([0.0, 0.5, 1.0, 0.2], 'clock jumped back by 0.80 s'),
-        ([0.0, 0.5, 1.0, 1.0], 'clock jumped back by 0.00 s'),
+        (
+            [0.0, 0.5, 1.0, 2.5],
+            Reason(Code.GAP_BETWEEN_FRAMES, '1.50 s, more than history_max_gap_s=1.2'),
+        ),
+        ([0.0, 0.5, 1.0, 0.2], Reason(Code.CLOCK_JUMPED_BACK, 'by 0.80 s')),
+        ([0.0, 0.5, 1.0, 1.0], Reason(Code.CLOCK_JUMPED_BACK, 'by 0.00 s')),
     ],
 )
 def test_what_belongs_to_another_drive_is_forgotten(times, reason):
@@ -119,7 +123,7 @@ def test_what_belongs_to_another_drive_is_forgotten(times, reason):
     assert not _drive(memory, times)[-1].valid
     state = memory.state
     assert (state.length, state.resets, state.valid) == (1, 1, False)
-    assert reason in state.last_reason
+    assert state.last_reason == reason
     assert state.last_reset_ns == START + round(times[-1] * SECOND)
 
 
@@ -127,18 +131,20 @@ def test_a_pose_jump_is_forgotten():
     memory = BevMemory(MemoryConfig())
     _drive(memory, [0.0, 0.5])
     history = memory.recall(START + SECOND, rigid_from_yaw(0.0, (500.0, 0.0, 0.0)))
-    assert not history.valid and 'pose jumped by 49' in memory.state.last_reason
+    assert not history.valid and memory.state.last_reason.code is Code.POSE_JUMPED
+    assert memory.state.last_reason.detail.startswith('by 49')
 
 
 def test_reset_counts_only_where_something_was_forgotten():
     memory = BevMemory(MemoryConfig())
-    memory.reset('asked to')
+    asked = Reason(Code.RESET_REQUESTED)
+    memory.reset(asked)
     assert memory.state.resets == 0
     _drive(memory, [0.0, 0.5])
-    memory.reset('asked to', START)
+    memory.reset(asked, START)
     assert (memory.state.resets, memory.state.last_reason, memory.state.length) == (
         1,
-        'asked to',
+        asked,
         0,
     )
     np.testing.assert_array_equal(memory.recall(START, np.eye(4)).ego_prev_from_ego_now, np.eye(4))

@@ -15,6 +15,7 @@ from mta_perception.frames import CameraCalibration, CameraImage, FrameSet
 from mta_perception.geometry import invert_rigid, project, rigid, rigid_from_yaw, transform
 from mta_perception.pipeline.ego_motion import EgoMotion
 from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline
+from mta_perception.reasons import Code, Reason
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
 
@@ -26,6 +27,7 @@ START = 1_532_402_927 * SECOND
 BRIGHTNESS = dict(zip(CAMERAS, (20, 60, 100, 140, 180, 220)))
 YAW = dict(zip(CAMERAS, np.radians([0, -55, 55, 180, 110, -110])))
 FIRED_MS = dict(zip(CAMERAS, (-35, -28, -43, -10, 0, -20)))
+SILENT = Reason(Code.NO_IMAGE, 'for 2.0 s')
 SHARED = Path(os.environ.get('MTA_SHARED', Path(__file__).parents[2] / 'shared'))
 KEYFRAME = SHARED / 'data' / 'nuscenes_keyframe'
 
@@ -76,7 +78,7 @@ def _frames(seconds, without=(), **replaced):
         for camera in CAMERAS
         if camera not in without
     }
-    return FrameSet(stamp, images, dict.fromkeys(without, 'no image for 2.0 s'))
+    return FrameSet(stamp, images, dict.fromkeys(without, SILENT))
 
 
 @pytest.fixture(scope='module')
@@ -162,28 +164,29 @@ def test_ids_and_trails_stay(pipeline):
 
 
 @pytest.mark.parametrize(
-    'data, reason',
+    'data, code, detail',
     [
-        (JPEGS['cam_back'][:3000], 'truncated jpeg'),
-        (b'', 'no header'),
-        (_jpeg('cam_back', (800, 450)), '800x450, expected 1600x900'),
+        (JPEGS['cam_back'][:3000], Code.TRUNCATED_IMAGE, 'jpeg'),
+        (b'', Code.CORRUPT_IMAGE, 'without a header'),
+        (_jpeg('cam_back', (800, 450)), Code.WRONG_IMAGE_SIZE, '800x450, expected 1600x900'),
     ],
     ids=['truncated', 'empty', 'other size'],
 )
-def test_a_bad_image_masks_its_camera_alone(pipeline, data, reason):
+def test_a_bad_image_masks_its_camera_alone(pipeline, data, code, detail):
     result = pipeline.step(_frames(1.0, cam_back=data), _calibrations(), _ego_motion())
-    assert list(result.blind) == ['cam_back'] and reason in result.blind['cam_back']
+    assert list(result.blind) == ['cam_back']
+    assert result.blind['cam_back'].code is code and detail in result.blind['cam_back'].detail
     expected = [0 if camera == 'cam_back' else value for camera, value in BRIGHTNESS.items()]
     np.testing.assert_allclose(_brightness(result), expected, atol=1.5)
     assert not result.images[3].any() and not result.image_from_ego[3].any()
-    assert pipeline.counts['camera masked'] == 1
+    assert pipeline.masked == {code: 1}
 
 
 def test_missing_cameras_are_blind(pipeline):
     result = pipeline.step(
         _frames(1.0, without=('cam_front', 'cam_back')), _calibrations(), _ego_motion()
     )
-    assert result.blind == {'cam_front': 'no image for 2.0 s', 'cam_back': 'no image for 2.0 s'}
+    assert result.blind == {'cam_front': SILENT, 'cam_back': SILENT}
     assert _brightness(result)[0] == 0 and _brightness(result)[1] > 0
 
 
@@ -197,8 +200,8 @@ def test_too_few_cameras(pipeline):
             _calibrations(),
             _ego_motion(),
         )
-    assert caught.value.reason == 'too few cameras'
-    assert pipeline.counts['too few cameras'] == 1 and pipeline.memory.state.length == 0
+    assert caught.value.reason.code is Code.TOO_FEW_CAMERAS
+    assert pipeline.dropped == {Code.TOO_FEW_CAMERAS: 1} and pipeline.memory.state.length == 0
     pipeline.step(_frames(1.1), _calibrations(), _ego_motion())
 
 
@@ -218,14 +221,16 @@ def test_a_calibration_that_cannot_be_true_masks_its_camera(pipeline, change, re
     calibrations = _calibrations()
     calibrations['cam_front'] = calibrations['cam_front']._replace(**change)
     result = pipeline.step(_frames(1.0), calibrations, _ego_motion())
-    assert list(result.blind) == ['cam_front'] and reason in result.blind['cam_front']
+    assert list(result.blind) == ['cam_front']
+    assert result.blind['cam_front'].code is Code.IMPOSSIBLE_CALIBRATION
+    assert reason in result.blind['cam_front'].detail
 
 
 def test_a_calibration_that_never_comes(pipeline):
     calibrations = _calibrations()
     del calibrations['cam_front_left']
     result = pipeline.step(_frames(1.0), calibrations, _ego_motion())
-    assert 'no CameraInfo' in result.blind['cam_front_left']
+    assert result.blind['cam_front_left'].code is Code.NO_CALIBRATION
 
 
 def test_a_calibration_that_changes_drops_the_history(pipeline):
@@ -249,7 +254,7 @@ def test_a_calibration_that_changes_drops_the_history(pipeline):
     )
     result = pipeline.step(_frames(1.5), calibrations, ego)
     assert not result.history.valid
-    assert result.history.last_reason == 'calibration of cam_back changed'
+    assert result.history.last_reason == Reason(Code.CALIBRATION_CHANGED, 'of cam_back')
     changed = np.abs(result.image_from_ego - before).max(axis=(1, 2)) > 1e-3
     np.testing.assert_array_equal(changed, [camera == 'cam_back' for camera in CAMERAS])
 
@@ -269,15 +274,15 @@ def test_cameras_of_any_size(pipeline):
 
 
 @pytest.mark.parametrize(
-    'seconds, reason', [(11.0, 'odometry too old'), (-2.0, 'stamp before odometry')]
+    'seconds, code', [(11.0, Code.ODOMETRY_TOO_OLD), (-2.0, Code.STAMP_BEFORE_ODOMETRY)]
 )
-def test_no_pose_no_frame(pipeline, seconds, reason):
+def test_no_pose_no_frame(pipeline, seconds, code):
     with pytest.raises(DroppedFrame) as caught:
         pipeline.step(_frames(seconds), _calibrations(), _ego_motion())
-    assert caught.value.reason == reason and pipeline.counts[reason] == 1
+    assert caught.value.reason.code is code and pipeline.dropped == {code: 1}
     with pytest.raises(DroppedFrame) as caught:
         pipeline.step(_frames(1.0), _calibrations(), EgoMotion())
-    assert caught.value.reason == 'no odometry'
+    assert caught.value.reason.code is Code.NO_ODOMETRY
 
 
 def _after_two_steps(pipeline, ego):
@@ -291,7 +296,8 @@ def test_a_clock_jump_starts_anew(pipeline):
     ego = _ego_motion()
     before = _after_two_steps(pipeline, ego)
     result = pipeline.step(_frames(1.0), _calibrations(), ego)
-    assert not result.history.valid and 'jumped back by 2.50 s' in result.history.last_reason
+    assert not result.history.valid
+    assert result.history.last_reason == Reason(Code.CLOCK_JUMPED_BACK, 'by 2.50 s')
     assert not set(result.track_ids) & set(before.track_ids)
 
 
@@ -299,7 +305,9 @@ def test_a_gap_starts_anew(pipeline):
     ego = _ego_motion()
     _after_two_steps(pipeline, ego)
     result = pipeline.step(_frames(6.0), _calibrations(), ego)
-    assert not result.history.valid and 'gap of 2.50 s' in result.history.last_reason
+    assert not result.history.valid
+    assert result.history.last_reason.code is Code.GAP_BETWEEN_FRAMES
+    assert result.history.last_reason.detail.startswith('2.50 s')
 
 
 def test_a_pose_jump_starts_anew(pipeline):
@@ -311,16 +319,19 @@ def test_a_pose_jump_starts_anew(pipeline):
         jumped[1, 3] += 6.0
         ego.add(START + index * SECOND // 50, jumped)
     result = pipeline.step(_frames(4.0), _calibrations(), ego)
-    assert not result.history.valid and 'pose jumped by 6' in result.history.last_reason
+    assert not result.history.valid
+    assert result.history.last_reason.code is Code.POSE_JUMPED
+    assert result.history.last_reason.detail.startswith('by 6')
     assert not set(result.track_ids) & set(before.track_ids)
 
 
 def test_a_reset_that_was_asked_for(pipeline):
     ego = _ego_motion()
     _after_two_steps(pipeline, ego)
-    pipeline.reset('service')
+    asked = Reason(Code.RESET_REQUESTED)
+    pipeline.reset(asked)
     result = pipeline.step(_frames(4.0), _calibrations(), ego)
-    assert not result.history.valid and result.history.last_reason == 'service'
+    assert not result.history.valid and result.history.last_reason == asked
 
 
 def test_a_network_that_says_nan_is_not_remembered(model):

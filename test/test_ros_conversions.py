@@ -16,6 +16,7 @@ from geometry_msgs.msg import Transform
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker
 
+from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import CAMERAS, CLASSES
 from mta_perception.drawing.overlay import DrawnObject
 from mta_perception.geometry import (
@@ -29,11 +30,12 @@ from mta_perception.geometry import (
 from mta_perception.pipeline.calibrations import Rig
 from mta_perception.pipeline.images import decode
 from mta_perception.pipeline.transform_tree import TransformTree
+from mta_perception.reasons import Code, Reason, Refused
 from mta_perception.ros import conversions, parameters
 from mta_perception.ros.markers import Markers
 from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
 from mta_perception.workers.newest_worker import NewestWorker
-from mta_perception.workers.tally import Durations, Guard, Rate, Tally
+from mta_perception.workers.tally import MOST_KEYS, Durations, Guard, Rate, Refusal, Tally
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -124,15 +126,17 @@ def test_camera_info_that_cannot_be_is_refused(change):
     conversions.intrinsics_from_camera_info(message)
     for name, value in change.items():
         setattr(message, name, value)
-    with pytest.raises(ValueError, match='camera_info'):
+    with pytest.raises(Refused, match='camera_info') as caught:
         conversions.intrinsics_from_camera_info(message)
+    assert caught.value.reason.code is Code.IMPOSSIBLE_CALIBRATION
 
 
 def test_transform_message_that_is_no_rotation_is_refused():
     message = Transform()
     message.rotation.w = 0.0
-    with pytest.raises(ValueError, match='rotation'):
+    with pytest.raises(Refused, match='rotation') as caught:
         conversions.rigid_from_transform(message)
+    assert caught.value.reason.code is Code.POSE_NOT_RIGID
 
 
 # -- transform tree and rig
@@ -177,11 +181,11 @@ def test_moving_link_is_the_lowest_on_the_way():
 
 def test_rig_says_what_is_missing_and_counts_changes():
     rig = Rig('base_link')
-    assert rig.missing['cam_front'] == 'no image yet'
+    assert rig.missing['cam_front'].code is Code.NO_IMAGE_YET
     rig.set_frame('cam_front', 'lens')
-    assert rig.missing['cam_front'] == 'no valid camera_info yet'
+    assert rig.missing['cam_front'].code is Code.NO_CAMERA_INFO
     rig.set_lens('cam_front', np.eye(3), 640, 360)
-    assert rig.missing['cam_front'] == 'no transform from lens to base_link'
+    assert rig.missing['cam_front'] == Reason(Code.NO_TRANSFORM, 'from lens to base_link')
     rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1, 2, 3)))
     before = rig.calibrations
     np.testing.assert_allclose(before['cam_front'].ego_from_camera, rigid_from_yaw(0.3, (1, 2, 3)))
@@ -271,12 +275,25 @@ def test_tally_speaks_at_once_then_rarely_and_stays_bounded():
     now[0] = 11.0
     tally.count('lost')
     assert said[-1] == 'lost (number 6)' and tally.counts() == {'lost': 6}
-    assert tally.latest(5.0)[0] == 'lost'
+    assert tally.latest(5.0).key == 'lost'
     now[0] = 30.0
     assert tally.latest(5.0) is None
     for number in range(1000):
         tally.count(f'reason {number}', quiet=True)
-    assert len(tally.counts()) <= 41 and tally.total() == 1006
+    assert len(tally.counts()) <= MOST_KEYS + 1 and tally.total() == 1006
+
+
+def test_tally_counts_reasons_by_code_whatever_their_detail():
+    said = []
+    tally = Tally(said.append)
+    for metres in (5, 7):
+        tally.count_reason(Reason(Code.POSE_JUMPED, f'by {metres} m'))
+    tally.count_reason(Reason(Code.POSE_JUMPED), source='odometry')
+    assert tally.counts() == {
+        Code.POSE_JUMPED: 2,
+        Refusal('odometry', Code.POSE_JUMPED): 1,
+    }
+    assert said == ['pose jumped: by 5 m', 'odometry: pose jumped']
 
 
 def test_guard_keeps_the_traceback_and_goes_on():
@@ -295,7 +312,7 @@ def test_durations_and_rate():
     durations = Durations()
     for value in range(1, 102):
         durations.add({'decode': float(value)})
-    assert durations.summary()['decode'] == pytest.approx((51.0, 91.0, 101.0))
+    assert durations.percentiles()['decode'] == pytest.approx((51.0, 91.0, 101.0))
     now = [0.0]
     rate = Rate(window_s=5.0, clock=lambda: now[0])
     assert rate.age_s() is None
@@ -330,6 +347,13 @@ def test_newest_worker_overtakes_and_limits_its_rate():
 
 
 # -- parameters
+
+
+def test_what_the_node_reads_from_its_defaults_is_what_the_configurations_say():
+    defaults = parameters.Parameters(**{spec.name: spec.default for spec in parameters.SPECS})
+    assert parameters.sync_config(defaults) == SyncConfig()
+    assert parameters.ego_motion_config(defaults) == EgoMotionConfig()
+    assert parameters.pipeline_config(defaults) == PipelineConfig()
 
 
 def test_parameter_file_shows_every_default_with_its_meaning():

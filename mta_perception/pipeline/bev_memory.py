@@ -11,6 +11,7 @@ import numpy as np
 
 from mta_perception.geometry import invert_rigid
 from mta_perception.pipeline.pose_jump import jump_m
+from mta_perception.reasons import Code, Reason
 
 
 class History(NamedTuple):
@@ -30,7 +31,7 @@ class MemoryState(NamedTuple):
     valid: bool  # the last recall found one
     resets: int
     last_reset_ns: int  # stamp of the frame at which the memory was last dropped, 0 = never
-    last_reason: str
+    last_reason: Optional[Reason]  # of that reset
 
 
 class _Remembered(NamedTuple):
@@ -43,13 +44,13 @@ ABSENT = History(None, False, np.eye(4), 0.0)
 
 
 class BevMemory:
-    """Recall, then store, once a frame.  One thread at a time."""
+    """Recall, then store, once per frame.  One thread at a time."""
 
     def __init__(self, config):
         self.config = config
         self._frames = []  # _Remembered, oldest first
         self._recalled = ABSENT
-        self._resets, self._last_reset_ns, self._last_reason = 0, 0, ''
+        self._resets, self._last_reset_ns, self._last_reason = 0, 0, None
 
     @property
     def state(self):
@@ -69,8 +70,8 @@ class BevMemory:
         Drops the memory first where the past does not belong to this frame: clock jump, gap, pose
         jump.
         """
-        reason = self._not_ours(stamp_ns, world_from_ego)
-        if reason:
+        reason = self._why_not_ours(stamp_ns, world_from_ego)
+        if reason is not None:
             self.reset(reason, stamp_ns)
         self._recalled = self._nearest(stamp_ns, world_from_ego)
         return self._recalled
@@ -88,7 +89,7 @@ class BevMemory:
         del self._frames[: max(0, old - 1)]
 
     def reset(self, reason, stamp_ns=0):
-        """Forget everything; a reset of an empty memory is not counted."""
+        """Forget everything, for a Reason; a reset of an empty memory is not counted."""
         self._recalled = ABSENT
         if not self._frames:
             return
@@ -96,19 +97,22 @@ class BevMemory:
         self._resets += 1
         self._last_reset_ns, self._last_reason = stamp_ns, reason
 
-    def _not_ours(self, stamp_ns, world_from_ego):
-        """Reason why what is remembered belongs to another drive, or None."""
+    def _why_not_ours(self, stamp_ns, world_from_ego):
+        """Reason why what is remembered is of another drive, or None."""
         if not self._frames:
             return None
         newest = self._frames[-1]
         seconds = (stamp_ns - newest.stamp_ns) / 1e9
         if seconds <= 0:
-            return f'clock jumped back by {abs(seconds):.2f} s'
+            return Reason(Code.CLOCK_JUMPED_BACK, f'by {abs(seconds):.2f} s')
         if seconds > self.config.max_gap_s:
-            return f'gap of {seconds:.2f} s, more than history_max_gap_s={self.config.max_gap_s:g}'
+            return Reason(
+                Code.GAP_BETWEEN_FRAMES,
+                f'{seconds:.2f} s, more than history_max_gap_s={self.config.max_gap_s:g}',
+            )
         metres = jump_m(newest.world_from_ego, world_from_ego, seconds, self.config.max_speed_m_s)
         if metres is not None:
-            return f'pose jumped by {metres:.1f} m within {seconds:.2f} s'
+            return Reason(Code.POSE_JUMPED, f'by {metres:.1f} m within {seconds:.2f} s')
         return None
 
     def _nearest(self, stamp_ns, world_from_ego):

@@ -6,6 +6,7 @@ from mta_perception.contract import CAMERAS
 from mta_perception.frames import CameraCalibration
 from mta_perception.pipeline.camera_geometry import same_calibration, same_lens
 from mta_perception.pipeline.transform_tree import TransformTree
+from mta_perception.reasons import Code, Reason
 
 
 class Rig:
@@ -19,7 +20,8 @@ class Rig:
         self.base_frame = base_frame
         self.tree = TransformTree()
         self.calibrations = {}  # camera -> CameraCalibration
-        self.missing = dict.fromkeys(CAMERAS, 'no image yet')  # camera -> reason
+        # camera -> Reason why it has no calibration
+        self.missing = dict.fromkeys(CAMERAS, Reason(Code.NO_IMAGE_YET))
         self.changes = Counter()  # camera -> how often a calibration was replaced by another
         self._lenses = {}  # camera -> (intrinsics (3, 3), width, height)
         self._frames = {}  # camera -> frame_id of its images
@@ -40,7 +42,7 @@ class Rig:
             self._update(camera)
 
     def set_static(self, parent, child, parent_from_child):
-        """Take a transform of /tf_static.  Raises ValueError where it is none."""
+        """Take a transform of /tf_static.  Raises Refused where it is none."""
         if self.tree.set(parent, child, parent_from_child, static=True):
             for camera in self._frames:
                 self._update(camera)
@@ -64,13 +66,15 @@ class Rig:
         self.calibrations = calibrations
 
     def _calibration(self, camera):
-        """(CameraCalibration, None), or (None, what is missing)."""
+        """(CameraCalibration, None), or (None, Reason why there is none)."""
         if camera not in self._frames:
-            return None, 'no image yet'
+            return None, Reason(Code.NO_IMAGE_YET)
         if camera not in self._lenses:
-            return None, 'no valid camera_info yet'
+            return None, Reason(Code.NO_CAMERA_INFO, 'no valid one has come yet')
         frame = self._frames[camera]
         ego_from_camera = self.tree.lookup(self.base_frame, frame)
         if ego_from_camera is None:
-            return None, f'no transform from {frame or "(empty frame_id)"} to {self.base_frame}'
+            return None, Reason(
+                Code.NO_TRANSFORM, f'from {frame or "(empty frame_id)"} to {self.base_frame}'
+            )
         return CameraCalibration(*self._lenses[camera], ego_from_camera), None

@@ -8,6 +8,7 @@ import numpy as np
 from mta_perception.frames import CameraCalibration
 from mta_perception.geometry import invert_rigid
 from mta_perception.pipeline.images import ModelImagePlan, plan_for
+from mta_perception.reasons import Code, Reason
 
 _SAME_WITHIN = 1e-6  # pixels, metres, parts of a rotation: what messages lose on their way
 
@@ -19,7 +20,7 @@ class CameraGeometry(NamedTuple):
     plan: Optional[ModelImagePlan]  # None where the calibration cannot be used
     image_from_camera: Optional[np.ndarray]  # (3, 3) model pixels
     camera_from_ego: Optional[np.ndarray]  # (4, 4), ego at the image's own stamp
-    fault: str  # why it cannot be used, '' where it can
+    fault: Optional[Reason]  # why it cannot be used, None where it can
 
     def image_from_ego(self, world_from_ego_at_image, world_from_ego):
         """(3, 4) model pixels of points in `world_from_ego`'s ego frame, the car having been at
@@ -33,30 +34,28 @@ def camera_geometry(calibration, image_spec):
     fault."""
     fault = calibration_fault(calibration)
     if fault:
-        return CameraGeometry(calibration, None, None, None, fault)
+        reason = Reason(Code.IMPOSSIBLE_CALIBRATION, fault)
+        return CameraGeometry(calibration, None, None, None, reason)
     plan = plan_for(image_spec, calibration.width, calibration.height)
     return CameraGeometry(
         calibration,
         plan,
         plan.model_from_image @ calibration.intrinsics,
         invert_rigid(calibration.ego_from_camera),
-        '',
+        None,
     )
 
 
 def calibration_fault(calibration):
-    """Why a CameraCalibration cannot be true, or ''."""
+    """What cannot be true of a CameraCalibration, for people, or ''."""
     intrinsics = np.asarray(calibration.intrinsics)
     ego_from_camera = np.asarray(calibration.ego_from_camera)
     if intrinsics.shape != (3, 3) or ego_from_camera.shape != (4, 4):
-        return (
-            f'calibration has shapes {intrinsics.shape} and {ego_from_camera.shape}, expected '
-            '(3, 3) and (4, 4)'
-        )
+        return f'shapes {intrinsics.shape} and {ego_from_camera.shape}, expected (3, 3) and (4, 4)'
     if not np.isfinite(intrinsics).all() or not np.isfinite(ego_from_camera).all():
-        return 'calibration is not finite'
+        return 'not finite'
     if calibration.width < 1 or calibration.height < 1:
-        return f'calibration is of a {calibration.width}x{calibration.height} image'
+        return f'of a {calibration.width}x{calibration.height} image'
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
         return (
             f'focal lengths are {intrinsics[0, 0]:g} and {intrinsics[1, 1]:g} px, expected '

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mta_perception.frames import FrameSet
+from mta_perception.frames import CameraImage, FrameSet
 from mta_perception.pipeline.trigger_pattern import learn_pattern
+from mta_perception.reasons import Code, Reason
 
-_WINDOW = 8  # images a camera the pattern is learnt from
-_MOST_PENDING = 16  # images a camera held back
-_MOST_SUSPECTS = 4  # images a camera of another timeline held back
+_WINDOW = 8  # images per camera that the pattern is learnt from
+_MOST_PENDING = 16  # images per camera held back
+_MOST_SUSPECTS = 4  # images per camera of another timeline held back
 _REPEAT_NS = 100_000_000  # the same stamp again within this receive time: sent twice
 
 
@@ -31,15 +32,22 @@ class CameraStatus(NamedTuple):
     rate_hz: float  # by its stamps; 0.0 while unknown
     age_s: float  # receive time since its newest image; inf when none came
     alive: bool
-    dropped: dict  # reason -> count
+    dropped: dict  # Code -> images
+
+
+class _Received(NamedTuple):
+    """An image and when it came, receive time [ns]."""
+
+    image: CameraImage
+    arrival_ns: int
 
 
 class _Camera:
     """What is known of one camera."""
 
     def __init__(self):
-        self.pending = []  # (CameraImage, arrival), stamps ascending
-        self.suspects = []  # (CameraImage, arrival) of another timeline
+        self.pending = []  # _Received, stamps ascending
+        self.suspects = []  # _Received, of another timeline
         self.stamps = deque(maxlen=_WINDOW)  # accepted
         self.arrivals = deque(maxlen=_WINDOW)
         self.last_arrival_ns = None  # of any image, accepted or not
@@ -60,8 +68,9 @@ class CameraSync:
 
     def __init__(self, cameras, config):
         self.config = config
-        self.counts = Counter()  # 'sets', 'incomplete sets', 'resets', and drop reasons
-        self.last_reset = None  # (now_ns, reason)
+        self.sets = self.incomplete_sets = self.resets = 0
+        self.dropped = Counter()  # Code -> images
+        self.last_reset = None  # (now_ns, Reason)
         self._cameras = {name: _Camera() for name in cameras}
         self._pattern = None  # TriggerPattern
         self._last_set = {}  # camera -> stamp, of the set that went out last
@@ -78,8 +87,8 @@ class CameraSync:
             )
         self._advance(now_ns)
         self._cameras[image.camera].last_arrival_ns = now_ns
-        for accepted, arrival_ns in self._on_this_timeline(image, now_ns):
-            self._accept(accepted, arrival_ns)
+        for received in self._on_this_timeline(_Received(image, now_ns)):
+            self._accept(received)
         return self._emit(now_ns)
 
     def poll(self, now_ns):
@@ -88,14 +97,14 @@ class CameraSync:
         return self._emit(now_ns)
 
     def reset(self, reason, now_ns):
-        """Drop all that is pending.  The trigger pattern is kept: it is the rig's, not the
-        drive's."""
+        """Drop all that is pending, for a Reason.  The trigger pattern is kept: it is the rig's,
+        not the drive's."""
         for name, camera in self._cameras.items():
-            self._drop(name, 'reset', len(camera.pending) + len(camera.suspects))
+            self._drop(name, Code.SYNC_RESET, len(camera.pending) + len(camera.suspects))
             camera.clear()
         self._last_set = {}
         self._started_ns = now_ns
-        self.counts['resets'] += 1
+        self.resets += 1
         self.last_reset = now_ns, reason
 
     def status(self, now_ns):
@@ -118,48 +127,51 @@ class CameraSync:
         if self._started_ns is None:
             self._started_ns = now_ns
         elif now_ns < self._now_ns:
-            self.reset('the receive clock ran back', now_ns)
+            back_s = (self._now_ns - now_ns) / 1e9
+            self.reset(Reason(Code.RECEIVE_CLOCK_RAN_BACK, f'by {back_s:.2f} s'), now_ns)
             for camera in self._cameras.values():
                 camera.last_arrival_ns = None
         self._now_ns = now_ns
 
-    def _on_this_timeline(self, image, now_ns):
-        """[(image, arrival)] to accept: none, this one, or after a jump all that led to it."""
+    def _on_this_timeline(self, received):
+        """[_Received] to accept: none, this one, or after a jump all that led to it."""
+        image, now_ns = received
         camera = self._cameras[image.camera]
         heads = [other.stamps[-1] for other in self._cameras.values() if other.stamps]
         if not heads:
-            return [(image, now_ns)]
+            return [received]
         ahead_ns = image.stamp_ns - max(heads)
         newer = not camera.stamps or image.stamp_ns > camera.stamps[-1]
         if newer and abs(ahead_ns) <= self.config.jump_s * 1e9:
-            self._drop(image.camera, 'clock off', len(camera.suspects))
+            self._drop(image.camera, Code.CLOCK_OFF, len(camera.suspects))
             camera.suspects.clear()
-            return [(image, now_ns)]
+            return [received]
         if (
             camera.stamps
             and image.stamp_ns == camera.stamps[-1]
             and now_ns - camera.arrivals[-1] < _REPEAT_NS
         ):
-            self._drop(image.camera, 'duplicate')
+            self._drop(image.camera, Code.DUPLICATE_IMAGE)
             return []
         camera.off_by_s = ahead_ns / 1e9
-        camera.suspects.append((image, now_ns))
+        camera.suspects.append(received)
         if len(camera.suspects) > _MOST_SUSPECTS:
-            self._drop(image.camera, 'clock off')
+            self._drop(image.camera, Code.CLOCK_OFF)
             camera.suspects.pop(0)
         return self._jump(image, ahead_ns, now_ns)
 
     def _jump(self, image, ahead_ns, now_ns):
-        """Reset where most living cameras agree with `image` on another time; else nothing."""
+        """Reset where most living cameras agree with `image` on another time, and give all that
+        led to it; else nothing."""
         agreeing, living = [], 0
         for camera in self._cameras.values():
             recent = now_ns - self._silence_ns(camera)
             living += camera.last_arrival_ns is not None and camera.last_arrival_ns >= recent
             near = [
-                held
-                for held in camera.suspects
-                if held[1] >= recent
-                and abs(held[0].stamp_ns - image.stamp_ns) <= self.config.jump_s * 1e9
+                suspect
+                for suspect in camera.suspects
+                if suspect.arrival_ns >= recent
+                and abs(suspect.image.stamp_ns - image.stamp_ns) <= self.config.jump_s * 1e9
             ]
             if near:
                 agreeing.append(near)
@@ -167,29 +179,32 @@ class CameraSync:
             return []
         for camera in self._cameras.values():  # they are accepted below, not dropped
             camera.suspects.clear()
-        way = 'forward' if ahead_ns > 0 else 'back'
-        self.reset(f'image stamps jumped {way} by {abs(ahead_ns) / 1e9:.2f} s', now_ns)
-        held = sorted((pair for near in agreeing for pair in near), key=lambda pair: pair[1])
-        return _increasing(held)
+        code = Code.CLOCK_JUMPED_FORWARD if ahead_ns > 0 else Code.CLOCK_JUMPED_BACK
+        by = f'image stamps of most cameras, by {abs(ahead_ns) / 1e9:.2f} s'
+        self.reset(Reason(code, by), now_ns)
+        return _increasing(
+            sorted((one for near in agreeing for one in near), key=lambda one: one.arrival_ns)
+        )
 
-    def _accept(self, image, arrival_ns):
-        camera = self._cameras[image.camera]
+    def _accept(self, received):
+        name, stamp_ns = received.image.camera, received.image.stamp_ns
+        camera = self._cameras[name]
         camera.images += 1
-        camera.stamps.append(image.stamp_ns)
-        camera.arrivals.append(arrival_ns)
+        camera.stamps.append(stamp_ns)
+        camera.arrivals.append(received.arrival_ns)
         camera.missed = 0
-        if self._is_past(image.camera, image):
-            self._drop(image.camera, 'late' if self._sets_pace(image.camera) else 'surplus')
+        if self._is_past(name, received.image):
+            self._drop(name, Code.LATE if self._sets_pace(name) else Code.SURPLUS)
             return
-        camera.pending.append((image, arrival_ns))
+        camera.pending.append(received)
         if len(camera.pending) > _MOST_PENDING:
             camera.pending.pop(0)
-            self._drop(image.camera, 'surplus')
+            self._drop(name, Code.SURPLUS)
 
-    def _drop(self, name, reason, count=1):
+    def _drop(self, name, code, count=1):
         if count:
-            self._cameras[name].dropped[reason] += count
-            self.counts[reason] += count
+            self._cameras[name].dropped[code] += count
+            self.dropped[code] += count
 
     # -- rounds
 
@@ -223,7 +238,7 @@ class CameraSync:
             if camera.stamps and self._expected(camera, now_ns)
         }
         counts = sorted(len(stamps) for stamps in living.values())
-        # Two pauses a camera, because rounds may be of two lengths; one more where not all show
+        # Two pauses per camera, because rounds may be of two lengths; one more where not all show
         # them.
         if not counts or not (
             counts[0] >= (2 if hurry else 3) or counts[(len(counts) - 1) // 2] >= 4
@@ -239,14 +254,14 @@ class CameraSync:
             start = min(self._cameras[learnt.leader].stamps)
             for name, camera in self._cameras.items():
                 early = [
-                    pair
-                    for pair in camera.pending
+                    one
+                    for one in camera.pending
                     if name in learnt.offsets_ns
-                    and self._round(pair[0]) < start - learnt.tolerance_ns
+                    and self._round(one.image) < start - learnt.tolerance_ns
                 ]
-                self._drop(name, 'before the first whole set', len(early))
+                self._drop(name, Code.BEFORE_FIRST_SET, len(early))
                 camera.pending = camera.pending[len(early) :]
-        self._drop_past('late')
+        self._drop_past(Code.LATE)
 
     def _emit(self, now_ns):
         sets = []
@@ -258,51 +273,61 @@ class CameraSync:
         if self._pattern is None:
             return self._emit_unlearnt(now_ns)
         while True:
-            matched = self._oldest_round()
-            if not matched:
+            members = self._oldest_round()
+            if not members:
                 return sets
-            missing = {}
-            for name in self._cameras:
-                if name not in matched and not self._given_up(name, matched, now_ns, missing):
-                    return sets
-            if any(self._nearer_may_come(name, matched, now_ns) for name in matched):
+            missing = {
+                name: self._why_not_awaited(name, members, now_ns)
+                for name in self._cameras
+                if name not in members
+            }
+            if None in missing.values() or any(
+                self._nearer_may_come(name, members, now_ns) for name in members
+            ):
                 return sets
-            sets.append(self._send(matched, missing))
+            for name, reason in missing.items():
+                self._cameras[name].missed += reason.code is Code.LATE
+            sets.append(self._send(members, missing))
             self._learn(now_ns)
 
     def _emit_unlearnt(self, now_ns):
         """Before any camera delivered twice: whatever lies within the spread, after a pause."""
-        waiting = [pair for camera in self._cameras.values() for pair in camera.pending]
-        if not waiting or now_ns - max(pair[1] for pair in waiting) < self._max_wait_ns():
+        waiting = [one for camera in self._cameras.values() for one in camera.pending]
+        if not waiting or self._waited_ns(waiting, now_ns) < self._max_wait_ns():
             return []
         self._learn(now_ns, hurry=True)
         if self._pattern is not None:
             return self._emit(now_ns)
-        start = min(pair[0].stamp_ns for pair in waiting)
-        matched = {}
+        start = min(one.image.stamp_ns for one in waiting)
+        members = {}
         for name, camera in self._cameras.items():
             near = [
-                pair
-                for pair in camera.pending
-                if pair[0].stamp_ns - start <= self.config.max_spread_s * 1e9
+                one
+                for one in camera.pending
+                if one.image.stamp_ns - start <= self.config.max_spread_s * 1e9
             ]
             if near:
-                matched[name] = near[-1]
+                members[name] = near[-1]
         missing = {
-            name: self._why_missing(name, now_ns) for name in self._cameras if name not in matched
+            name: self._why_missing(name, now_ns) for name in self._cameras if name not in members
         }
         for name in missing:
             self._cameras[name].missed += 1
-        return [self._send(matched, missing), *self._emit_unlearnt(now_ns)]
+        return [self._send(members, missing), *self._emit_unlearnt(now_ns)]
+
+    @staticmethod
+    def _waited_ns(received, now_ns):
+        """Receive time since the newest of [_Received] came."""
+        return now_ns - max(one.arrival_ns for one in received)
 
     def _max_wait_ns(self):
         return self.config.max_wait_s * 1e9
 
     def _oldest_round(self):
-        """camera -> (image, arrival) of the oldest round that has images; empty when there is
+        """camera -> _Received, the members of the oldest round that has images; {} when there is
         none."""
         known = {
-            name: [(self._round(pair[0]), pair) for pair in camera.pending]
+            name: [(self._round(one.image), one) for one in camera.pending]
             for name, camera in self._cameras.items()
             if camera.pending and name in self._pattern.offsets_ns
         }
@@ -310,39 +335,36 @@ class CameraSync:
         if not opens:
             return {}
         oldest = min(opens)
-        matched = {}
+        members = {}
         for name, rounds in known.items():
-            distance, pair = min(
-                ((abs(at - oldest), pair) for at, pair in rounds), key=lambda item: item[0]
+            distance, nearest = min(
+                ((abs(at - oldest), one) for at, one in rounds), key=lambda item: item[0]
             )
             if distance <= self._tolerance():
-                matched[name] = pair
-        return matched
+                members[name] = nearest
+        return members
 
-    def _given_up(self, name, matched, now_ns, missing):
-        """Whether the round need not wait for a camera; says why in `missing`."""
+    def _why_not_awaited(self, name, members, now_ns):
+        """Reason why the round of `members` goes without a camera; None: its image may come."""
         camera, pattern = self._cameras[name], self._pattern
-        at = float(np.median([self._round(pair[0]) for pair in matched.values()]))
-        tolerance = self._tolerance()
+        after = self._round_time(members) + self._tolerance()
         if not self._expected(camera, now_ns) or (camera.suspects and not camera.pending):
-            missing[name] = self._why_missing(name, now_ns)
-        elif name not in pattern.offsets_ns:
-            missing[name] = (
-                'new: when it fires is not known yet'
-                if camera.pending
-                else self._why_missing(name, now_ns)
-            )
-        elif any(self._round(pair[0]) > at + tolerance for pair in camera.pending):
+            return self._why_missing(name, now_ns)
+        if name not in pattern.offsets_ns:
+            if camera.pending:
+                return Reason(Code.NEW_CAMERA, 'when it fires is not known yet')
+            return self._why_missing(name, now_ns)
+        if any(self._round(one.image) > after for one in camera.pending):
             # A camera's images come in order, and it is past this round.
-            missing[name] = 'skipped this round'
-        elif (
-            pattern.is_slow(name) and camera.stamps and self._round_of_next(name) > at + tolerance
-        ):
-            missing[name] = f'slower than the others ({1e9 / pattern.periods_ns[name]:.1f} Hz)'
-        elif now_ns - max(pair[1] for pair in matched.values()) >= self._max_wait_ns():
-            camera.missed += 1
-            missing[name] = f'late: did not come within {self.config.max_wait_s:g} s'
-        return name in missing
+            return Reason(Code.SKIPPED_ROUND)
+        if pattern.is_slow(name) and camera.stamps and self._round_of_next(name) > after:
+            return Reason(Code.SLOWER, f'{1e9 / pattern.periods_ns[name]:.1f} Hz')
+        if self._waited_ns(members.values(), now_ns) >= self._max_wait_ns():
+            return Reason(Code.LATE, f'did not come within {self.config.max_wait_s:g} s')
+        return None
+
+    def _round_time(self, members):
+        return float(np.median([self._round(one.image) for one in members.values()]))
 
     def _round_of_next(self, name):
         """Round time of the image expected next, at the earliest."""
@@ -350,42 +372,49 @@ class CameraSync:
         expected = self._cameras[name].stamps[-1] + pattern.periods_ns[name]
         return pattern.round_ns(name, expected) - pattern.tolerance_ns
 
-    def _nearer_may_come(self, name, matched, now_ns):
+    def _nearer_may_come(self, name, members, now_ns):
         """Whether a fast camera's next image will fit the round better than the one it has."""
         pattern = self._pattern
-        if pattern.sets_pace(name) or len(matched) == 1:
+        if pattern.sets_pace(name) or len(members) == 1:
             return False
-        at = np.median([self._round(pair[0]) for other, pair in matched.items() if other != name])
-        behind = at - self._round(matched[name][0])
-        waited = now_ns - max(pair[1] for pair in matched.values())
+        others = {other: one for other, one in members.items() if other != name}
+        behind = self._round_time(others) - self._round(members[name].image)
         return (
             behind > pattern.periods_ns[name] / 2
-            and waited < self._max_wait_ns()
+            and self._waited_ns(members.values(), now_ns) < self._max_wait_ns()
             and self._expected(self._cameras[name], now_ns)
         )
 
-    def _send(self, matched, missing):
-        """Take a round out of what is pending -> FrameSet."""
-        last_ns = max(pair[0].stamp_ns for pair in matched.values())
-        kept = _within(matched, self.config.max_spread_s * 1e9)
-        for name in set(matched) - set(kept):
-            away = abs(matched[name][0].stamp_ns - last_ns) / 1e9
-            missing[name] = f'{away:.3f} s from the others, more than max_spread_s'
-            self._drop(name, 'spread')
-        self._last_set = {name: pair[0].stamp_ns for name, pair in matched.items()}
-        for name in matched:
-            self._cameras[name].pending.remove(matched[name])
-        self._drop_past('surplus')
-        self.counts['sets'] += 1
-        self.counts['incomplete sets'] += bool(missing)
-        images = {name: kept[name][0] for name in self._cameras if name in kept}
+    def _send(self, members, missing):
+        """Take a round out of what is pending -> FrameSet; missing: camera -> Reason."""
+        last_ns = max(one.image.stamp_ns for one in members.values())
+        kept = _within(members, self.config.max_spread_s * 1e9)
+        apart = {
+            name: Reason(
+                Code.SPREAD,
+                f'{abs(one.image.stamp_ns - last_ns) / 1e9:.3f} s from the others, more than '
+                f'max_spread_s={self.config.max_spread_s:g}',
+            )
+            for name, one in members.items()
+            if name not in kept
+        }
+        for name in apart:
+            self._drop(name, Code.SPREAD)
+        self._last_set = {name: one.image.stamp_ns for name, one in members.items()}
+        for name, one in members.items():
+            self._cameras[name].pending.remove(one)
+        self._drop_past(Code.SURPLUS)
+        missing = {**missing, **apart}
+        self.sets += 1
+        self.incomplete_sets += bool(missing)
+        images = {name: kept[name].image for name in self._cameras if name in kept}
         return FrameSet(max(image.stamp_ns for image in images.values()), images, missing)
 
-    def _drop_past(self, reason):
+    def _drop_past(self, code):
         for name, camera in self._cameras.items():
             before = len(camera.pending)
-            camera.pending = [pair for pair in camera.pending if not self._is_past(name, pair[0])]
-            self._drop(name, reason, before - len(camera.pending))
+            camera.pending = [one for one in camera.pending if not self._is_past(name, one.image)]
+            self._drop(name, code, before - len(camera.pending))
 
     def _is_past(self, name, image):
         """Whether an image belongs to the set that went out last, or to one before it."""
@@ -424,33 +453,33 @@ class CameraSync:
     def _why_missing(self, name, now_ns):
         camera = self._cameras[name]
         if camera.suspects:
-            return f'its clock is {camera.off_by_s:+.1f} s off the other cameras'
+            return Reason(Code.CLOCK_OFF, f'{camera.off_by_s:+.1f} s from the other cameras')
         if camera.last_arrival_ns is None:
-            return 'no image has come yet'
-        return f'no image for {(now_ns - camera.last_arrival_ns) / 1e9:.1f} s'
+            return Reason(Code.NO_IMAGE_YET)
+        return Reason(Code.NO_IMAGE, f'for {(now_ns - camera.last_arrival_ns) / 1e9:.1f} s')
 
 
-def _within(matched, spread_ns):
+def _within(members, spread_ns):
     """The largest part of a round whose stamps lie within `spread_ns`; the newest of equal
     ones."""
     best = {}
-    for end in sorted(pair[0].stamp_ns for pair in matched.values()):
+    for end in sorted(one.image.stamp_ns for one in members.values()):
         part = {
-            name: pair
-            for name, pair in matched.items()
-            if end - spread_ns <= pair[0].stamp_ns <= end
+            name: one
+            for name, one in members.items()
+            if end - spread_ns <= one.image.stamp_ns <= end
         }
         if len(part) >= len(best):
             best = part
     return best
 
 
-def _increasing(held):
-    """(image, arrival) pairs without those whose stamp is not newer than the camera's one
-    before."""
+def _increasing(received):
+    """[_Received] without those whose stamp is not newer than the camera's one before."""
     newest, result = {}, []
-    for image, arrival_ns in held:
-        if image.stamp_ns > newest.get(image.camera, -1):
-            newest[image.camera] = image.stamp_ns
-            result.append((image, arrival_ns))
+    for one in received:
+        camera, stamp_ns = one.image.camera, one.image.stamp_ns
+        if stamp_ns > newest.get(camera, -1):
+            newest[camera] = stamp_ns
+            result.append(one)
     return result

@@ -15,6 +15,7 @@ import numpy as np
 from mta_perception.config import EgoMotionConfig
 from mta_perception.geometry import interpolate_rigid, rigid_from_quaternion
 from mta_perception.pipeline.pose_jump import jump_m
+from mta_perception.reasons import Code, Reason, Refused
 
 _TWIST_BASE_NS = 50_000_000  # poses closer than this give a noisy twist
 _SWAP_NS = 200_000_000  # a step back below this is two messages swapped, above it a jump
@@ -22,25 +23,22 @@ _MOST_SWAPS = 5  # ... unless it goes on
 _MOST_POSES = 10_000
 
 
-class EgoMotionError(ValueError):
-    """No pose for a stamp; `reason` is 'no odometry', 'odometry too old', 'stamp before odometry'
-    or 'gap in odometry'."""
-
-    def __init__(self, reason, detail):
-        super().__init__(f'{reason}: {detail}')
-        self.reason = reason
+class EgoMotionError(Refused):
+    """No pose for a stamp: NO_ODOMETRY, ODOMETRY_TOO_OLD, STAMP_BEFORE_ODOMETRY or
+    GAP_IN_ODOMETRY."""
 
 
 class EgoMotion:
     """Poses in, pose at a stamp out.  Thread-safe; memory is bounded.
 
-    `counts` has one entry a reason; `resets` grows whenever the past stopped being comparable with
-    the present (clock jump, pose jump), and `last_reset` is then (stamp_ns, reason).
+    `resets` grows whenever the past stopped being comparable with the present (clock jump, pose
+    jump), and `last_reset` is then (stamp_ns, Reason).
     """
 
     def __init__(self, config=None):
         self.config = config or EgoMotionConfig()
-        self.counts = Counter()
+        self.refused = Counter()  # Code -> poses
+        self.reset_counts = Counter()  # Code -> resets
         self.resets = 0
         self.last_reset = None
         self._changed = threading.Condition()
@@ -53,28 +51,30 @@ class EgoMotion:
         1."""
         quaternion = np.asarray(quaternion_xyzw, dtype=np.float64)
         length = np.linalg.norm(quaternion)
-        if np.isfinite(quaternion).all() and abs(length - 1.0) > 0.01:
-            return self._refuse('quaternion is not of length 1')
         if not np.isfinite(quaternion).all() or not np.isfinite(translation).all():
-            return self._refuse('pose is not finite')
+            return self.refuse(Code.POSE_NOT_FINITE)
+        if abs(length - 1.0) > 0.01:
+            return self.refuse(Code.QUATERNION_LENGTH, f'its length is {length:.3f}')
         return self.add(stamp_ns, rigid_from_quaternion(quaternion, translation))
 
     def add(self, stamp_ns, world_from_ego):
-        """Take a pose (4, 4) at a stamp.  Returns None, or the reason (str) why it was refused."""
-        pose = np.array(world_from_ego, dtype=np.float64)
-        reason = _invalid(pose)
-        if reason:
-            return self._refuse(reason)
-        stamp_ns = int(stamp_ns)
+        """Take a pose (4, 4) at a stamp.  Returns None, or the Reason why it was refused."""
+        pose, stamp_ns = np.array(world_from_ego, dtype=np.float64), int(stamp_ns)
+        fault = _fault(pose)
+        if fault is not None:
+            return self.refuse(fault)
         with self._changed:
-            reason = self._out_of_order(stamp_ns)
-            if reason:
-                self.counts[reason] += 1
-                return reason
-            self._check_jump(stamp_ns, pose)
+            back_ns = self._stamps[-1] - stamp_ns if self._stamps else -1
+            if back_ns == 0:
+                return self.refuse(Code.DUPLICATE_STAMP)
+            self._swaps = self._swaps + 1 if back_ns > 0 else 0
+            if 0 < back_ns <= _SWAP_NS and self._swaps <= _MOST_SWAPS:
+                return self.refuse(Code.STAMP_OUT_OF_ORDER, f'by {back_ns / 1e9:.3f} s')
+            jump = self._jump(stamp_ns, pose)
+            if jump is not None:
+                self._reset(stamp_ns, jump)
             self._stamps.append(stamp_ns)
             self._poses.append(pose)
-            self.counts['poses'] += 1
             self._forget(stamp_ns)
             self._changed.notify_all()
         return None
@@ -86,7 +86,7 @@ class EgoMotion:
             stamps = self._stamps
             if not stamps:
                 raise EgoMotionError(
-                    'no odometry',
+                    Code.NO_ODOMETRY,
                     'no pose has come yet. Check the odometry '
                     'topic, or the odom_frame to base_frame transform.',
                 )
@@ -96,16 +96,16 @@ class EgoMotion:
             limit_ns = self.config.max_extrapolation_s * 1e9
             if place == len(stamps):
                 return self._extrapolate(
-                    stamp_ns, stamp_ns - stamps[-1], limit_ns, 'odometry too old', -1
+                    stamp_ns, stamp_ns - stamps[-1], limit_ns, Code.ODOMETRY_TOO_OLD, -1
                 )
             if place == 0:
                 return self._extrapolate(
-                    stamp_ns, stamps[0] - stamp_ns, limit_ns, 'stamp before odometry', 0
+                    stamp_ns, stamps[0] - stamp_ns, limit_ns, Code.STAMP_BEFORE_ODOMETRY, 0
                 )
             before, after = stamps[place - 1], stamps[place]
             if after - before > self.config.max_gap_s * 1e9:
                 raise EgoMotionError(
-                    'gap in odometry',
+                    Code.GAP_IN_ODOMETRY,
                     f'no pose for {(after - before) / 1e9:.2f} s around the '
                     f'stamp, expected one every {self.config.max_gap_s:g} s at least.',
                 )
@@ -135,46 +135,35 @@ class EgoMotion:
             return self._stamps[-1] if self._stamps else None
 
     def reset(self, reason):
-        """Forget all poses."""
+        """Forget all poses, for a Reason."""
         with self._changed:
             self._reset(self._stamps[-1] if self._stamps else 0, reason)
 
-    def _refuse(self, reason):
+    def refuse(self, code, detail=''):
+        """Count a pose that cannot be used -> Reason."""
         with self._changed:
-            self.counts[reason] += 1
-        return reason
+            self.refused[code] += 1
+        return Reason(code, detail)
 
     def _reset(self, stamp_ns, reason):
         self._stamps.clear()
         self._poses.clear()
         self._swaps = 0
         self.resets += 1
+        self.reset_counts[reason.code] += 1
         self.last_reset = stamp_ns, reason
 
-    def _out_of_order(self, stamp_ns):
-        """Reason to refuse a stamp that is not newer than the newest; a jump back clears
-        instead."""
-        if not self._stamps or stamp_ns > self._stamps[-1]:
-            self._swaps = 0
-            return None
-        back_ns = self._stamps[-1] - stamp_ns
-        if back_ns == 0:
-            return 'duplicate stamp'
-        self._swaps += 1
-        if back_ns <= _SWAP_NS and self._swaps <= _MOST_SWAPS:
-            return 'stamp out of order'
-        self.counts['clock jump'] += 1
-        self._reset(stamp_ns, f'odometry clock jumped back by {back_ns / 1e9:.2f} s')
-        return None
-
-    def _check_jump(self, stamp_ns, pose):
+    def _jump(self, stamp_ns, pose):
+        """Reason why the poses known are of another drive than this one, or None."""
         if not self._stamps:
-            return
+            return None
         seconds = (stamp_ns - self._stamps[-1]) / 1e9
+        if seconds < 0:
+            return Reason(Code.ODOMETRY_CLOCK_JUMPED_BACK, f'by {-seconds:.2f} s')
         metres = jump_m(self._poses[-1], pose, seconds, self.config.max_speed_m_s)
         if metres is not None:
-            self.counts['pose jump'] += 1
-            self._reset(stamp_ns, f'pose jumped by {metres:.1f} m within {seconds:.3f} s')
+            return Reason(Code.POSE_JUMPED, f'by {metres:.1f} m within {seconds:.3f} s')
+        return None
 
     def _forget(self, stamp_ns):
         # In chunks: deleting from the front of a list each time would move everything each time.
@@ -183,11 +172,11 @@ class EgoMotion:
         if oldest > 64:
             del self._stamps[:oldest], self._poses[:oldest]
 
-    def _extrapolate(self, stamp_ns, beyond_ns, limit_ns, reason, end):
+    def _extrapolate(self, stamp_ns, beyond_ns, limit_ns, code, end):
         """Pose outside the known stamps, `end` 0 or -1 being the nearest known one."""
         if beyond_ns > limit_ns:
             raise EgoMotionError(
-                reason,
+                code,
                 f'the nearest pose is {beyond_ns / 1e9:.3f} s away, at most '
                 f'{limit_ns / 1e9:g} s are extrapolated. Check rate and clock of the odometry.',
             )
@@ -200,11 +189,11 @@ class EgoMotion:
         return interpolate_rigid(self._poses[other], self._poses[end], fraction)
 
 
-def _invalid(pose):
-    """Reason why `pose` is no rigid transform, or None."""
+def _fault(pose):
+    """Code that says why `pose` is no rigid transform, or None."""
     if pose.shape != (4, 4) or not np.isfinite(pose).all():
-        return 'pose is not finite'
+        return Code.POSE_NOT_FINITE
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
-        return 'pose is not a rotation and a translation'
+        return Code.POSE_NOT_RIGID
     return None

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from mta_perception.reasons import Code, Refused
+
 # Encoding -> channels of a raw image, and OpenCV's conversion to BGR.  OpenCV names a Bayer
 # pattern by its second row and column, ROS by its first: bayer_rggb8 is BayerBG.
 _RAW = {
@@ -42,8 +44,8 @@ _MOST_TRAILING_BYTES = 4096  # some cameras pad their JPEGs
 _MOST_PIXELS = 100_000_000  # a damaged header must not make us ask for gigabytes
 
 
-class ImageError(ValueError):
-    """An image cannot be used; the text is the reason."""
+class ImageError(Refused):
+    """An image cannot be used; `reason` says why."""
 
 
 class ModelImagePlan(NamedTuple):
@@ -111,7 +113,8 @@ def compressed_encoding(data, declared=''):
         return 'png'
     came = start.hex() or 'nothing'
     raise ImageError(
-        f'compressed image of format {declared!r} starts with {came}, expected JPEG or PNG'
+        Code.UNKNOWN_ENCODING,
+        f'compressed image of format {declared!r} starts with {came}, expected JPEG or PNG',
     )
 
 
@@ -122,19 +125,23 @@ def raw_pixels(data, width, height, step, encoding):
     """
     channels = _raw_format(encoding)[0]
     if width < 1 or height < 1 or width * height > _MOST_PIXELS:
-        raise ImageError(f'{width}x{height} is no image size')
+        raise ImageError(Code.IMPOSSIBLE_IMAGE, f'{width}x{height} is no image size')
     rows = _rows(encoding, width, height)
     buffer = np.frombuffer(data, np.uint8)
     step = step or width * channels
     if step < width * channels:
         raise ImageError(
+            Code.IMPOSSIBLE_IMAGE,
             f'step is {step} bytes, expected at least {width * channels} for '
-            f'{width} pixels of {encoding}'
+            f'{width} pixels of {encoding}',
         )
     # Some drivers leave out the padding of the last row.
     needed = step * (rows - 1) + width * channels
     if len(buffer) < needed:
-        raise ImageError(f'{len(buffer)} bytes, expected {needed} for {width}x{height} {encoding}')
+        raise ImageError(
+            Code.IMPOSSIBLE_IMAGE,
+            f'{len(buffer)} bytes, expected {needed} for {width}x{height} {encoding}',
+        )
     shape, strides = (rows, width, channels), (step, channels, 1)
     if channels == 1:
         shape, strides = shape[:2], (step, 1)
@@ -160,7 +167,9 @@ def _resize(bgr, size):
 
 def _raw_format(encoding):
     if encoding not in _RAW:
-        raise ImageError(f'unknown encoding {encoding!r}, expected one of {", ".join(ENCODINGS)}')
+        raise ImageError(
+            Code.UNKNOWN_ENCODING, f'{encoding!r}, expected one of {", ".join(ENCODINGS)}'
+        )
     return _RAW[encoding]
 
 
@@ -168,7 +177,9 @@ def _rows(encoding, width, height):
     """Rows of bytes of a raw image; sizes the format cannot have are refused."""
     by_x, by_y = _NEEDS_EVEN.get(encoding, (1, 1))
     if width % by_x or height % by_y:
-        raise ImageError(f'{width}x{height} is no size of {encoding}, expected an even one')
+        raise ImageError(
+            Code.IMPOSSIBLE_IMAGE, f'{width}x{height} is no size of {encoding}, expected even ones'
+        )
     return height * 3 // 2 if encoding == 'nv12' else height
 
 
@@ -191,18 +202,23 @@ def _decode_raw(image, expected):
         or pixels.size == 0
     ):
         raise ImageError(
+            Code.IMPOSSIBLE_IMAGE,
             f'{image.encoding} pixels are {pixels.dtype}{list(pixels.shape)}, '
-            f'expected uint8 with {channels} channels'
+            f'expected uint8 with {channels} channels',
         )
     height, width = pixels.shape[:2]
     if image.encoding == 'nv12':
         if height % 3:
-            raise ImageError(f'nv12 image has {height} rows, expected a multiple of 3')
+            raise ImageError(
+                Code.IMPOSSIBLE_IMAGE, f'nv12 image has {height} rows, expected a multiple of 3'
+            )
         height = height * 2 // 3
     _rows(image.encoding, width, height)
     _check_size((width, height), expected)
     if image.encoding.startswith('bayer') and min(width, height) < 4:
-        raise ImageError(f'{width}x{height} is too small for {image.encoding}')
+        raise ImageError(
+            Code.IMPOSSIBLE_IMAGE, f'{width}x{height} is too small for {image.encoding}'
+        )
     pixels = np.ascontiguousarray(pixels)
     return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
 
@@ -211,7 +227,10 @@ def _decode_compressed(image, expected, halved):
     data = np.frombuffer(image.data, np.uint8)
     size = _jpeg_size(data) if image.encoding == 'jpeg' else _png_size(data)
     if size[0] * size[1] > _MOST_PIXELS:
-        raise ImageError(f'{image.encoding} header says {size[0]}x{size[1]}, which is no image')
+        raise ImageError(
+            Code.IMPOSSIBLE_IMAGE,
+            f'{image.encoding} header says {size[0]}x{size[1]}, which is no image',
+        )
     _check_size(size, expected)
     # The orientation tag would turn the image and leave the calibration as it is.
     flags = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR
@@ -220,24 +239,24 @@ def _decode_compressed(image, expected, halved):
     except cv2.error:
         bgr = None
     if bgr is None:
-        raise ImageError(f'corrupt {image.encoding}: it cannot be decoded')
+        raise ImageError(Code.CORRUPT_IMAGE, f'{image.encoding} cannot be decoded')
     return bgr
 
 
 def _check_size(size, expected):
     if expected is not None and tuple(size) != tuple(expected):
         raise ImageError(
-            f'image is {size[0]}x{size[1]}, expected {expected[0]}x{expected[1]} as '
-            'in its CameraInfo'
+            Code.WRONG_IMAGE_SIZE,
+            f'{size[0]}x{size[1]}, expected {expected[0]}x{expected[1]} as in its CameraInfo',
         )
 
 
 def _png_size(data):
     """(width, height); raises ImageError where the file is not whole."""
     if bytes(data[:8]) != _PNG_START or len(data) < 33:
-        raise ImageError('corrupt png: no header')
+        raise ImageError(Code.CORRUPT_IMAGE, 'png without a header')
     if _PNG_END not in bytes(data[-_MOST_TRAILING_BYTES:]):
-        raise ImageError('truncated png: it has no end')
+        raise ImageError(Code.TRUNCATED_IMAGE, 'png has no end')
     return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
 
 
@@ -248,11 +267,11 @@ def _jpeg_size(data):
     structure is checked here: header, marker codes within the pixel data, end.
     """
     if bytes(data[:2]) != _JPEG_START:
-        raise ImageError('corrupt jpeg: no header')
+        raise ImageError(Code.CORRUPT_IMAGE, 'jpeg without a header')
     size, place = None, 2
     while place + 4 <= len(data):
         if data[place] != 0xFF:
-            raise ImageError(f'corrupt jpeg: no marker at byte {place}')
+            raise ImageError(Code.CORRUPT_IMAGE, f'jpeg without a marker at byte {place}')
         marker = int(data[place + 1])
         if marker == 0xFF:  # fill byte
             place += 1
@@ -265,15 +284,17 @@ def _jpeg_size(data):
         if marker == 0xDA:  # pixel data begins
             _check_jpeg_scan(data, place)
             if size is None or 0 in size:
-                raise ImageError('corrupt jpeg: no image size before the pixels')
+                raise ImageError(
+                    Code.CORRUPT_IMAGE, 'jpeg without an image size before its pixels'
+                )
             return size
-    raise ImageError('truncated jpeg: it ends within the header')
+    raise ImageError(Code.TRUNCATED_IMAGE, 'jpeg ends within the header')
 
 
 def _check_jpeg_scan(data, start):
     """Only known markers from `start` on, and the end marker at the end."""
     if _JPEG_END not in bytes(data[max(start, len(data) - _MOST_TRAILING_BYTES) :]):
-        raise ImageError('truncated jpeg: it has no end')
+        raise ImageError(Code.TRUNCATED_IMAGE, 'jpeg has no end')
     places = np.flatnonzero(data[start:-1] == 0xFF) + start
     codes = data[places + 1]
     ends = places[codes == 0xD9]
@@ -282,4 +303,4 @@ def _check_jpeg_scan(data, start):
     # progressive file.
     known = (codes == 0) | ((codes >= 0xD0) & (codes <= 0xD7)) | (codes >= 0xDA) | (codes == 0xC4)
     if not known.all():
-        raise ImageError('corrupt jpeg: damaged pixel data')
+        raise ImageError(Code.CORRUPT_IMAGE, 'jpeg with damaged pixel data')

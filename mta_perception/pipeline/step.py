@@ -2,7 +2,7 @@
 captions.
 
 A camera that cannot be used is masked and named in `StepResult.blind`; a frame that cannot be used
-raises DroppedFrame; both are counted in `PerceptionPipeline.counts`.
+raises DroppedFrame.  Both come with a Reason and are counted by its code.
 """
 
 from collections import Counter
@@ -20,14 +20,11 @@ from mta_perception.pipeline.camera_geometry import camera_geometry, same_calibr
 from mta_perception.pipeline.ego_motion import EgoMotionError
 from mta_perception.pipeline.images import ImageError, model_image
 from mta_perception.pipeline.tracking import Tracker
+from mta_perception.reasons import Code, Reason, Refused
 
 
-class DroppedFrame(Exception):
-    """This frame gave nothing.  `reason` is a short class to count by, str() says it all."""
-
-    def __init__(self, reason, detail):
-        super().__init__(f'{reason}: {detail}')
-        self.reason = reason
+class DroppedFrame(Refused):
+    """This frame gave nothing; `reason` says why."""
 
 
 class StepResult(NamedTuple):
@@ -39,7 +36,7 @@ class StepResult(NamedTuple):
     track_ids: list  # K str, row for row with `detections`
     caption_inputs: CaptionInputs  # row for row with `detections`
     history: MemoryState  # after this frame
-    blind: dict  # camera -> reason, cameras this frame did without
+    blind: dict  # camera -> Reason, cameras this frame did without
     images: np.ndarray  # (6, H, W, 3) uint8 RGB, model size, zeros where blind
     image_from_ego: np.ndarray  # (6, 3, 4) float32, pixels of `images`; zeros where blind
     timings_ms: dict  # stage -> ms: project, decode, memory, detector, track
@@ -64,8 +61,13 @@ class PerceptionPipeline:
     def __init__(self, manifest, detector, config=None):
         """detector is called as runtime.onnx.OnnxDetector is."""
         self.manifest, self.config = manifest, config or PipelineConfig()
-        # 'frames', 'camera masked', 'calibration changed', reasons of dropped frames
-        self.counts = Counter()
+        config = self.config
+        self.score_threshold = (
+            manifest.score_threshold if config.score_threshold is None else config.score_threshold
+        )
+        self.max_detections = config.max_detections or manifest.max_detections
+        self.dropped = Counter()  # Code -> frames
+        self.masked = Counter()  # Code -> images that came and could not be used
         step_s = manifest.history_step_s
         self.memory = BevMemory(
             MemoryConfig(
@@ -83,15 +85,14 @@ class PerceptionPipeline:
 
         A dropped frame leaves the memory as it was, unless the past is no longer this drive's.
         """
-        self.counts['frames'] += 1
         try:
             return self._step(frames, calibrations, ego_motion)
         except DroppedFrame as drop:
-            self.counts[drop.reason] += 1
+            self.dropped[drop.reason.code] += 1
             raise
 
     def reset(self, reason, stamp_ns=0):
-        """Forget history and tracks."""
+        """Forget history and tracks, for a Reason."""
         self.memory.reset(reason, stamp_ns)
         self.tracker.reset()
 
@@ -103,13 +104,14 @@ class PerceptionPipeline:
         watch, stamp_ns = _Stopwatch(), frames.stamp_ns
         world_from_ego = self._pose(ego_motion, stamp_ns)  # (4, 4)
         self._follow_jumps(ego_motion, stamp_ns)
-        blind = dict(frames.missing)
-        image_from_ego = self._project(
-            frames, calibrations, ego_motion, world_from_ego, blind
-        )  # (6, 3, 4)
+        missing = _missing(frames)
+        projections, unplaced = self._project(frames, calibrations, ego_motion, world_from_ego)
         watch.lap('project')
-        images = self._decode(frames, image_from_ego, blind)  # (6, H, W, 3)
-        present = np.array([camera not in blind for camera in CAMERAS], np.float32)  # (6,)
+        self._check_enough({**missing, **unplaced})
+        images, unreadable = self._decode(frames, projections)  # (6, H, W, 3)
+        blind = {**missing, **unplaced, **unreadable}
+        self._check_enough(blind)
+        image_from_ego, present = _without_blind(projections, blind)  # (6, 3, 4), (6,)
         watch.lap('decode')
         history = self._recall(stamp_ns, world_from_ego)
         watch.lap('memory')
@@ -117,12 +119,7 @@ class PerceptionPipeline:
         self._check_finite(outputs, stamp_ns)
         self.memory.store(stamp_ns, world_from_ego, outputs.bev)
         watch.lap('detector')
-        config, manifest = self.config, self.manifest
-        detections = decode(
-            outputs,
-            manifest.score_threshold if config.score_threshold is None else config.score_threshold,
-            config.max_detections or manifest.max_detections,
-        )
+        detections = decode(outputs, self.score_threshold, self.max_detections)
         track_ids = self.tracker.update(stamp_ns, world_from_ego, detections)
         watch.lap('track')
         return StepResult(
@@ -142,7 +139,7 @@ class PerceptionPipeline:
         try:
             return ego_motion.world_from_ego(stamp_ns)
         except EgoMotionError as error:
-            raise DroppedFrame(error.reason, str(error).split(': ', 1)[1]) from error
+            raise DroppedFrame(*error.reason) from error
 
     def _follow_jumps(self, ego_motion, stamp_ns):
         """Drop memory and tracks where the odometry began a new world."""
@@ -150,31 +147,28 @@ class PerceptionPipeline:
             self.reset(ego_motion.last_reset[1], stamp_ns)
         self._ego_resets = ego_motion.resets
 
-    def _project(self, frames, calibrations, ego_motion, world_from_ego, blind):
-        """image_from_ego (6, 3, 4) float32 at the reference stamp; unusable cameras go into
-        `blind`."""
-        result = np.zeros((len(CAMERAS), 3, 4), np.float32)
-        for index, camera in enumerate(CAMERAS):
-            if camera not in frames.images:
-                blind.setdefault(camera, 'no image')
-                continue
+    def _project(self, frames, calibrations, ego_motion, world_from_ego):
+        """({camera: (3, 4) image_from_ego at the reference stamp}, {camera: Reason}), of the
+        cameras with an image those that can be placed and those that cannot."""
+        projections, unplaced = {}, {}
+        for camera, image in frames.images.items():
             geometry = self._camera_geometry(camera, calibrations.get(camera), frames.stamp_ns)
-            if geometry is None or geometry.fault:
-                self._mask(
-                    camera,
-                    geometry.fault
-                    if geometry
-                    else 'no CameraInfo or no transform to the camera yet',
-                    blind,
+            if geometry is None:
+                unplaced[camera] = Reason(
+                    Code.NO_CALIBRATION, 'no CameraInfo or no transform to the camera yet'
                 )
                 continue
-            try:
-                world_from_ego_at_image = ego_motion.world_from_ego(frames.images[camera].stamp_ns)
-            except EgoMotionError as error:
-                self._mask(camera, str(error), blind)
+            if geometry.fault is not None:
+                unplaced[camera] = geometry.fault
                 continue
-            result[index] = geometry.image_from_ego(world_from_ego_at_image, world_from_ego)
-        return result
+            try:
+                world_from_ego_at_image = ego_motion.world_from_ego(image.stamp_ns)
+            except EgoMotionError as error:
+                unplaced[camera] = error.reason
+                continue
+            projections[camera] = geometry.image_from_ego(world_from_ego_at_image, world_from_ego)
+        self._count_masked(unplaced)
+        return projections, unplaced
 
     def _camera_geometry(self, camera, calibration, stamp_ns):
         """CameraGeometry, computed anew where the calibration changed; None where there is none.
@@ -186,45 +180,45 @@ class PerceptionPipeline:
         known = self._geometry.get(camera)
         if known is None or not same_calibration(known.calibration, calibration):
             if known is not None:
-                self.counts['calibration changed'] += 1
-                self.memory.reset(f'calibration of {camera} changed', stamp_ns)
+                self.memory.reset(Reason(Code.CALIBRATION_CHANGED, f'of {camera}'), stamp_ns)
             self._geometry[camera] = camera_geometry(calibration, self.manifest.image)
         return self._geometry[camera]
 
-    def _decode(self, frames, image_from_ego, blind):
-        """(6, H, W, 3) uint8 RGB in model size; what cannot be decoded goes into `blind`."""
+    def _decode(self, frames, cameras):
+        """((6, H, W, 3) uint8 RGB in model size, {camera: Reason}), the images of `cameras`, and
+        those of them that cannot be decoded; zeros where there is no image."""
         spec = self.manifest.image
         images = np.zeros((len(CAMERAS), spec.height, spec.width, 3), np.uint8)
-        self._check_enough(blind)
         running = {
             camera: self._pool.submit(
-                model_image, frames.images[camera], self._geometry[camera].plan, images[index]
+                model_image,
+                frames.images[camera],
+                self._geometry[camera].plan,
+                images[CAMERAS.index(camera)],
             )
-            for index, camera in enumerate(CAMERAS)
-            if camera not in blind
+            for camera in cameras
         }
+        unreadable = {}
         for camera, future in running.items():
             try:
                 future.result()
             except ImageError as error:
-                self._mask(camera, str(error), blind)
+                unreadable[camera] = error.reason
                 images[CAMERAS.index(camera)] = 0
-                image_from_ego[CAMERAS.index(camera)] = 0.0
-        self._check_enough(blind)
-        return images
+        self._count_masked(unreadable)
+        return images, unreadable
 
     def _check_enough(self, blind):
         usable = len(CAMERAS) - len(blind)
         if usable < self.config.min_cameras:
             reasons = ', '.join(f'{camera} ({reason})' for camera, reason in blind.items())
             raise DroppedFrame(
-                'too few cameras',
+                Code.TOO_FEW_CAMERAS,
                 f'{usable} usable, min_cameras is {self.config.min_cameras}; without {reasons}',
             )
 
-    def _mask(self, camera, reason, blind):
-        blind[camera] = reason
-        self.counts['camera masked'] += 1
+    def _count_masked(self, reasons):
+        self.masked.update(reason.code for reason in reasons.values())
 
     def _recall(self, stamp_ns, world_from_ego):
         resets = self.memory.state.resets
@@ -236,9 +230,27 @@ class PerceptionPipeline:
     def _check_finite(self, outputs, stamp_ns):
         """A NaN remembered would poison every frame after it."""
         if not np.isfinite(outputs.bev).all():
-            self.memory.reset('network output was not finite', stamp_ns)
+            self.memory.reset(Reason(Code.OUTPUT_NOT_FINITE), stamp_ns)
             raise DroppedFrame(
-                'network output not finite',
+                Code.OUTPUT_NOT_FINITE,
                 'the BEV holds NaN or infinity; the '
                 'history was dropped. Check the calibration, or the model file.',
             )
+
+
+def _missing(frames):
+    """camera -> Reason, for every camera without an image in the frame set."""
+    return {
+        camera: frames.missing.get(camera, Reason(Code.NO_IMAGE))
+        for camera in CAMERAS
+        if camera not in frames.images
+    }
+
+
+def _without_blind(projections, blind):
+    """image_from_ego (6, 3, 4) float32 and presence (6,) float32; zeros where blind."""
+    image_from_ego = np.zeros((len(CAMERAS), 3, 4), np.float32)
+    present = np.array([camera not in blind for camera in CAMERAS], np.float32)
+    for index in np.flatnonzero(present):
+        image_from_ego[index] = projections[CAMERAS[index]]
+    return image_from_ego, present

@@ -8,6 +8,7 @@ into `mta_perception.pipeline.ego_motion`.  Imports no ROS.
 import numpy as np
 
 from mta_perception.geometry import invert_rigid
+from mta_perception.reasons import Code, Refused
 
 
 class TransformTree:
@@ -19,12 +20,13 @@ class TransformTree:
     def set(self, parent, child, parent_from_child, static):
         """Put in or replace the link above `child`; True where it is new or its value changed.
 
-        Raises ValueError for a frame above itself.
+        Raises Refused for a frame above itself.
         """
         if not parent or not child or parent == child:
-            raise ValueError(
+            raise Refused(
+                Code.SAME_FRAMES,
                 f'transform from "{child}" to "{parent}": expected two different, '
-                'non-empty frame names.'
+                'non-empty frame names.',
             )
         known = self._links.get(child)
         self._links[child] = (parent, np.asarray(parent_from_child, dtype=np.float64), static)

@@ -1,7 +1,7 @@
 """Messages to arrays and back.  Nothing here is decoded, remembered or decided.
 
-Incoming messages that cannot be understood raise ValueError with what came and what was expected;
-the node counts and names them.
+Incoming messages that cannot be understood raise reasons.Refused with what came and what was
+expected; the node counts and names them.
 """
 
 from builtin_interfaces.msg import Time
@@ -22,6 +22,7 @@ from mta_perception.contract import CLASSES
 from mta_perception.frames import CameraImage
 from mta_perception.geometry import rigid_from_quaternion
 from mta_perception.pipeline.images import compressed_encoding, raw_pixels
+from mta_perception.reasons import Code, Refused
 
 SECOND_NS = 1_000_000_000
 
@@ -61,14 +62,16 @@ def intrinsics_from_camera_info(message):
     """sensor_msgs/CameraInfo -> (3, 3) pixels, width, height of the full-size image."""
     matrix = np.array(message.k, dtype=np.float64).reshape(3, 3)
     if not message.width or not message.height:
-        raise ValueError(
+        raise Refused(
+            Code.IMPOSSIBLE_CALIBRATION,
             f'camera_info says {message.width}x{message.height} pixels; '
-            'expected the size of the image.'
+            'expected the size of the image.',
         )
     if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise ValueError(
+        raise Refused(
+            Code.IMPOSSIBLE_CALIBRATION,
             f'camera_info k = {matrix.ravel().tolist()} is not a camera matrix; '
-            'expected finite values with focal lengths above 0.'
+            'expected finite values with focal lengths above 0.',
         )
     return matrix, int(message.width), int(message.height)
 
@@ -82,8 +85,11 @@ def rigid_from_position(xyz, xyzw):
     """geometry_msgs Vector3 or Point [m] and Quaternion -> (4, 4)."""
     translation = np.array([xyz.x, xyz.y, xyz.z])
     if not np.isfinite(translation).all():
-        raise ValueError(f'position {translation.tolist()} is not finite.')
-    return rigid_from_quaternion((xyzw.x, xyzw.y, xyzw.z, xyzw.w), translation)
+        raise Refused(Code.POSE_NOT_FINITE, f'position is {translation.tolist()}')
+    try:
+        return rigid_from_quaternion((xyzw.x, xyzw.y, xyzw.z, xyzw.w), translation)
+    except ValueError as error:
+        raise Refused(Code.POSE_NOT_RIGID, str(error)) from error
 
 
 def detections_message(stamp, frame_id, boxes, class_names, scores, track_ids):
@@ -135,7 +141,7 @@ def captions_message(stamp, frame_id, entries):
 
 
 def caption_lines(message):
-    """The captions for people: one line an object, nearest first."""
+    """The captions for people: one line per object, nearest first."""
 
     def distance(entry):
         return float(np.hypot(entry.position.x, entry.position.y))
@@ -158,14 +164,14 @@ def labels_message(stamp, threshold):
 
 
 def history_message(stamp, frame_id, length, age_s, resets, last_reset_ns, reason):
-    """HistoryState; age_s None: no history was used."""
+    """HistoryState; age_s None: no history was used; reason: Reason of the last reset or None."""
     return HistoryState(
         header=header(stamp, frame_id),
         length=length,
         age_s=-1.0 if age_s is None else float(age_s),
         resets=resets,
         last_reset=time_message(last_reset_ns or 0),
-        last_reset_reason=reason,
+        last_reset_reason=str(reason or ''),
     )
 
 

@@ -1,8 +1,8 @@
-"""/diagnostics, once a second: one status a camera, and one each for frames, stages, odometry,
+"""/diagnostics, once a second: one status per camera, and one each for frames, stages, odometry,
 memory, captions, inputs and process.
 
-`message` says in words what is wrong; `values` carries the numbers and, one key a reason, every
-count.
+`message` says in words what is wrong; `values` carries the numbers and, one key per reasons.Code,
+every count.
 """
 
 import os
@@ -12,6 +12,9 @@ import time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from mta_perception.contract import CAMERAS
+from mta_perception.reasons import UNREADABLE_IMAGE, Code
+from mta_perception.ros.subscriptions import POSES
+from mta_perception.workers.tally import Refusal
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT_S = 10.0  # a fault this young still colours the status
@@ -28,7 +31,9 @@ def diagnostics_message(header, node_name, hardware_id, statuses):
                 hardware_id=hardware_id,
                 level=level,
                 message=message,
-                values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
+                values=[
+                    KeyValue(key=str(key), value=_text(value)) for key, value in values.items()
+                ],
             )
             for component, level, message, values in statuses
         ],
@@ -39,39 +44,44 @@ def _text(value):
     return f'{value:.3f}' if isinstance(value, float) else str(value)
 
 
+def _counted(what, counts):
+    """{code: count} as 'what/code' -> count."""
+    return {f'{what}/{code}': count for code, count in counts.items()}
+
+
 def sector(camera):
     """'cam_front_left' -> 'front left'."""
     return camera.removeprefix('cam_').replace('_', ' ')
 
 
-def running_statuses(intake, perception, wrong_transport):
+def running_statuses(inputs, perception, wrong_transport):
     """All statuses of an active node.
 
-    wrong_transport: camera -> words, where the images come on the other topic.
+    wrong_transport: camera -> Reason, where the images come on the other topic.
     """
     return [
-        *camera_statuses(intake, perception, wrong_transport),
-        _frames(intake, perception),
+        *camera_statuses(inputs, perception, wrong_transport),
+        _frames(inputs, perception),
         _stages(perception),
-        _odometry(intake),
+        _odometry(inputs),
         _memory(perception),
         _captions(perception),
-        _inputs(intake),
+        _inputs(inputs),
     ]
 
 
-def camera_statuses(intake, perception, wrong_transport):
+def camera_statuses(inputs, perception, wrong_transport):
     """One status for each camera of the contract."""
-    seen = intake.sync.status(time.monotonic_ns())
+    seen = inputs.sync.status(time.monotonic_ns())
     return [
-        _camera(camera, seen[camera], intake, perception, wrong_transport.get(camera))
+        _camera(camera, seen[camera], inputs, perception, wrong_transport.get(camera))
         for camera in CAMERAS
     ]
 
 
-def _camera(camera, seen, intake, perception, wrong_transport):
+def _camera(camera, seen, inputs, perception, wrong_transport):
     latest = perception.latest
-    blind = latest.blind.get(camera) if latest else 'no frame processed yet'
+    blind = latest.blind.get(camera) if latest else None
     masked = dict(perception.masked[camera])
     values = {
         'rate_hz': float(seen.rate_hz),
@@ -79,34 +89,33 @@ def _camera(camera, seen, intake, perception, wrong_transport):
         'images': seen.images,
         'dropped': sum(seen.dropped.values()),
         'decode_errors': (
-            intake.undecodable[camera]
-            + sum(count for reason, count in masked.items() if _is_decode_error(reason))
+            inputs.unreadable[camera] + sum(masked.get(code, 0) for code in UNREADABLE_IMAGE)
         ),
-        'blind_sector': sector(camera) if blind or not seen.alive else '',
-        'calibration_changes': intake.rig.changes[camera],
-        **{f'dropped/{reason}': count for reason, count in seen.dropped.items()},
-        **{f'masked/{reason}': count for reason, count in masked.items()},
+        'blind_sector': sector(camera) if latest is None or blind or not seen.alive else '',
+        'calibration_changes': inputs.rig.changes[camera],
+        **_counted('dropped', seen.dropped),
+        **_counted('masked', masked),
     }
-    level, message = _camera_state(camera, seen, intake, wrong_transport, blind)
+    level, message = _camera_state(camera, seen, inputs, wrong_transport, blind)
     return f'camera {camera}', level, message, values
 
 
-def _camera_state(camera, seen, intake, wrong_transport, blind):
+def _camera_state(camera, seen, inputs, wrong_transport, blind):
     blind_words = f'sector {sector(camera)} is blind'
-    missing = intake.rig.missing.get(camera)
+    missing = inputs.rig.missing.get(camera)
     if wrong_transport:
-        return ERROR, f'{wrong_transport}; {blind_words}'
-    if not seen.images and camera not in intake.rig.frames_seen():
-        if intake.undecodable[camera]:
+        return ERROR, f'{wrong_transport.detail}; {blind_words}'
+    if not seen.images and camera not in inputs.rig.frames_seen():
+        if inputs.unreadable[camera]:
             return ERROR, f'no image could be read; {blind_words}'
-        return ERROR, f'no image yet; {blind_words}'
+        return ERROR, f'{Code.NO_IMAGE_YET}; {blind_words}'
     if not seen.alive:
         return ERROR, f'dead: no image for {seen.age_s:.1f} s; {blind_words}'
     if missing:
         return ERROR, f'{missing}; {blind_words}'
-    if blind and blind != 'no frame processed yet':
+    if blind:
         return WARN, f'not used in the last frame: {blind}; {blind_words}'
-    if camera in intake.distorted:
+    if camera in inputs.distorted:
         return WARN, (
             'camera_info has a distortion, which is not taken out: boxes will be off '
             'near the edges; publish rectified images'
@@ -114,40 +123,38 @@ def _camera_state(camera, seen, intake, wrong_transport, blind):
     return OK, f'{seen.rate_hz:.1f} Hz'
 
 
-def _is_decode_error(reason):
-    """Reasons that images.ImageError gives begin with what is wrong with the bytes."""
-    return reason.startswith(('corrupt', 'truncated', 'image is'))
-
-
-def _frames(intake, perception):
+def _frames(inputs, perception):
     dropped = perception.dropped.counts()
     values = {
-        'frames_in': intake.frame_sets.total,
+        'frames_in': inputs.frame_sets.total,
         'processed': perception.processed.total,
         'rate_hz': perception.processed.hz(),
         'dropped': sum(dropped.values()),
-        **{f'dropped/{reason}': count for reason, count in dropped.items()},
-        **{f'sync/{reason}': count for reason, count in intake.sync.counts.items()},
+        **_counted('dropped', dropped),
+        'sync/sets': inputs.sync.sets,
+        'sync/incomplete sets': inputs.sync.incomplete_sets,
+        'sync/resets': inputs.sync.resets,
+        **_counted('sync', inputs.sync.dropped),
     }
     recent = perception.dropped.latest(RECENT_S)
     age_s = perception.processed.age_s()
     if age_s is None or age_s > STOPPED_S:
         since = 'so far' if age_s is None else f'for {age_s:.0f} s'
-        reason = recent[1] if recent else 'no images come together'
-        return 'frames', ERROR, f'no frame processed {since}: {reason}', values
-    if recent and not recent[0].startswith('overtaken'):
-        return 'frames', WARN, f'frames were dropped: {recent[1]}', values
+        why = recent or 'no images come together'
+        return 'frames', ERROR, f'no frame processed {since}: {why}', values
+    if recent and recent.key is not Code.OVERTAKEN:
+        return 'frames', WARN, f'frames were dropped: {recent}', values
     return (
         'frames',
         OK,
-        (f'{perception.processed.hz():.1f} Hz of the {intake.frame_sets.hz():.1f} Hz that come'),
+        (f'{perception.processed.hz():.1f} Hz of the {inputs.frame_sets.hz():.1f} Hz that come'),
         values,
     )
 
 
 def _stages(perception):
     values = {}
-    for stage, (p50, p90, most) in perception.durations.summary().items():
+    for stage, (p50, p90, most) in perception.durations.percentiles().items():
         values.update(
             {
                 f'{stage}_p50_ms': float(p50),
@@ -164,38 +171,35 @@ def _stages(perception):
     )
 
 
-def _odometry(intake):
-    ego_motion = intake.ego_motion
-    age_s = intake.odometry_rate.age_s()
+def _odometry(inputs):
+    ego_motion = inputs.ego_motion
+    age_s = inputs.odometry_rate.age_s()
     values = {
-        'source': intake.parameters.ego_motion_source,
-        'rate_hz': intake.odometry_rate.hz(),
+        'source': inputs.settings.ego_motion_source,
+        'rate_hz': inputs.odometry_rate.hz(),
         'age_s': -1.0 if age_s is None else age_s,
-        'poses': intake.odometry_rate.total,
+        'poses': inputs.odometry_rate.total,
         'resets': ego_motion.resets,
-        **{
-            f'refused/{reason}': count
-            for reason, count in ego_motion.counts.items()
-            if reason != 'poses'
-        },
+        **_counted('refused', ego_motion.refused),
+        **_counted('reset', ego_motion.reset_counts),
     }
     if ego_motion.last_reset:
         values['last_reset_reason'] = ego_motion.last_reset[1]
     if age_s is None:
-        return 'odometry', ERROR, _no_odometry(intake), values
+        return 'odometry', ERROR, _no_odometry(inputs), values
     if age_s > STOPPED_S:
         return 'odometry', ERROR, f'no valid pose for {age_s:.1f} s', values
-    recent = intake.refused.latest(RECENT_S)
-    if recent and 'refused' in recent[0]:
-        return 'odometry', WARN, recent[0], values
-    return 'odometry', OK, f'{intake.odometry_rate.hz():.1f} Hz', values
+    recent = inputs.refused.latest(RECENT_S)
+    if recent and isinstance(recent.key, Refusal) and recent.key.source == POSES:
+        return 'odometry', WARN, f'refused: {recent.key.code}', values
+    return 'odometry', OK, f'{inputs.odometry_rate.hz():.1f} Hz', values
 
 
-def _no_odometry(intake):
-    parameters = intake.parameters
+def _no_odometry(inputs):
+    parameters = inputs.settings
     if parameters.ego_motion_source == 'odom':
         return 'no valid odometry on the topic odom: without it no frame can be placed'
-    frames = ', '.join(intake.rig.tree.frames()) or 'none'
+    frames = ', '.join(inputs.rig.tree.frames()) or 'none'
     return (
         f'no transform from {parameters.base_frame} to {parameters.odom_frame} on /tf; frames '
         f'seen: {frames}'
@@ -211,8 +215,8 @@ def _memory(perception):
         'length': memory.length,
         'age_s': memory.age_s if memory.valid else -1.0,
         'resets': memory.resets,
-        'last_reset_reason': memory.last_reason,
-        **{f'reset/{reason}': count for reason, count in perception.reset_reasons.items()},
+        'last_reset_reason': memory.last_reason or '',
+        **_counted('reset', perception.reset_counts),
     }
     words = f'{memory.length} frames' + ('' if memory.valid else ', none used')
     return 'memory', OK, words, values
@@ -227,18 +231,18 @@ def _captions(perception):
         'captions': perception.captioned.total,
         'rate_hz': perception.captioned.hz(),
     }
-    for _, (p50, p90, most) in perception.caption_durations.summary().items():
+    for _, (p50, p90, most) in perception.caption_durations.percentiles().items():
         values.update({'p50_ms': float(p50), 'p90_ms': float(p90), 'max_ms': float(most)})
     if busy_s > RECENT_S:
         return 'captions', WARN, f'one pass has taken {busy_s:.0f} s', values
-    return 'captions', OK, f'{perception.captioned.hz():.1f} a second', values
+    return 'captions', OK, f'{perception.captioned.hz():.1f} per second', values
 
 
-def _inputs(intake):
-    values = dict(intake.refused.counts())
-    recent = intake.refused.latest(RECENT_S)
+def _inputs(inputs):
+    values = dict(inputs.refused.counts())
+    recent = inputs.refused.latest(RECENT_S)
     if recent:
-        return 'inputs', WARN, f'{recent[0]}: {recent[1]}', values
+        return 'inputs', WARN, str(recent), values
     return 'inputs', OK, 'every message was understood', values
 
 
@@ -254,8 +258,8 @@ def process_status(errors, began_s):
     }
     recent = errors.latest(RECENT_S)
     if recent:
-        last_line = recent[1].strip().splitlines()[-1]
-        return 'process', ERROR, f'unexpected error in {recent[0]}: {last_line}', values
+        last_line = recent.detail.strip().splitlines()[-1]
+        return 'process', ERROR, f'unexpected error in {recent.key}: {last_line}', values
     if counts:
         return 'process', WARN, f'{sum(counts.values())} unexpected errors since the start', values
     return 'process', OK, f'{values["rss_mb"]:.0f} MB', values

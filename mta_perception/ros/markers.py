@@ -25,7 +25,7 @@ class Markers:
         self._sent = set()  # (namespace, id) on the screen now
 
     def message(self, stamp_ns, frame_id, objects):
-        """MarkerArray of render.DrawnObject with numeric track ids, stale markers deleted."""
+        """MarkerArray of overlay.DrawnObject with numeric track ids, stale markers deleted."""
         head = header(stamp_ns, frame_id)
         markers = []
         for item in objects:

@@ -1,7 +1,8 @@
 """`perception_node`: six cameras in, boxes and captions out, as a ROS 2 lifecycle node.
 
 This file is the shell: lifecycle, services, /diagnostics, start and end of the process.  What
-comes in is in intake.py, what runs in perception.py, what goes out in outputs.py.
+comes in is in subscriptions.py, what runs in perception_workers.py, what goes out in
+publishers.py.
 """
 
 import signal
@@ -21,15 +22,15 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from mta_perception.config import EgoMotionConfig
 from mta_perception.pipeline.ego_motion import EgoMotion
+from mta_perception.reasons import Code, Reason
 from mta_perception.ros import diagnostics, parameters
 from mta_perception.ros.conversions import header
 from mta_perception.ros.environment import prepare
 from mta_perception.ros.given_parameters import check_names
+from mta_perception.ros.perception_workers import PerceptionWorkers
 from mta_perception.ros.publishers import Outputs
-from mta_perception.ros.running import Perception
-from mta_perception.ros.subscriptions import Intake
+from mta_perception.ros.subscriptions import Inputs
 from mta_perception.runtime.captioner import OnnxCaptioner
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
@@ -71,7 +72,7 @@ class PerceptionNode(LifecycleNode):
             lambda changes: parameters.check_changes(changes, self._settings is not None)
         )
         self._guard = Guard(self.get_logger().error)
-        self._settings = self._model = self._intake = self._perception = None
+        self._settings = self._model = self._inputs = self._perception = None
         self._began_s = time.monotonic()
         self._outputs = Outputs(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -161,10 +162,8 @@ class PerceptionNode(LifecycleNode):
 
     def _start_running(self):
         settings = self._settings
-        ego_motion = EgoMotion(
-            EgoMotionConfig(max_extrapolation_s=settings.odometry_max_extrapolation_s)
-        )
-        self._perception = Perception(
+        ego_motion = EgoMotion(parameters.ego_motion_config(settings))
+        self._perception = PerceptionWorkers(
             self._model,
             settings,
             ego_motion,
@@ -172,25 +171,22 @@ class PerceptionNode(LifecycleNode):
             self._guard,
             self.get_logger().warning,
         )
-        self._intake = Intake(self, settings, ego_motion, self._guard, self._perception.offer)
-        threshold = settings.score_threshold
-        self._outputs.publish_labels(
-            self._model.manifest.score_threshold if threshold < 0 else threshold
-        )
+        self._inputs = Inputs(self, settings, ego_motion, self._guard, self._perception.offer)
+        self._outputs.publish_labels(self._perception.score_threshold)
 
     def _stop_running(self):
-        if self._intake is not None:
-            self._intake.close()
+        if self._inputs is not None:
+            self._inputs.close()
         if self._perception is not None:
             self._perception.close()
-        self._intake = self._perception = None
+        self._inputs = self._perception = None
 
     # -- services
 
     def _on_reset_history(self, _, response):
         response.success = self._perception is not None
         if response.success:
-            self._perception.ask_for_reset('asked for by ~/reset_history')
+            self._perception.ask_for_reset(Reason(Code.RESET_REQUESTED))
             response.message = 'the memory is dropped before the next frame'
         else:
             response.message = 'the node is not running; activate it first'
@@ -212,10 +208,10 @@ class PerceptionNode(LifecycleNode):
 
     def _publish_diagnostics(self):
         statuses = [diagnostics.process_status(self._guard.errors, self._began_s)]
-        if self._intake is not None:
+        if self._inputs is not None:
             statuses = (
                 diagnostics.running_statuses(
-                    self._intake, self._perception, self._wrong_transport()
+                    self._inputs, self._perception, self._wrong_transport()
                 )
                 + statuses
             )
@@ -228,21 +224,22 @@ class PerceptionNode(LifecycleNode):
         )
 
     def _wrong_transport(self):
-        """camera -> words, for cameras whose images are published, but the other way."""
-        words = {}
-        for camera, *topics in self._intake.image_topics():
+        """camera -> Reason, for cameras whose images are published, but the other way."""
+        reasons = {}
+        for camera, *topics in self._inputs.image_topics():
             ours, other = (self.resolve_topic_name(topic) for topic in topics)
-            if camera in self._intake.rig.frames_seen() or self.count_publishers(ours):
+            if camera in self._inputs.rig.frames_seen() or self.count_publishers(ours):
                 continue
             if self.count_publishers(other):
                 wanted = 'raw' if self._settings.transport == 'compressed' else 'compressed'
-                words[camera] = (
+                reasons[camera] = Reason(
+                    Code.WRONG_TRANSPORT,
                     f'nobody publishes {ours}, but {other} is there: set the '
-                    f'parameter transport to {wanted}'
+                    f'parameter transport to {wanted}',
                 )
-        if words:
-            self._intake.refused.count('wrong transport', next(iter(words.values())))
-        return words
+        if reasons:
+            self._inputs.refused.count_reason(next(iter(reasons.values())), 'images')
+        return reasons
 
 
 def main(args=None):

@@ -1,7 +1,8 @@
-"""The node's parameters: name, default, meaning, unit and range stand once, here.
+"""The node's parameters: name, meaning, unit and range stand once, here.
 
-`params/perception.yaml` shows the same values to people; a test holds the two together.  They are
-read when the node is configured; a change while it runs is refused with a reason.
+Defaults of what config.py has are config.py's.  `params/perception.yaml` shows the same values to
+people; a test holds it to them.  Parameters are read when the node is configured; a change while
+it runs is refused with a reason.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,10 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 
+from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import BASE_FRAME, CAMERAS
+
+MODELS_OWN = -1.0  # score_threshold: take the model's; ROS parameters know no None
 
 
 class Spec(NamedTuple):
@@ -67,10 +71,16 @@ SPECS = (
         'Frame fixed to the ground; only read when ego_motion_source is '
         'tf. Bags made from nuScenes call it map.',
     ),
-    Spec('min_cameras', 4, 'Cameras that a step needs at least; with fewer it is dropped.', 1, 6),
+    Spec(
+        'min_cameras',
+        PipelineConfig.min_cameras,
+        'Cameras that a step needs at least; with fewer it is dropped.',
+        1,
+        6,
+    ),
     Spec(
         'max_spread_s',
-        0.08,
+        SyncConfig.max_spread_s,
         'Largest difference between the stamps of one set [s]: cameras '
         'that fire one after the other need most of one period.',
         0.001,
@@ -78,7 +88,7 @@ SPECS = (
     ),
     Spec(
         'max_wait_s',
-        0.25,
+        SyncConfig.max_wait_s,
         'Longest wait for a late camera after the last image of a set has '
         'come [s]; an image that is sent again may take one period.',
         0.001,
@@ -86,7 +96,7 @@ SPECS = (
     ),
     Spec(
         'dead_after_s',
-        0.5,
+        SyncConfig.dead_after_s,
         'A camera without an image for this long is waited for no more and '
         'its sector is reported as blind [s].',
         0.05,
@@ -101,7 +111,7 @@ SPECS = (
     ),
     Spec(
         'odometry_max_extrapolation_s',
-        0.3,
+        EgoMotionConfig.max_extrapolation_s,
         'How far beyond its newest pose odometry is '
         'extrapolated [s]; farther, the frame is dropped.',
         0.0,
@@ -109,14 +119,14 @@ SPECS = (
     ),
     Spec(
         'history_max_gap_s',
-        1.2,
+        PipelineConfig.history_max_gap_s,
         'Time without a frame after which the memory is dropped [s].',
         0.5,
         10.0,
     ),
     Spec(
         'score_threshold',
-        -1.0,
+        MODELS_OWN,
         "Score below which an object is not reported, 0..1; -1: the model's own.",
         -1.0,
         1.0,
@@ -129,14 +139,14 @@ SPECS = (
         0,
         50,
     ),
-    Spec('caption_rate', 2.0, 'Upper limit of caption passes a second [Hz].', 0.1, 30.0),
+    Spec('caption_rate', 2.0, 'Upper limit of caption passes per second [Hz].', 0.1, 30.0),
     Spec('detector_threads', 2, 'CPU threads of the detector.', 1, 64),
-    Spec('decode_threads', 2, 'Images decoded side by side.', 1, 16),
+    Spec('decode_threads', PipelineConfig.decode_threads, 'Images decoded side by side.', 1, 16),
     Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),
     Spec(
         'overlay_rate',
         5.0,
-        'Upper limit of overlay pictures a second [Hz]; drawn only when somebody listens.',
+        'Upper limit of overlay pictures per second [Hz]; drawn only when somebody listens.',
         0.1,
         30.0,
     ),
@@ -203,7 +213,7 @@ def check_changes(parameters, configured):
 
 
 def read(node):
-    """A NamedTuple with every parameter's value.
+    """Parameters: every parameter's value.
 
     Raises ValueError where a choice or the cameras cannot be used.
     """
@@ -217,6 +227,33 @@ def read(node):
     values['cameras'] = tuple(values['cameras'])
     _check_cameras(values['cameras'])
     return Parameters(**values)
+
+
+def sync_config(parameters):
+    """SyncConfig of a node's Parameters."""
+    return SyncConfig(
+        max_spread_s=parameters.max_spread_s,
+        max_wait_s=parameters.max_wait_s,
+        dead_after_s=parameters.dead_after_s,
+        # Above the trigger offsets that max_spread_s allows.
+        jump_s=max(SyncConfig.jump_s, 2.5 * parameters.max_spread_s),
+    )
+
+
+def ego_motion_config(parameters):
+    """EgoMotionConfig of a node's Parameters."""
+    return EgoMotionConfig(max_extrapolation_s=parameters.odometry_max_extrapolation_s)
+
+
+def pipeline_config(parameters):
+    """PipelineConfig of a node's Parameters."""
+    threshold = parameters.score_threshold
+    return PipelineConfig(
+        min_cameras=parameters.min_cameras,
+        score_threshold=threshold if threshold >= 0 else None,
+        history_max_gap_s=parameters.history_max_gap_s,
+        decode_threads=parameters.decode_threads,
+    )
 
 
 def _check_cameras(names):

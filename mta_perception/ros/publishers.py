@@ -57,7 +57,7 @@ class Outputs:
         self._labels.publish(conversions.labels_message(stamp, threshold))
 
     def publish_detections(self, result, frame_id):
-        """~/detections and ~/history of a pipeline.StepResult, also where it found nothing."""
+        """~/detections and ~/history of a StepResult, also where it found nothing."""
         detections, memory = result.detections, result.history
         self._detections.publish(
             conversions.detections_message(
@@ -82,7 +82,7 @@ class Outputs:
         )
 
     def publish_markers(self, stamp_ns, frame_id, objects):
-        """~/markers of render.DrawnObject, where anybody listens."""
+        """~/markers of DrawnObjects, where anybody listens."""
         if self._markers.get_subscription_count():
             self._markers.publish(self._drawn.message(stamp_ns, frame_id, objects))
 

@@ -16,17 +16,18 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
-from mta_perception.config import SyncConfig
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import FrameSet
 from mta_perception.pipeline.calibrations import Rig
 from mta_perception.pipeline.camera_sync import CameraSync
-from mta_perception.ros import conversions
-from mta_perception.ros.matched_subscription import MatchedSubscription
+from mta_perception.reasons import Code, Reason, Refused
+from mta_perception.ros import conversions, parameters
+from mta_perception.ros.best_available_subscription import BestAvailableSubscription
 from mta_perception.workers.tally import Rate, Tally
 
 POLL_S = 0.02
-MATCH_S = 0.5
+FOLLOW_PUBLISHERS_S = 0.5
+POSES = 'odometry'  # source of refused poses, be they of odom or /tf
 
 
 class Job(NamedTuple):
@@ -37,24 +38,16 @@ class Job(NamedTuple):
     complete_s: float  # steady clock
 
 
-class Intake:
+class Inputs:
     """The subscriptions of one activation; `deliver(Job)` is called for each frame set."""
 
-    def __init__(self, node, parameters, ego_motion, guard, deliver):
-        self.parameters = parameters
-        self.refused = Tally(node.get_logger().warning)  # messages nobody can use, by reason
-        self.sync = CameraSync(
-            CAMERAS,
-            SyncConfig(
-                max_spread_s=parameters.max_spread_s,
-                max_wait_s=parameters.max_wait_s,
-                dead_after_s=parameters.dead_after_s,
-                jump_s=max(SyncConfig.jump_s, 2.5 * parameters.max_spread_s),
-            ),
-        )
+    def __init__(self, node, settings, ego_motion, guard, deliver):
+        self.settings = settings
+        self.refused = Tally(node.get_logger().warning)  # messages that cannot be used, by Refusal
+        self.sync = CameraSync(CAMERAS, parameters.sync_config(settings))
         self.ego_motion = ego_motion
-        self.rig = Rig(parameters.base_frame)
-        self.undecodable = dict.fromkeys(CAMERAS, 0)
+        self.rig = Rig(settings.base_frame)
+        self.unreadable = dict.fromkeys(CAMERAS, 0)  # camera -> images
         self.distorted = set()  # cameras whose camera_info has a distortion
         self.odometry_rate = Rate()
         self.frame_sets = Rate()
@@ -65,7 +58,9 @@ class Intake:
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers = [
             node.create_timer(POLL_S, guard('sync timer', self._poll), clock=clock),
-            node.create_timer(MATCH_S, guard('qos timer', self._match), clock=clock),
+            node.create_timer(
+                FOLLOW_PUBLISHERS_S, guard('qos timer', self._follow_publishers), clock=clock
+            ),
         ]
 
     def close(self):
@@ -80,10 +75,10 @@ class Intake:
     def image_topics(self):
         """[(camera, topic we listen to, topic of the other transport)]."""
         endings = ('image_raw', 'image_raw/compressed')
-        ours, other = endings if self.parameters.transport == 'raw' else endings[::-1]
+        ours, other = endings if self.settings.transport == 'raw' else endings[::-1]
         return [
             (camera, f'{name}/{ours}', f'{name}/{other}')
-            for camera, name in zip(CAMERAS, self.parameters.cameras)
+            for camera, name in zip(CAMERAS, self.settings.cameras)
         ]
 
     # -- subscriptions
@@ -94,7 +89,7 @@ class Intake:
         subscriptions = [
             self._listen(TFMessage, '/tf_static', self._on_static, depth=100, latched=True)
         ]
-        if self.parameters.ego_motion_source == 'odom':
+        if self.settings.ego_motion_source == 'odom':
             subscriptions.append(self._listen(Odometry, 'odom', self._on_odometry, depth=100))
         else:
             subscriptions.append(self._listen(TFMessage, '/tf', self._on_transforms, depth=100))
@@ -102,7 +97,7 @@ class Intake:
             self._listen(
                 CameraInfo, f'{name}/camera_info', partial(self._on_camera_info, camera), depth=5
             )
-            for camera, name in zip(CAMERAS, self.parameters.cameras)
+            for camera, name in zip(CAMERAS, self.settings.cameras)
         ]
 
     def _listen(self, message_type, topic, callback, depth, latched=False):
@@ -123,9 +118,9 @@ class Intake:
         )
 
     def _subscribe_images(self):
-        image_type = Image if self.parameters.transport == 'raw' else CompressedImage
+        image_type = Image if self.settings.transport == 'raw' else CompressedImage
         return [
-            MatchedSubscription(
+            BestAvailableSubscription(
                 self._node,
                 image_type,
                 topic,
@@ -135,23 +130,23 @@ class Intake:
             for camera, topic, _ in self.image_topics()
         ]
 
-    def _match(self):
+    def _follow_publishers(self):
         for subscription in self._image_subscriptions:
-            subscription.match()
+            subscription.follow_publishers()
 
     # -- callbacks, in the executor's thread
 
     def _on_image(self, camera, message):
         convert = (
             conversions.image_from_raw
-            if self.parameters.transport == 'raw'
+            if self.settings.transport == 'raw'
             else conversions.image_from_compressed
         )
         try:
             image = convert(camera, message)
-        except ValueError as error:
-            self.undecodable[camera] += 1
-            self.refused.count(f'image of {camera}', str(error))
+        except Refused as error:
+            self.unreadable[camera] += 1
+            self.refused.count_reason(error.reason, f'image of {camera}')
             return
         self.rig.set_frame(camera, message.header.frame_id.lstrip('/'))
         self._hand_over(self.sync.add(image, time.monotonic_ns()))
@@ -180,15 +175,16 @@ class Intake:
     def _on_camera_info(self, camera, message):
         try:
             intrinsics, width, height = conversions.intrinsics_from_camera_info(message)
-        except ValueError as error:
-            self.refused.count(f'camera_info of {camera}', str(error))
+        except Refused as error:
+            self.refused.count_reason(error.reason, f'camera_info of {camera}')
             return
         if self.rig.set_lens(camera, intrinsics, width, height):
-            self.refused.count(
-                f'camera_info of {camera} changed',
+            changed = Reason(
+                Code.CALIBRATION_CHANGED,
                 f'now {width}x{height}, focal length '
                 f'{intrinsics[0, 0]:.1f} px; the new one is used. Is there a second publisher?',
             )
+            self.refused.count_reason(changed, f'camera_info of {camera}')
         if any(message.d):
             self.distorted.add(camera)
         else:
@@ -201,8 +197,8 @@ class Intake:
                 self.rig.set_static(
                     parent, child, conversions.rigid_from_transform(item.transform)
                 )
-            except ValueError as error:
-                self.refused.count('transform of /tf_static', f'{child} in {parent}: {error}')
+            except Refused as error:
+                self._refuse_transform(error, '/tf_static', parent, child)
 
     def _on_odometry(self, message):
         pose = message.pose.pose
@@ -216,15 +212,15 @@ class Intake:
         else:
             try:
                 world_from_child = conversions.rigid_from_position(xyz, xyzw)
-            except ValueError as error:
-                self.refused.count('odometry refused: pose is not finite', str(error))
+            except Refused as error:
+                self._note_pose(self.ego_motion.refuse(*error.reason))
                 return
             reason = self.ego_motion.add(stamp, world_from_child @ child_from_ego)
-        self._note_pose(reason, 'odometry')
+        self._note_pose(reason)
 
     def _child_from_ego(self, child):
         """(4, 4) where the odometry is of another frame of the car, None where it is ours."""
-        base = self.parameters.base_frame
+        base = self.settings.base_frame
         return self.rig.tree.lookup(child, base) if child not in ('', base) else None
 
     def _on_transforms(self, message):
@@ -232,31 +228,34 @@ class Intake:
 
         Links above it (map -> odom, say) count with their newest value: they drift slowly.
         """
-        odom, base, tree = self.parameters.odom_frame, self.parameters.base_frame, self.rig.tree
+        odom, base, tree = self.settings.odom_frame, self.settings.base_frame, self.rig.tree
         for item in message.transforms:
             parent, child = _frames_of(item)
             try:
                 tree.set(
                     parent, child, conversions.rigid_from_transform(item.transform), static=False
                 )
-            except ValueError as error:
-                self.refused.count('transform of /tf', f'{child} in {parent}: {error}')
+            except Refused as error:
+                self._refuse_transform(error, '/tf', parent, child)
                 continue
             if child == tree.moving_child_below(odom, base):
                 world_from_ego = tree.lookup(odom, base)
                 if world_from_ego is not None:
-                    self._note_pose(
-                        self.ego_motion.add(
-                            conversions.stamp_ns(item.header.stamp), world_from_ego
-                        ),
-                        '/tf',
-                    )
+                    stamp = conversions.stamp_ns(item.header.stamp)
+                    self._note_pose(self.ego_motion.add(stamp, world_from_ego))
 
-    def _note_pose(self, reason, source):
-        if reason in (None, 'duplicate stamp'):  # said twice is no fault
+    def _refuse_transform(self, error, topic, parent, child):
+        code, detail = error.reason
+        self.refused.count_reason(
+            Reason(code, f'{child} in {parent}: {detail}'), f'transform of {topic}'
+        )
+
+    def _note_pose(self, reason):
+        """reason: why the pose was refused, None where it was taken."""
+        if reason is None or reason.code is Code.DUPLICATE_STAMP:  # said twice is no fault
             self.odometry_rate.tick()
         else:
-            self.refused.count(f'{source} refused: {reason}')
+            self.refused.count_reason(reason, POSES)
 
 
 def _frames_of(item):

@@ -43,7 +43,7 @@ class OnnxDetector:
         """Run the graph -> DetectorOutputs.
 
         images (6, H, W, 3) uint8 RGB in contract order; image_from_ego (6, 3, 4), pixels of those
-        images; camera_mask (6,), 1 = present; history a memory.History.
+        images; camera_mask (6,), 1 = present; history a bev_memory.History.
         """
         outputs = self._session.run(
             list(DetectorOutputs._fields),

@@ -4,15 +4,41 @@ from collections import Counter, deque
 import threading
 import time
 import traceback
+from typing import NamedTuple
 
 import numpy as np
 
+from mta_perception.reasons import Code
+
 SAY_EVERY_S = 10.0
-MOST_REASONS = 40  # a reason that carries a varying text must not fill the memory
+MOST_KEYS = 150  # keys that carry a varying text must not fill the memory
+
+
+class Refusal(NamedTuple):
+    """Which messages were refused and why: a key to count by."""
+
+    source: str  # a topic, or what its messages are
+    code: Code
+
+    def __str__(self):
+        return f'{self.source}: {self.code}'
+
+
+class Latest(NamedTuple):
+    """What was counted last."""
+
+    key: object
+    detail: str
+
+    def __str__(self):
+        return f'{self.key}: {self.detail}' if self.detail else str(self.key)
 
 
 class Tally:
-    """Counts by reason; a reason is logged at once, then every SAY_EVERY_S seconds at most."""
+    """Counts by key: a reasons.Code, a Refusal or a string.
+
+    A key is logged at once, then every SAY_EVERY_S seconds at most.
+    """
 
     def __init__(self, say, clock=time.monotonic):
         """say: function (text) that writes to the log."""
@@ -20,24 +46,29 @@ class Tally:
         self._lock = threading.Lock()
         self._counts, self._details, self._said, self._when = Counter(), {}, {}, {}
 
-    def count(self, reason, detail='', quiet=False):
-        """One more of `reason`; detail: the whole story of this one."""
+    def count(self, key, detail='', quiet=False):
+        """One more of `key`; detail: the whole story of this one, for people."""
         now = self._clock()
         with self._lock:
-            if reason not in self._counts and len(self._counts) >= MOST_REASONS:
-                reason = 'other'
-            self._counts[reason] += 1
-            self._details[reason], self._when[reason] = detail or reason, now
-            count, said = self._counts[reason], self._said.get(reason)
+            if key not in self._counts and len(self._counts) >= MOST_KEYS:
+                key = 'other'
+            self._counts[key] += 1
+            self._details[key], self._when[key] = detail, now
+            count, said = self._counts[key], self._said.get(key)
             speaks = not quiet and (said is None or now - said >= SAY_EVERY_S)
             if speaks:
-                self._said[reason] = now
+                self._said[key] = now
         if speaks:
             times = '' if count == 1 else f' (number {count})'
-            self._say(f'{reason}{times}: {detail}' if detail else f'{reason}{times}')
+            self._say(f'{key}{times}: {detail}' if detail else f'{key}{times}')
+
+    def count_reason(self, reason, source=None, quiet=False):
+        """One more of a Reason's code; source: see Refusal."""
+        key = reason.code if source is None else Refusal(source, reason.code)
+        self.count(key, reason.detail, quiet)
 
     def counts(self):
-        """dict reason -> count."""
+        """dict key -> count."""
         with self._lock:
             return dict(self._counts)
 
@@ -46,14 +77,14 @@ class Tally:
             return sum(self._counts.values())
 
     def latest(self, within_s):
-        """(reason, detail) of the newest one not older than `within_s`, or None."""
+        """The Latest where it is not older than `within_s`, or None."""
         with self._lock:
             if not self._when:
                 return None
-            reason = max(self._when, key=self._when.get)
-            if self._clock() - self._when[reason] > within_s:
+            key = max(self._when, key=self._when.get)
+            if self._clock() - self._when[key] > within_s:
                 return None
-            return reason, self._details[reason]
+            return Latest(key, self._details[key])
 
 
 class Guard:
@@ -87,7 +118,7 @@ class Durations:
             for stage, value in timings_ms.items():
                 self._samples.setdefault(stage, deque(maxlen=self._keep)).append(value)
 
-    def summary(self):
+    def percentiles(self):
         """stage -> (p50, p90, max) in milliseconds, in the order the stages first came."""
         with self._lock:
             copies = {stage: np.array(values) for stage, values in self._samples.items()}

@@ -137,6 +137,10 @@ def record_ground_truth(scene, out, shift_ns=0):
         write(
             '/diagnostics',
             'diagnostic_msgs/msg/DiagnosticArray',
-            frames_status(frames_in=9, processed=4, **{'dropped/overtaken': 5, 'sync/sets': 9}),
+            frames_status(
+                frames_in=9,
+                processed=4,
+                **{'dropped/overtaken by a newer frame': 5, 'sync/sets': 9},
+            ),
         )
     return out

@@ -13,7 +13,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
 from mta_perception.commands.processes import free_domain
-from mta_perception.ros.matched_subscription import MatchedSubscription
+from mta_perception.ros.best_available_subscription import BestAvailableSubscription
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 TOPIC = '/somewhere/image'
@@ -21,7 +21,7 @@ WAIT_S = 20.0
 
 
 class Listener:
-    """A node with one matched subscription, and publishers of its own to try it."""
+    """A node with one subscription, and publishers of its own to try it."""
 
     def __init__(self, overrides=()):
         self.context = rclpy.Context()
@@ -32,7 +32,7 @@ class Listener:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.heard = set()
-        self.subscription = MatchedSubscription(
+        self.subscription = BestAvailableSubscription(
             self.node, String, TOPIC, lambda message: self.heard.add(message.data), depth=5
         )
 
@@ -45,7 +45,7 @@ class Listener:
         """Publish text until it is heard; False where it never is."""
         end = time.monotonic() + within_s
         while time.monotonic() < end and text not in self.heard:
-            self.subscription.match()
+            self.subscription.follow_publishers()
             publisher.publish(String(data=text))
             self.executor.spin_once(timeout_sec=0.05)
         return text in self.heard

@@ -19,8 +19,8 @@ UNSETTLED = getattr(ReliabilityPolicy, 'BEST_AVAILABLE', ReliabilityPolicy.SYSTE
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
 
-class MatchedSubscription:
-    """Keep last, volatile.  Call `match` now and then, in the executor's thread.
+class BestAvailableSubscription:
+    """Keep last, volatile.  Call `follow_publishers` now and then, in the executor's thread.
 
     The parameter qos_overrides.<topic>.subscription.reliability is best_available by default
     (system_default on Humble); reliable or best_effort settles it for good.
@@ -34,7 +34,7 @@ class MatchedSubscription:
         self._reliability = self._offered() or RELIABLE
         self._subscription = self._subscribe()
 
-    def match(self):
+    def follow_publishers(self):
         """Subscribe anew where the publishers offer something else by now."""
         offered = self._offered()
         if self._follows and offered not in (None, self._reliability):

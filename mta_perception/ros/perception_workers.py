@@ -1,6 +1,6 @@
-"""What runs while the node is active: one worker steps the pipeline, one captions, one draws.
+"""The pipeline in workers while the node is active: one steps it, one captions, one draws.
 
-Each works on the newest only (workers.NewestWorker).  Captions and pictures never hold up
+Each works on the newest only (NewestWorker).  Captions and pictures never hold up
 detections: they get a finished StepResult, and what comes meanwhile overtakes in their slot.
 """
 
@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mta_perception.config import PipelineConfig
 from mta_perception.contract import CAMERAS, CLASSES
 from mta_perception.drawing.overlay import DrawnObject, draw_overlay
 from mta_perception.geometry import invert_rigid, transform
 from mta_perception.pipeline.images import plan_for
 from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline, StepResult
+from mta_perception.reasons import Code, Reason
+from mta_perception.ros import parameters
 from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
 from mta_perception.workers.newest_worker import NewestWorker
 from mta_perception.workers.tally import Durations, Rate, Tally
@@ -30,40 +31,31 @@ class Picture(NamedTuple):
     step_ms: float
 
 
-class Perception:
+class PerceptionWorkers:
     """The workers of one activation; `offer(Job)` takes a frame set, the newest wins."""
 
-    def __init__(self, model, parameters, ego_motion, outputs, guard, say):
+    def __init__(self, model, settings, ego_motion, outputs, guard, say):
         """model: node.LoadedModel.  say: function (text) that writes a warning to the log."""
-        self.parameters = parameters
-        self.dropped = Tally(say)  # frame sets without a result, by reason
+        self.settings = settings
+        self.dropped = Tally(say)  # frame sets without a result, by Code
         self.processed, self.captioned = Rate(), Rate()
         self.durations = Durations()  # stages of a step, ms
         self.caption_durations = Durations()
-        self.masked = {camera: Counter() for camera in CAMERAS}  # camera -> reason -> frames
-        self.reset_reasons = Counter()
+        self.masked = {camera: Counter() for camera in CAMERAS}  # camera -> Code -> frames
+        self.reset_counts = Counter()  # Code -> resets of the memory
         self.latest = None  # StepResult
         self._model, self._ego_motion, self._outputs = model, ego_motion, outputs
-        self._reset_wanted = None  # reason of a reset asked for by the service
+        self._reset_wanted = None  # Reason of a reset that the service asked for
         self._pipeline = PerceptionPipeline(
-            model.manifest,
-            model.detector,
-            PipelineConfig(
-                min_cameras=parameters.min_cameras,
-                score_threshold=(
-                    None if parameters.score_threshold < 0 else parameters.score_threshold
-                ),
-                history_max_gap_s=parameters.history_max_gap_s,
-                decode_threads=parameters.decode_threads,
-            ),
+            model.manifest, model.detector, parameters.pipeline_config(settings)
         )
         self._book = CaptionBook()
         self._steps = NewestWorker('perception', guard('perception', self._step))
         self._captioning = NewestWorker(
-            'captions', guard('captions', self._caption), parameters.caption_rate
+            'captions', guard('captions', self._caption), settings.caption_rate
         )
         self._drawing = NewestWorker(
-            'overlay', guard('overlay', self._draw), parameters.overlay_rate
+            'overlay', guard('overlay', self._draw), settings.overlay_rate
         )
         self._workers = (self._steps, self._captioning, self._drawing)
         for worker in self._workers:
@@ -76,12 +68,17 @@ class Perception:
         self._pipeline.close()
 
     def offer(self, job):
-        """Take an intake.Job; called in the executor's thread."""
+        """Take a subscriptions.Job; called in the executor's thread."""
         if self._steps.offer(job):
-            self.dropped.count('overtaken by a newer frame', quiet=True)
+            self.dropped.count_reason(Reason(Code.OVERTAKEN), quiet=True)
+
+    @property
+    def score_threshold(self):
+        """Objects below it are not reported."""
+        return self._pipeline.score_threshold
 
     def ask_for_reset(self, reason):
-        """Have the memory and the tracks dropped before the next frame."""
+        """Have the memory and the tracks dropped before the next frame, for a Reason."""
         self._reset_wanted = reason
 
     def caption_backlog(self):
@@ -95,12 +92,12 @@ class Perception:
         reason, self._reset_wanted = self._reset_wanted, None
         if reason is not None:
             self._pipeline.reset(reason, job.frames.stamp_ns)
-        self._ego_motion.wait_for(job.frames.stamp_ns, self.parameters.odometry_wait_s)
+        self._ego_motion.wait_for(job.frames.stamp_ns, self.settings.odometry_wait_s)
         ready = time.monotonic()
         try:
             result = self._pipeline.step(job.frames, job.calibrations, self._ego_motion)
         except DroppedFrame as drop:
-            self.dropped.count(drop.reason, str(drop))
+            self.dropped.count_reason(drop.reason)
             return
         self._note(result)
         stepped = time.monotonic()
@@ -119,14 +116,14 @@ class Perception:
 
     def _note(self, result):
         for camera, reason in result.blind.items():
-            self.masked[camera][class_of(reason)] += 1
+            self.masked[camera][reason.code] += 1
         before = self.latest.history.resets if self.latest else 0
         if result.history.resets > before:
-            self.reset_reasons[class_of(result.history.last_reason)] += 1
+            self.reset_counts[result.history.last_reason.code] += 1
         self.latest = result
 
     def _publish(self, result, calibrations, step_ms):
-        frame_id = self.parameters.base_frame
+        frame_id = self.settings.base_frame
         self._outputs.publish_detections(result, frame_id)
         self._book.keep_only(result.track_ids)
         self._outputs.publish_markers(result.stamp_ns, frame_id, self._objects(result))
@@ -146,7 +143,7 @@ class Perception:
         }
 
     def _objects(self, result):
-        """The detections as render.DrawnObject, each with the last caption of its track."""
+        """The detections as DrawnObjects, each with the last caption of its track."""
         detections = result.detections
         return [
             DrawnObject(box, CLASSES[label], float(score), track_id, self._book.text(track_id))
@@ -166,7 +163,7 @@ class Perception:
             result.track_ids,
             self._book,
             result.stamp_ns,
-            self.parameters.max_captions,
+            self.settings.max_captions,
         )
         captions = self._model.captioner.caption(result.caption_inputs.take(rows))
         entries = [
@@ -182,7 +179,7 @@ class Perception:
         ]
         for track_id, _, _, text, _, _ in entries:
             self._book.put(track_id, text, result.stamp_ns)
-        self._outputs.publish_captions(result.stamp_ns, self.parameters.base_frame, entries)
+        self._outputs.publish_captions(result.stamp_ns, self.settings.base_frame, entries)
         self.caption_durations.add({'captions': (time.monotonic() - began) * 1e3})
         for _ in entries:
             self.captioned.tick()
@@ -211,22 +208,12 @@ class Perception:
             objects,
             trails=picture.trails,
             header=header,
-            width=self.parameters.overlay_width,
+            width=self.settings.overlay_width,
         )
         self._outputs.publish_overlay(
             result.stamp_ns,
-            self.parameters.base_frame,
+            self.settings.base_frame,
             drawn,
-            self.parameters.overlay_jpeg_quality,
+            self.settings.overlay_jpeg_quality,
         )
         self.durations.add({'overlay': (time.monotonic() - began) * 1e3})
-
-
-def class_of(reason):
-    """A reason without its numbers, to count by: 'gap of 3.20 s, ...' -> 'gap of'."""
-    words = []
-    for word in reason.split(':')[0].split():
-        if any(character.isdigit() for character in word):
-            break
-        words.append(word)
-    return ' '.join(words) or reason
