@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import cv2
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -180,6 +182,18 @@ def test_a_bad_image_masks_its_camera_alone(pipeline, data, code, detail):
     np.testing.assert_allclose(_brightness(result), expected, atol=1.5)
     assert not result.images[3].any() and not result.image_from_ego[3].any()
     assert pipeline.masked == {code: 1}
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.lists(st.text(), min_size=3, max_size=3))
+def test_rewording_what_is_missing_changes_no_count(model, details):
+    made, frames = PerceptionPipeline(*model), _frames(1.0, without=CAMERAS[:3])
+    worded = {camera: Reason(Code.NO_IMAGE, detail) for camera, detail in zip(CAMERAS, details)}
+    with pytest.raises(DroppedFrame) as caught:
+        made.step(frames._replace(missing=worded), _calibrations(), _ego_motion(2.0))
+    made.close()
+    assert caught.value.reason.code is Code.TOO_FEW_CAMERAS
+    assert made.dropped == {Code.TOO_FEW_CAMERAS: 1} and made.masked == {}
 
 
 def test_missing_cameras_are_blind(pipeline):

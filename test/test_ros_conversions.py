@@ -306,6 +306,7 @@ def test_guard_keeps_the_traceback_and_goes_on():
     assert guard('division', broken)(0) is None and guard('division', broken)(1) == 1
     assert guard.errors.counts() == {'division: ZeroDivisionError': 1}
     assert 'in broken' in said[0]
+    assert str(guard.errors.latest(5.0)).endswith('by zero')
 
 
 def test_durations_and_rate():

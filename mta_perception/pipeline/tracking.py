@@ -55,7 +55,7 @@ class _Track:
 
 
 class Tracker:
-    """One `update` a frame.  One thread at a time."""
+    """One `update` per frame.  One thread at a time."""
 
     def __init__(self, config):
         self.config = config
@@ -75,8 +75,8 @@ class Tracker:
             self.reset()
         self._stamp_ns = stamp_ns
         boxes_world = transform_boxes(world_from_ego, detections.boxes)
-        matched = self._match(stamp_ns, boxes_world, detections.labels)
-        tracks = [matched.get(row) or self._new_track() for row in range(len(boxes_world))]
+        known = self._match(stamp_ns, boxes_world, detections.labels)
+        tracks = [known.get(row) or self._new_track() for row in range(len(boxes_world))]
         for track, box, label in zip(tracks, boxes_world, detections.labels):
             track.see(stamp_ns, box, int(label))
         self._forget(stamp_ns)

@@ -258,8 +258,7 @@ def process_status(errors, began_s):
     }
     recent = errors.latest(RECENT_S)
     if recent:
-        last_line = recent.detail.strip().splitlines()[-1]
-        return 'process', ERROR, f'unexpected error in {recent.key}: {last_line}', values
+        return 'process', ERROR, f'unexpected error in {recent}', values
     if counts:
         return 'process', WARN, f'{sum(counts.values())} unexpected errors since the start', values
     return 'process', OK, f'{values["rss_mb"]:.0f} MB', values

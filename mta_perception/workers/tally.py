@@ -46,8 +46,8 @@ class Tally:
         self._lock = threading.Lock()
         self._counts, self._details, self._said, self._when = Counter(), {}, {}, {}
 
-    def count(self, key, detail='', quiet=False):
-        """One more of `key`; detail: the whole story of this one, for people."""
+    def count(self, key, detail='', quiet=False, story=''):
+        """One more of `key`; detail: of this one, for people; story: what the log gets instead."""
         now = self._clock()
         with self._lock:
             if key not in self._counts and len(self._counts) >= MOST_KEYS:
@@ -60,7 +60,8 @@ class Tally:
                 self._said[key] = now
         if speaks:
             times = '' if count == 1 else f' (number {count})'
-            self._say(f'{key}{times}: {detail}' if detail else f'{key}{times}')
+            text = story or detail
+            self._say(f'{key}{times}: {text}' if text else f'{key}{times}')
 
     def count_reason(self, reason, source=None, quiet=False):
         """One more of a Reason's code; source: see Refusal."""
@@ -100,7 +101,9 @@ class Guard:
             try:
                 return function(*arguments)
             except Exception as error:  # the last line of defence: counted, shown as ERROR
-                self.errors.count(f'{name}: {type(error).__name__}', traceback.format_exc())
+                self.errors.count(
+                    f'{name}: {type(error).__name__}', str(error), story=traceback.format_exc()
+                )
                 return None
 
         return guarded
@@ -129,7 +132,7 @@ class Durations:
 
 
 class Rate:
-    """Events a second over the newest few seconds.  Thread-safe."""
+    """Events per second over the newest few seconds.  Thread-safe."""
 
     def __init__(self, window_s=5.0, clock=time.monotonic):
         self._window_s, self._clock = window_s, clock
