@@ -3,15 +3,19 @@
 from dataclasses import replace
 import math
 
+from accelerate import Accelerator
 import torch
 from toy_scenes import toy_scene
+from training_cases import small_recipe
 
 from mta_perception.model import BEVFormer, BEVFormerConfig
-from mta_perception.model.bevformer import History
 from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig
-from mta_training.bevformer import training_step
-from mta_training.bevformer.optimiser import Schedule, descend, make_optimiser
-from mta_training.bevformer.step import remember
+from mta_perception.model.bevformer.detector import ego_boxes
+from mta_perception.model.config import ImageConfig as ModelImage
+from mta_perception.model.config import MtaConfig
+from mta_training.process_group import Team
+from mta_training.training import loop
+from mta_training.training.trainer import Trainer
 
 
 def small_config(**changes):
@@ -50,34 +54,50 @@ def drives(config, count=2, frames=6):
     return [toy_scene(config, frames=frames, objects=6, seed=seed) for seed in range(count)]
 
 
-def missed(model, frames, targets, reach_m=1.0):
-    """Per sample, the objects that are not found, as (class, x, y).
+def small_trainer(folder, scenes, network, **changes):
+    """A Trainer whose detector is the network of a config: the one trainer there is, made small.
+
+    changes: of a recipe of BEVFormer without captions or augmentation, as Recipe.changed
+    """
+    image = network.image
+    model = replace(
+        MtaConfig.toy(),
+        detector='bevformer_nano',
+        image=ModelImage(image.width, image.height, image.scale),
+        bev=replace(MtaConfig.toy().bev, cells=network.bev_cells, channels=network.channels),
+    )
+    recipe = small_recipe(
+        model=model.to_dict(),
+        captions={'start': 1.0},
+        weights={'detection': 1.0},
+        augmentation={'relight': False, 'dead_cameras': 0.0},
+        schedule={'bf16': False, 'offsets_rate': 1.0, 'decay_all': True, 'clip': 35.0},
+    ).changed(changes)
+    learner, recipe = loop.build_learner(folder, scenes, recipe, Team())
+    learner.model.detector.network = small_model(network)
+    return Trainer(learner, scenes, recipe, Accelerator(cpu=True))
+
+
+def missed(detector, batch, reach_m=1.0):
+    """Per sample of a Batch without history, the objects that are not found, as (class, x, y).
 
     The best detections, as many as there are objects, each take, in the order of their scores,
     the nearest object of their class that nobody has taken and that is nearer than `reach_m`.
     """
-    model.eval()
+    config = detector.network.config
+    memory = torch.zeros(len(batch.images), config.channels, *2 * [config.bev_cells])
+    detector.eval()
     with torch.no_grad():
-        bev = remember(model, frames[:-1])
-        past = None if bev is None else History(bev, frames[-1].continues)
-        output = model(frames[-1].images, frames[-1].image_from_lidar, frames[-1].ego, past)
+        result = detector(*batch[:3], memory, *batch[3:5])
     rows = []
-    for found, frame in zip(model.decode(output), targets):
+    for found, frame in zip(detector.network.decode(result.output), batch.targets):
+        boxes = ego_boxes(result.output.box_codes[-1][len(rows)])[found.index // config.classes]
         left = [
-            (label, *code[:2]) for label, code in zip(frame.labels.tolist(), frame.codes.tolist())
+            (label, *box[:2]) for label, box in zip(frame.labels.tolist(), frame.boxes.tolist())
         ]
-        for box, label in list(zip(found.boxes.tolist(), found.labels.tolist()))[: len(left)]:
+        for box, label in list(zip(boxes.tolist(), found.labels.tolist()))[: len(left)]:
             near = [(math.dist(box[:2], thing[1:]), thing) for thing in left if thing[0] == label]
             if near and min(near)[0] < reach_m:
                 left.remove(min(near)[1])
         rows.append(left)
     return rows
-
-
-def overfit(model, frames, targets, steps, rate, warm_up):
-    """Train on the same frames again and again: no augmentation, whole schedule."""
-    optimiser = make_optimiser(model.train(), rate=rate, backbone=1.0)
-    schedule = Schedule(1, steps, by_epoch=False, warm_up=warm_up)
-    for step in range(steps):
-        descend(optimiser, training_step(model, frames, targets).total, schedule.factor(step))
-    return model

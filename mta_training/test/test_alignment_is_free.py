@@ -11,7 +11,7 @@ from training_cases import silent, small_recipe, toy_scenes
 
 from mta_training.export import graphs
 from mta_training.runs import run_directory
-from mta_training.training import train
+from mta_training.training import loop
 
 torch.set_num_threads(1)
 ARMS = {'baseline': {'bla': 'off', 'dca': 'off'}, 'mta': {'bla': 'mse', 'dca': 'clip'}}
@@ -23,7 +23,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp('arms')
     for name, alignment in ARMS.items():
         recipe = small_recipe(schedule={'steps': 3}, alignment=alignment)
-        train.run(toy_scenes(), [], folder / f'run-{name}', recipe, threads=1, say=silent)
+        loop.run(toy_scenes(), [], folder / f'run-{name}', recipe, threads=1, say=silent)
         graphs.export(folder / f'run-{name}', folder / name)
     return folder
 

@@ -13,7 +13,7 @@ from training_cases import silent, small_recipe, toy_scenes
 from mta_training.data.batches import Place, make_batch
 from mta_training.language.text_embeddings import CaptionEmbeddings
 from mta_training.runs import run_directory
-from mta_training.training import train
+from mta_training.training import loop
 from mta_training.training.caption_stage import finish_captions, look
 from mta_training.training.learner import Learner
 
@@ -39,7 +39,7 @@ def finished(scenes, tmp_path_factory):
         )
         for name in ('tokenizer.json', 'language.pt') if len(runs) > 1 else ():
             shutil.copy(runs[0] / name, runs[1] / name)  # not made twice
-        train.run(
+        loop.run(
             scenes,
             ['any'],
             runs[-1],
@@ -54,7 +54,7 @@ def finished(scenes, tmp_path_factory):
 def test_the_best_checkpoint_has_the_captions_too(scenes, tmp_path):
     """Where the last detector is the best one."""
     recipe = small_recipe(schedule={'steps': 2}, caption_steps=3)
-    train.run(
+    loop.run(
         scenes,
         ['any'],
         tmp_path,

@@ -16,7 +16,8 @@ from training_cases import silent, small_recipe, toy_scenes
 
 from mta_training.process_group import Team, gather_rows, run_team
 from mta_training.runs import run_directory
-from mta_training.training import train
+from mta_training.training import loop
+from mta_training.training.trainer import Trainer
 
 torch.set_num_threads(1)
 
@@ -30,7 +31,7 @@ def _gradients(out, recipe, mute):
     )
     team = Team(accelerator.device)
     scenes = toy_scenes(count=4)
-    learner, recipe = train._build(out, scenes, recipe, team, silent, out)
+    learner, recipe = loop.build_learner(out, scenes, recipe, team)
     with torch.no_grad():  # gates that are shut hide the adapter
         for name, parameter in learner.named_parameters():
             if name.endswith('adaption_gate'):
@@ -42,13 +43,13 @@ def _gradients(out, recipe, mute):
             else scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
             for index, scene in enumerate(scenes)
         ]
-    trainer = train.Trainer(learner, scenes, recipe, accelerator)
+    trainer = Trainer(learner, scenes, recipe, accelerator)
     # Slot i shows scene i, so that the silent half is one process.
     trainer.stream.step = lambda: [
         train_places(slot, recipe.schedule.history) for slot in range(recipe.schedule.batch)
     ]
     trainer.wrapped.train()
-    trainer._accumulate(share=1.0)
+    trainer.accumulate(share=1.0)
     torch.save(
         {
             name: parameter.grad
@@ -129,7 +130,7 @@ def test_gathered_rows_of_unequal_length_find_their_gradients(tmp_path):
 
 def _short_run(out, recipe):
     torch.set_num_threads(1)
-    train.run(toy_scenes(), [], out, recipe, threads=1, say=silent)
+    loop.run(toy_scenes(), [], out, recipe, threads=1, say=silent)
 
 
 def test_a_run_may_be_resumed_by_more_processes(tmp_path):
@@ -146,8 +147,8 @@ def _resumed(out, recipe):
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     team = Team()
-    learner, recipe = train._build(out, toy_scenes(), recipe, team, silent, out)
-    trainer = train.Trainer(learner, toy_scenes(), recipe, accelerator)
+    learner, recipe = loop.build_learner(out, toy_scenes(), recipe, team)
+    trainer = Trainer(learner, toy_scenes(), recipe, accelerator)
     trainer.load(out / 'last.pt')
     torch.save(trainer.memory, out / f'memory-{team.rank}.pt')
 

@@ -4,8 +4,9 @@ import pytest
 
 pytest.importorskip('torch', reason='torch is only in the training environment')
 
+from mta_training.data.augmentation import Augmentation
 from mta_training.runs.recipe import Recipe
-from mta_training.training.train import Progress, learning_rate
+from mta_training.training.schedule import RunProgress, learning_rate
 
 NAMES = ('nano', 'nano_joint', 'paper', 'smoke')
 
@@ -52,6 +53,9 @@ def test_a_yaml_file_changes_values(tmp_path):
         ('- 1\n- 2', 'expected names and values'),
         ('base: [', 'no YAML'),
         ('base: nano\ncaptions: {missing: 1.5}', 'missing=1.5'),
+        ('base: nano\naugmentation: {grid_mask: 7}', 'grid_mask=7'),
+        ('base: nano\naugmentation: {mirror: true}', 'augmentation.mirror'),
+        ('base: nano\nschedule: {curve: step}', "curve='step'; choose cosine or bevformer"),
     ],
 )
 def test_bad_files_are_named(text, words, tmp_path):
@@ -67,13 +71,34 @@ def test_no_such_recipe():
         Recipe.load('nanno')
 
 
+def test_what_is_wired_is_on_in_the_paper_and_off_in_nano():
+    """BEVFormer's augmentation, groups and queues; and nano's as they always were."""
+    nano, paper = Recipe.load('nano'), Recipe.load('paper')
+    assert paper.augmentation == Augmentation(False, 0.0, photometric=True, grid_mask=0.7)
+    assert (paper.schedule.history, paper.schedule.skip_empty) == ('queue', True)
+    assert (paper.schedule.backbone_rate, paper.schedule.frozen_stages) == (0.1, 1)
+    assert nano.augmentation == Augmentation(True, 0.15, photometric=False, grid_mask=0.0)
+    assert (nano.schedule.frozen_stages, nano.schedule.offsets_rate) == (-1, 0.3)
+
+
+def test_a_recipe_of_before_a_setting_existed_means_what_it_did_then():
+    """Runs made before `augmentation` was a setting had nano's, also with the name `paper`."""
+    values = Recipe.load('paper').to_dict()
+    del values['augmentation']
+    for name in ('frozen_stages', 'offsets_rate', 'decay_all', 'curve', 'skip_empty'):
+        del values['schedule'][name]
+    old, nano = Recipe.from_dict(values), Recipe.load('nano')
+    assert old.augmentation == nano.augmentation and old.schedule.curve == 'cosine'
+    assert old.schedule.offsets_rate == 0.3 and not old.schedule.skip_empty
+
+
 def test_schedules():
-    schedule = Recipe.load('paper').schedule
-    progress = Progress(schedule, frames=800)
+    schedule = Recipe.load('nano').changed({'schedule': {'epochs': 10, 'batch': 8}}).schedule
+    progress = RunProgress(schedule, frames=800)
     assert progress.steps == 1000  # 10 epochs of 800 frames, 8 a step
-    assert learning_rate(0.0, schedule) == pytest.approx(0.02 * 2e-4)
-    assert learning_rate(schedule.warm_up, schedule) == pytest.approx(2e-4)
-    assert learning_rate(1.0, schedule) == pytest.approx(0.01 * 2e-4)
+    assert learning_rate(schedule, 0.0, 0) == pytest.approx(0.02 * 8e-4)
+    assert learning_rate(schedule, schedule.warm_up, 50) == pytest.approx(8e-4)
+    assert learning_rate(schedule, 1.0, 1000) == pytest.approx(0.01 * 8e-4)
     assert progress.share == 0.0 and progress.left_s is None
     progress.tick()
     assert progress.share == 0.001 and progress.left_s > 0

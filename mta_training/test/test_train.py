@@ -22,7 +22,7 @@ from mta_training.data.batches import Place, QueueStream, SceneStream, make_batc
 from mta_training.losses.described_objects import corrupted
 from mta_training.process_group import Team
 from mta_training.runs import run_directory
-from mta_training.training import train
+from mta_training.training import loop
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 CASES = Path(__file__).with_name('training_cases.py')
@@ -72,7 +72,7 @@ def test_queues_end_at_every_frame_once():
 def test_history_of_a_queue_is_what_the_network_at_work_has(scenes, tmp_path):
     """Frame by frame in evaluation mode, moved by how far the car went between the two."""
     recipe = small_recipe(schedule={'history': 'queue'})
-    learner, _ = train._build(tmp_path, scenes, recipe, Team(), silent, tmp_path)
+    learner, _ = loop.build_learner(tmp_path, scenes, recipe, Team())
     queue = [Place(0, 0, False), Place(0, 2, True, 2)]
     moved = make_batch(scenes, queue[1:]).ego_prev_from_ego_now[0].double().numpy()
     poses = scenes[0].world_from_ego
@@ -80,8 +80,10 @@ def test_history_of_a_queue_is_what_the_network_at_work_has(scenes, tmp_path):
     bev = learner.model.config.bev
     nothing = torch.zeros(1, bev.channels, bev.cells, bev.cells)
     learner.train()
+    buffers = {name: buffer.clone() for name, buffer in learner.named_buffers()}
     found = learner.remember([make_batch(scenes, [place]) for place in queue], nothing)
     assert learner.training and not found.requires_grad
+    assert all(torch.equal(value, buffers[name]) for name, value in learner.named_buffers())
     learner.eval()
     memory = nothing
     for place in queue:
@@ -213,29 +215,30 @@ def test_a_killed_run_goes_on_with_the_same_curve(tmp_path, history):
 
 def test_runs_do_not_overwrite_each_other(scenes, tmp_path):
     recipe = small_recipe(schedule={'steps': 2})
-    train.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    loop.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
     with pytest.raises(run_directory.RunError, match='--resume'):
-        train.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
+        loop.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
     other = small_recipe(schedule={'steps': 3}, weights={'bla': 2.0})
     with pytest.raises(run_directory.RunError, match='schedule, weights'):
-        train.run(scenes, [], tmp_path / 'run', other, resume=True, threads=1, say=silent)
+        loop.run(scenes, [], tmp_path / 'run', other, resume=True, threads=1, say=silent)
 
 
 def test_a_run_of_before_a_setting_existed_goes_on(scenes, tmp_path):
     """A recipe without the setting means its default."""
     recipe = small_recipe(schedule={'steps': 2})
-    train.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    loop.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
     state = run_directory.read_checkpoint(tmp_path / 'run')
     assert state['recipe']['schedule'].pop('history') == 'stream'
+    assert state['recipe'].pop('augmentation')['relight']
     torch.save(state, tmp_path / 'run' / 'last.pt')
-    train.run(scenes, [], tmp_path / 'run', recipe, resume=True, threads=1, say=silent)
+    loop.run(scenes, [], tmp_path / 'run', recipe, resume=True, threads=1, say=silent)
 
 
 def test_frozen_language_model_and_log(scenes, tmp_path):
     recipe = small_recipe(
         schedule={'steps': 20}, alignment={'bla': 'mse', 'dca': 'clip'}, gradient_norms_every=10
     )
-    train.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    loop.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
     loaded = run_directory.load_run(tmp_path / 'run')
     frozen = torch.load(tmp_path / 'run' / 'language.pt', weights_only=True)
     now = loaded.language.runtime_model().state_dict()
@@ -287,13 +290,24 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(scenes, tmp_p
     assert not list((tmp_path / 'run').glob('.partial-*'))
 
 
+def test_a_run_says_what_it_does(scenes, tmp_path, capsys):
+    """Also without a terminal: what is to come, and how far each long step is."""
+    train_two = small_recipe(schedule={'steps': 2}, caption_steps=2)
+    loop.run(scenes, [], tmp_path / 'run', train_two, threads=1)
+    said = capsys.readouterr()
+    assert said.out.startswith('recipe smoke: 2 steps, 2 frames a step, 12 keyframes of 3 scenes')
+    assert 'language model: 100 %, 10 of 10, loss' in said.err
+    assert 'training: 100 %, step 2, ' in said.err and 'steps/s, loss' in said.err
+    assert 'captions: 100 %, 2 of 2, loss' in said.err
+
+
 def test_without_any_captions_the_data_is_named(scenes, tmp_path):
     mute = [
         scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
         for scene in scenes
     ]
     with pytest.raises(run_directory.RunError, match='none of the training bags has captions'):
-        train.run(mute, [], tmp_path / 'run', small_recipe(), threads=1, say=silent)
+        loop.run(mute, [], tmp_path / 'run', small_recipe(), threads=1, say=silent)
 
 
 def test_missing_and_wrong_captions_are_drawn_alike_each_time(scenes):
@@ -320,7 +334,7 @@ def test_a_scene_without_described_objects_trains_on(scenes, tmp_path):
         checkpoint_minutes=0.0,
         alignment={'bla': 'mse', 'dca': 'clip'},
     )
-    train.run(half, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    loop.run(half, [], tmp_path / 'run', recipe, threads=1, say=silent)
     rows = curve(tmp_path / 'run')
     counts = [float(row['captions']) for row in rows]
     assert min(counts) == 0.0 < max(counts), counts
@@ -336,7 +350,7 @@ def test_few_frames_are_learned_by_heart(tmp_path):
         weights={'detection': 1.0},
     )
     scene = toy_scene(recipe.model, frames=2, objects=6, seed=4)
-    train.run([scene], [], tmp_path / 'run', recipe, threads=1, say=silent)
+    loop.run([scene], [], tmp_path / 'run', recipe, threads=1, say=silent)
     model = run_directory.load_run(tmp_path / 'run').model
     batch = make_batch([scene], [Place(0, 0, False)])
     with torch.no_grad():
@@ -359,11 +373,11 @@ def test_few_frames_are_learned_by_heart(tmp_path):
 
 def test_a_run_starts_from_another_ones_detector(scenes, tmp_path):
     first = small_recipe(schedule={'steps': 3})
-    train.run(scenes, [], tmp_path / 'first', first, threads=1, say=silent)
+    loop.run(scenes, [], tmp_path / 'first', first, threads=1, say=silent)
     second = small_recipe(
         schedule={'steps': 1, 'learning_rate': 1e-12}, start=str(tmp_path / 'first')
     )
-    train.run(scenes, [], tmp_path / 'second', second, threads=1, say=silent)
+    loop.run(scenes, [], tmp_path / 'second', second, threads=1, say=silent)
     one, two = (
         run_directory.read_checkpoint(tmp_path / name)['model'] for name in ('first', 'second')
     )
@@ -376,7 +390,7 @@ def test_a_run_starts_from_another_ones_detector(scenes, tmp_path):
     }
     smaller = second.changed({'model': {'bev': {'channels': 64}}})
     with pytest.raises(run_directory.RunError, match='same network'):
-        train.run(scenes, [], tmp_path / 'third', smaller, threads=1, say=silent)
+        loop.run(scenes, [], tmp_path / 'third', smaller, threads=1, say=silent)
     nowhere = second.changed({'start': str(tmp_path / 'nowhere')})
     with pytest.raises(run_directory.RunError, match='nowhere'):
-        train.run(scenes, [], tmp_path / 'fourth', nowhere, threads=1, say=silent)
+        loop.run(scenes, [], tmp_path / 'fourth', nowhere, threads=1, say=silent)

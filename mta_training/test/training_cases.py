@@ -8,7 +8,7 @@ import torch
 from toy_scenes import toy_scene
 
 from mta_training.runs.recipe import Recipe
-from mta_training.training import train
+from mta_training.training import loop
 
 
 def small_recipe(**changes):
@@ -37,7 +37,7 @@ def run_from_file(path):
     """Train as a JSON file says; for processes of their own."""
     torch.set_num_threads(1)
     values = json.loads(Path(path).read_text())
-    train.run(
+    loop.run(
         toy_scenes(),
         [],
         values['out'],

@@ -74,7 +74,7 @@ class BEVFormer(nn.Module):
     def forward(self, images, image_from_lidar, ego, history=None):
         """Detect.
 
-        images            (B, N, 3, H, W) normalised, or (B, N, H, W, 3) uint8 RGB
+        images            (B, N, 3, H, W) normalised, or (B, N, H, W, 3) RGB, 0 to 255
         image_from_lidar  (B, N, 4, 4)    pixels of the padded image, times depth
         ego               Ego
         history           History or None: `Output.bev` of the frame before
@@ -118,7 +118,7 @@ class BEVFormer(nn.Module):
         return found
 
     def normalise(self, images):
-        """(B, N, H, W, 3) uint8 RGB -> (B, N, 3, H, W) float32; what is padding becomes 0."""
+        """(B, N, H, W, 3) RGB, 0 to 255 -> (B, N, 3, H, W) float32; what is padding becomes 0."""
         image = self.config.image
         x = (images.flip(-1) if image.bgr else images).movedim(-1, -3).float()
         mean, std = x.new_tensor(image.mean), x.new_tensor(image.std)
@@ -131,7 +131,7 @@ class BEVFormer(nn.Module):
         image, count = config.image, config.cameras
         batch = images.shape[0] if images.ndim else 0
         colours = (image.height, image.width, 3)
-        if images.dtype == torch.uint8:
+        if images.dtype == torch.uint8 or images.shape[-1:] == (3,):
             _expect('images', images, (batch, count, *colours))
             images = self.normalise(images)
         _expect('images', images, (batch, count, 3, image.height, image.width))

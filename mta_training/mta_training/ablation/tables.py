@@ -5,7 +5,7 @@ ablation that was stopped goes on.  They are processes of their own, a few at a 
 share of the cores or a GPU of its own.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 import hashlib
 import json
 import os
@@ -16,10 +16,9 @@ import sys
 import threading
 import time
 
-from rich.progress import Progress
-
 from mta_perception.atomic_files import write_atomically
 from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.progress import Progress
 from mta_training.ablation.rows import TABLES
 from mta_training.ablation.run import Spec, write_spec
 from mta_training.evaluation.subsets import conditions
@@ -103,26 +102,29 @@ def _devices(workers):
 
 def _perform(specs, devices):
     """Run all that are not done, as many at a time as there are devices."""
-    free, lock = list(devices), threading.Lock()
+    free, lock, running = list(devices), threading.Lock(), []
     todo = [spec for spec in specs if not spec.metrics.is_file()]
 
     def perform(spec):
         with lock:
             environment = free.pop()
+            running.append(spec)
         try:
             return _process(spec, environment)
         finally:
             with lock:
                 free.append(environment)
+                running.remove(spec)
 
-    with Progress() as bar, ThreadPoolExecutor(len(devices)) as pool:
-        task = bar.add_task('runs', total=len(specs), completed=len(specs) - len(todo))
-        futures = [pool.submit(perform, spec) for spec in todo]
-        failures = []
-        for future in futures:
-            future.add_done_callback(lambda _: bar.advance(task))
-        for future in futures:
+    def said():
+        return '; '.join(last_line(Path(spec.out) / 'log.txt') for spec in list(running))
+
+    failures = []
+    with Progress('runs', len(todo)) as progress, ThreadPoolExecutor(len(devices)) as pool:
+        progress.words = said
+        for future in as_completed([pool.submit(perform, spec) for spec in todo]):
             failures += future.result()
+            progress.advance()
     if failures:
         raise AblationError(
             f'{len(failures)} of {len(specs)} runs failed, the others are kept; '
@@ -144,6 +146,17 @@ def _process(spec, environment):
             stderr=file,
         )
     return [] if done.returncode == 0 and spec.metrics.is_file() else [str(log)]
+
+
+def last_line(log):
+    """The last line of a run's log that is not empty, '' where there is none yet."""
+    try:
+        with open(log, 'rb') as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().decode(errors='replace').splitlines()
+    except OSError:
+        return ''
+    return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
 
 def value_at(metrics, path):
@@ -175,16 +188,11 @@ def _write_table(name, rows, recipe, bags, held_out, frames, out):
     seeds = len(next(iter(rows.values())))
     numbers = summary(rows, table.columns)
     path = out / f'table-{name}.md'
-    settings = recipe.schedule
-    length = next(
-        f'{getattr(settings, key):g} {key}'
-        for key in ('steps', 'epochs', 'minutes')
-        if getattr(settings, key)
-    )
     words = [
         f'# {table.title}',
         '',
-        f'Recipe {recipe.name}: {length} of {settings.batch} frames from {bags} scenes'
+        f'Recipe {recipe.name}: {recipe.schedule.length} of {recipe.schedule.batch} frames '
+        f'from {bags} scenes'
         + (f', started from {Path(recipe.start).name}' if recipe.start else '')
         + f'. Judged on {frames} keyframes of each of {held_out} other scenes. Mean ± '
         f'standard deviation over seeds ({seeds}); in brackets the number that the paper has '

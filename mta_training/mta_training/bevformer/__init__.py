@@ -1,5 +1,1 @@
-"""How the published BEVFormer is trained; `mta_training.training` is the recipe of our nano."""
-
-from mta_training.bevformer.step import training_step
-
-__all__ = ['training_step']
+"""Published BEVFormer: its checkpoints in our format, and our numbers beside its own."""

@@ -13,7 +13,11 @@ import numpy as np
 import torch
 
 from mta_perception.geometry import invert_rigid
+from mta_training.data.augmentation import Augmentation, augment
 from mta_training.data.targets import Targets
+
+_NANO = Augmentation()
+_TRIES = 1000  # queues that may be refused in a row
 
 
 class SceneArrays(NamedTuple):
@@ -42,7 +46,7 @@ class Place(NamedTuple):
 class Batch(NamedTuple):
     """Inputs of the detector but the history itself, and what is to be learned."""
 
-    images: torch.Tensor  # (B, 6, H, W, 3) uint8
+    images: torch.Tensor  # (B, 6, H, W, 3) RGB, uint8 or float32 of the same scale
     image_from_ego: torch.Tensor  # (B, 6, 3, 4)
     camera_mask: torch.Tensor  # (B, 6)
     history_valid: torch.Tensor  # (B,)
@@ -109,16 +113,17 @@ class QueueStream:
     """Endless queues of Places, oldest first, whose last are all frames in a random order.
 
     Interface and exactness as SceneStream's.  Where a scene has not begun yet its first frame
-    stands, without a history (BEVFormer's dataset; model_facts 1.9).
+    stands, without a history, as in BEVFormer's dataset.  There, too, another queue is drawn where
+    one has a frame with nothing to learn: `empty` holds these as (scene, frame).
     """
 
-    def __init__(self, lengths, slots, seed=0):
+    def __init__(self, lengths, slots, seed=0, empty=()):
         self.places = [
             (scene, frame) for scene, length in enumerate(lengths) for frame in range(length)
         ]
         if not self.places:
             raise ValueError(f'scene lengths {lengths} have no frame; expected some.')
-        self.count, self.order = slots, []
+        self.count, self.order, self.empty = slots, [], frozenset(empty)
         self.rng = np.random.default_rng(seed)
 
     def step(self):
@@ -128,8 +133,19 @@ class QueueStream:
     def _queue(self):
         if not self.order:
             self.order = self.rng.permutation(len(self.places)).tolist()
-        scene, frame = self.places[self.order.pop()]
-        frames = choose(frame, self.rng)
+        index = self.order.pop()
+        for _ in range(_TRIES):
+            scene, frame = self.places[index]
+            frames = choose(frame, self.rng)
+            if not any((scene, chosen) in self.empty for chosen in frames):
+                break
+            index = int(self.rng.integers(len(self.places)))
+        else:
+            raise ValueError(
+                f'{_TRIES} queues in a row had a frame without objects: {len(self.empty)} of '
+                f'{len(self.places)} frames have none; expected scenes whose neighbouring frames '
+                'have some.'
+            )
         paces = [0, *np.diff(frames).tolist()]
         return tuple(
             Place(scene, chosen, pace > 0, max(pace, 1)) for chosen, pace in zip(frames, paces)
@@ -160,10 +176,11 @@ def slot_generators(seed, step, slots):
     return [np.random.default_rng([seed, step, slot]) for slot in slots]
 
 
-def make_batch(scenes, places, generators=None):
-    """Batch of the frames at `places`; with a generator a place, cameras fail and light varies."""
+def make_batch(scenes, places, generators=None, augmentation=_NANO):
+    """Batch of the frames at `places`; with a generator a place, made harder as `augmentation`
+    says."""
     rows = [
-        _sample(scenes[place.scene], place, rng)
+        _sample(scenes[place.scene], place, rng, augmentation)
         for place, rng in zip(places, generators or [None] * len(places))
     ]
     images, matrices, masks, motions = (
@@ -175,13 +192,11 @@ def make_batch(scenes, places, generators=None):
     )
 
 
-def _sample(scene, place, rng):
+def _sample(scene, place, rng, augmentation):
     frame = place.frame
     images, mask = np.array(scene.images[frame]), scene.present[frame].astype(np.float32)
     if rng is not None:
-        if rng.random() < 0.15:  # a dead camera in every seventh frame
-            mask[rng.integers(len(mask))] = 0.0
-        images = np.stack([_relight(image, rng) for image in images])
+        images, mask = augment(images, mask, rng, augmentation)
     images[mask == 0] = 0
     motion = np.eye(4)
     if place.continues:
@@ -196,14 +211,3 @@ def _sample(scene, place, rng):
         targets,
         scene.captions[frame],
     )
-
-
-def _relight(image, rng):
-    """Contrast, brightness and a slight tint; mild, because captions name colours."""
-    gain = rng.uniform(0.8, 1.2) * rng.uniform(0.96, 1.04, 3)
-    values = np.arange(256)[:, None]
-    table = np.clip((values - 110) * gain + 110 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
-    lit = np.empty_like(image)
-    for channel in range(3):
-        lit[..., channel] = table[:, channel][image[..., channel]]
-    return lit

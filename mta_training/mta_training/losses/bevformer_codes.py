@@ -31,27 +31,6 @@ def lidar_codes(boxes, lidar_from_ego=LIDAR_FROM_EGO):
     )
 
 
-def ego_boxes(codes, lidar_from_ego=LIDAR_FROM_EGO):
-    """Codes (n, 10) -> boxes (n, 10) float64 in the ego frame, heading of length 1."""
-    codes = np.asarray(codes, np.float64).reshape(-1, BoxCode.WIDTH)
-    x, y, width, length, z, height, sin, cos = codes[:, :8].T
-    reach = np.maximum(np.hypot(sin, cos), 1e-9)
-    boxes = np.column_stack(
-        [
-            x,
-            y,
-            z,
-            np.exp(length),
-            np.exp(width),
-            np.exp(height),
-            -cos / reach,
-            -sin / reach,
-            codes[:, 8:],
-        ]
-    )
-    return transform_boxes(invert_rigid(lidar_from_ego), boxes)
-
-
 def in_range(boxes, config, lidar_from_ego=LIDAR_FROM_EGO):
     """(n,) bool: the box stands inside the bird's-eye view, edges excluded."""
     centres = transform_boxes(lidar_from_ego, boxes)[:, :2]

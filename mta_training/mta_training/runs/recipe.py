@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 import yaml
 
 from mta_perception.model.config import LanguageConfig, MtaConfig, QFormerConfig
+from mta_training.data.augmentation import Augmentation
 
 OBJECTIVES = ('off', 'mse', 'cosine', 'clip')
 _STRICT = {'extra': 'forbid'}  # pydantic refuses names that it does not know
@@ -35,12 +36,19 @@ class Schedule:
     accumulate: int = 1  # such batches whose gradients are added up in a step
     learning_rate: float = 8e-4
     backbone_rate: float = 1.0  # times learning_rate; 0 = the backbone is frozen
+    frozen_stages: int = -1  # of BEVFormer's ResNet: 0 its stem, 1 the first stage too; -1 none
+    offsets_rate: float = 0.3  # of deformable attention, times learning_rate
     weight_decay: float = 0.02
-    warm_up: float = 0.05  # share of the run
+    decay_all: bool = False  # also biases, norms, embeddings and the adapter
+    # cosine: linear warm-up, then down to 1 %; bevformer: 500 steps of warm-up from a third, down
+    # to 0.1 % once an epoch.
+    curve: str = 'cosine'
+    warm_up: float = 0.05  # of curve cosine: share of the run
     clip: float = 10.0
     bf16: bool = True  # autocast; geometry, box regression and losses stay fp32
     freeze_norm: bool = False  # batch norms keep their statistics
-    history: str = 'stream'  # or queue; see samples.py
+    history: str = 'stream'  # or queue; see data/batches.py
+    skip_empty: bool = False  # a queue with a frame without objects is drawn again
 
     def __post_init__(self):
         lengths = [value for value in (self.steps, self.epochs, self.minutes) if value]
@@ -57,6 +65,20 @@ class Schedule:
             self.history in ('stream', 'queue'),
             f'schedule.history={self.history!r}; choose stream or queue.',
         )
+        _check(
+            self.curve in ('cosine', 'bevformer'),
+            f'schedule.curve={self.curve!r}; choose cosine or bevformer.',
+        )
+        _check(
+            -1 <= self.frozen_stages <= 4,
+            f'schedule.frozen_stages={self.frozen_stages}; expected -1 (none) to 4 (all).',
+        )
+
+    @property
+    def length(self):
+        """How long, in words."""
+        name = next(name for name in ('steps', 'epochs', 'minutes') if getattr(self, name))
+        return f'{getattr(self, name):g} {name}'
 
 
 @dataclass(frozen=True)
@@ -153,6 +175,7 @@ class Recipe:
     weights: Weights = field(default_factory=Weights)
     alignment: Alignment = field(default_factory=Alignment)
     captions: Captions = field(default_factory=Captions)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     language: Language = field(default_factory=Language)
     start: str = ''  # run directory whose detector this one starts from
     start_captioner: bool = False  # ... and whose Q-Former and adapter too
@@ -204,8 +227,8 @@ class Recipe:
         """MTA's settings: 10 epochs, 2e-4, BEVFormer-tiny pretrained, eight blocks, BLA at the
         fourth.
 
-        Optimiser, warm-up and clipping are BEVFormer's, which the paper builds on; `start` is a
-        directory of `mta-train import-bevformer`.
+        What the paper leaves open is BEVFormer's, on which it builds: optimiser, schedule of the
+        rate, queues, augmentation; `start` is a directory of `mta-train import-bevformer`.
         """
         return cls(
             'paper',
@@ -214,12 +237,19 @@ class Recipe:
                 epochs=10.0,
                 learning_rate=2e-4,
                 backbone_rate=0.1,
+                frozen_stages=1,
+                offsets_rate=1.0,
                 weight_decay=0.01,
-                warm_up=0.01,
+                decay_all=True,
+                curve='bevformer',
                 clip=35.0,
                 batch=8,
                 freeze_norm=True,
                 history='queue',
+                skip_empty=True,
+            ),
+            augmentation=Augmentation(
+                relight=False, dead_cameras=0.0, photometric=True, grid_mask=0.7
             ),
             alignment=Alignment(bla_summed=False),
             captions=Captions(box='predicted'),

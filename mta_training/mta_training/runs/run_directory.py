@@ -35,7 +35,7 @@ class LoadedRun(NamedTuple):
     state: dict[str, Any]  # the checkpoint
 
 
-def build_language(out, captions, recipe, text_cache, say):
+def build_language(out, captions, recipe, text_cache):
     """(CaptionLanguage, CaptionEmbeddings or None, recipe with the vocabulary's size).
 
     Our own language model is trained once per run directory, on `captions`, and found there later.
@@ -51,7 +51,7 @@ def build_language(out, captions, recipe, text_cache, say):
         embeddings = CaptionEmbeddings.of(captions, recipe.alignment.text_encoder, text_cache)
     if recipe.language.model == 'small':
         if not (out / 'language.pt').is_file():
-            _pretrain(out, captions, recipe, say)
+            _pretrain(out, captions, recipe)
         torch.manual_seed(recipe.seed)  # of the adapter; whether pretraining came first or not
         language, size = small_language(out, recipe)
     else:
@@ -65,7 +65,7 @@ def build_language(out, captions, recipe, text_cache, say):
     return language, embeddings, recipe
 
 
-def _pretrain(out, captions, recipe, say):
+def _pretrain(out, captions, recipe):
     started = Path(recipe.start) if recipe.start else None
     if started and _speaks(started, captions, recipe.model.language):
         # One for all that start from a run; the captioner that may come with it speaks to it.
@@ -81,7 +81,6 @@ def _pretrain(out, captions, recipe, say):
         recipe.model.qformer.prefix_tokens,
         steps=recipe.language.pretrain_steps,
         seed=recipe.seed,
-        log_line=say,
     )
     tokenizer.save(str(out / 'tokenizer.json'))
     with whole(out / 'language.pt') as partial:

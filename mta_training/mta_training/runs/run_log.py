@@ -1,14 +1,13 @@
-"""What a run shows: a progress bar with the time left, log.csv, TensorBoard, curves.png."""
+"""What a run shows: losses, speed and time left, log.csv, TensorBoard, curves.png."""
 
+from collections import deque
 import csv
 import math
-import sys
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from mta_perception.atomic_files import whole
+from mta_perception.progress import Progress
 
 COLUMNS = (
     'step',
@@ -37,15 +36,19 @@ COLUMNS = (
     'mAP',
     'NDS',
 )
-_EVERY = 20  # steps a line of log.csv
+_SHOWN = ('loss', 'detection', 'language', 'bla', 'dca', 'gradient')
+_EVERY = 20  # steps a line of log.csv, and means over so many on the screen
 
 
 class RunLog:
-    """Means of the values since the last line; one line each `_EVERY` steps."""
+    """Means of the values since the last line; one line each `_EVERY` steps.
+
+    Only the process that leads writes and shows.
+    """
 
     def __init__(self, out, leads, say=print, resume_at=0):
         self.out, self.leads, self.say, self.rows = out, leads, say, []
-        self.path = out / 'log.csv'
+        self.path, self.recent = out / 'log.csv', deque(maxlen=_EVERY)
         if not leads:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -54,16 +57,22 @@ class RunLog:
         self.writer = SummaryWriter(str(out / 'events'), purge_step=resume_at + 1)
         if resume_at:
             say(f'resumed at step {resume_at}')
-        console = Console(file=sys.stderr)
-        self.bar = Progress(
-            TextColumn('training'),
-            BarColumn(),
-            TextColumn('{task.description}'),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task('', total=1.0)
-        self.bar.start()
+        self.bar = Progress('training')
+
+    def __enter__(self):
+        if self.leads:
+            self.bar.__enter__()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        """Last line, and the picture of the curves where nothing went wrong."""
+        if not self.leads:
+            return
+        self.flush()
+        self.bar.__exit__(kind, error, trace)
+        self.writer.close()
+        if error is None:
+            draw_curves(self.path, self.out / 'curves.png')
 
     def _forget_after(self, step):
         """Lines of steps that a killed run made after its last checkpoint are made again."""
@@ -79,24 +88,38 @@ class RunLog:
     def add(self, values, progress):
         """Values of one step."""
         self.rows.append(values)
+        self.recent.append(values)
         if not self.leads:
             return
         for name, value in values.items():
             if name not in ('step', 'minutes'):
                 self.writer.add_scalar(name, value, values['step'])
-        left = progress.left_s
-        words = f'step {values["step"]}, loss {values["loss"]:.3g}'
-        if left is not None:
-            words += f', {left / 60.0:.0f} min left'
-        self.bar.update(self.task, completed=progress.share, description=words)
+        self.bar.update(progress.share, self._in_words(), progress.left_s)
         if values['step'] % _EVERY == 0:
-            line = self.flush()
-            self.say(f'{100 * progress.share:5.1f} %  {line}')
+            self.flush()
+
+    def _in_words(self):
+        """Step, means of the losses and speed over the last steps."""
+        first, last = self.recent[0], self.recent[-1]
+        words = [f'step {last["step"]}']
+        seconds = 60.0 * (last['minutes'] - first['minutes'])
+        if seconds > 0.0:
+            words.append(f'{(last["step"] - first["step"]) / seconds:.2g} steps/s')
+        for name in _SHOWN:
+            values = [row[name] for row in self.recent if name in row]
+            if values:
+                words.append(f'{name} {np.mean(values):.3g}')
+        return ', '.join(words)
+
+    def doing(self, what):
+        """What goes on between two steps, if it takes long."""
+        if self.leads:
+            self.bar.update(self.bar.done, f'step {self.recent[-1]["step"]}, {what}')
 
     def flush(self):
-        """Write the line of what came since the last one; returns it in words."""
+        """Write the line of what came since the last one."""
         if not self.rows:
-            return ''
+            return
         last, means = self.rows[-1], {}
         for name in COLUMNS:
             values = [row[name] for row in self.rows if name in row]
@@ -106,8 +129,6 @@ class RunLog:
                 )
         self.rows = []
         self._write(means)
-        shown = ('step', 'minutes', 'loss', 'detection', 'language', 'bla', 'dca', 'gradient')
-        return '  '.join(f'{name} {means[name]:.4g}' for name in shown if name in means)
 
     def evaluated(self, step, metrics):
         """Held-out numbers after a step."""
@@ -129,14 +150,6 @@ class RunLog:
             csv.DictWriter(file, COLUMNS).writerow(
                 {name: f'{value:.9g}' for name, value in values.items()}
             )
-
-    def close(self):
-        """Last line and the picture of the curves."""
-        self.flush()
-        if self.leads:
-            self.bar.stop()
-            self.writer.close()
-            draw_curves(self.path, self.out / 'curves.png')
 
 
 def draw_curves(log, path):

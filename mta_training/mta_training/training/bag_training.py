@@ -9,7 +9,7 @@ from mta_training.data import scene_cache
 from mta_training.evaluation.torch_frames import evaluate_learner, held_out_scene
 from mta_training.losses.described_objects import corrupted
 from mta_training.process_group import run_team
-from mta_training.training import train
+from mta_training.training import loop
 
 
 def split_bags(directory, held_out_names=None, held_out_directory=None):
@@ -82,7 +82,7 @@ def _member(caches, held_out, out, recipe, resume, threads, text_cache):
     scenes = [scene._replace(captions=said) for scene, said in zip(scenes, captions)]
     judged = [held_out_scene(scene_cache.load_scene(path), bag) for path, bag in held_out]
     evaluate = partial(evaluate_learner, frames=recipe.evaluate_frames)
-    train.run(
+    loop.run(
         scenes,
         judged,
         out,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mta_perception.model.nano.detection_decoder import codes_from_boxes
+from mta_perception.progress import Progress
 from mta_training.data.batches import Place, make_batch
 from mta_training.losses.described_objects import Rows, described_boxes
 from mta_training.losses.nano import match
@@ -27,7 +28,8 @@ def look(model, scenes, frames, rng):
     model.eval()
     length = max(1, math.ceil(frames / len(scenes)))
     parts, texts = [], []
-    for scene in rng.permutation(len(scenes)).tolist()[:frames]:
+    chosen_scenes = rng.permutation(len(scenes)).tolist()[:frames]
+    for scene in Progress('scenes seen for captions', len(chosen_scenes)).over(chosen_scenes):
         count = len(scenes[scene].boxes)
         first = int(rng.integers(0, max(1, count - length + 1)))
         for result, batch in _walk(model, scenes[scene], first, min(count, first + length)):
@@ -96,7 +98,8 @@ def finish_captions(
     team, smooth = Team(), None
     # Alone, whatever other processes there are: they wait.
     team.rank, team.size = 0, 1
-    for step in range(steps):
+    progress = Progress('captions', steps)
+    for step in progress.over(range(steps)):
         share = step / steps
         for group in optimizer.param_groups:
             group['lr'] = (
@@ -113,8 +116,7 @@ def finish_captions(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         smooth = log['language'] if smooth is None else 0.98 * smooth + 0.02 * log['language']
-        if (step + 1) % 100 == 0:
-            log_line(f'captions: step {step + 1} of {steps}, loss {smooth:.3f}')
+        progress.words = f'loss {smooth:.3f}'
     learner.eval()
     return smooth
 

@@ -1,0 +1,174 @@
+"""The training loop: streams scenes through a Learner, under accelerate, and goes on exactly.
+
+A run directory holds `recipe.yaml`, `tokenizer.json`, `language.pt` (the small language model,
+frozen), `last.pt`, `best.pt` (best by held-out mAP), `log.csv`, `curves.png`, `events/`
+(TensorBoard) and `pictures/`.  A killed run goes on with `resume=True` where its last checkpoint
+was written.
+"""
+
+import ctypes
+from datetime import timedelta
+import os
+from pathlib import Path
+
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+import torch
+
+from mta_perception.progress import say
+from mta_training.process_group import Team
+from mta_training.runs.run_directory import RunError, build_language, build_model, load_detector
+from mta_training.runs.run_log import RunLog
+from mta_training.training.caption_stage import finish_captions
+from mta_training.training.learner import Learner
+from mta_training.training.trainer import Trainer
+
+
+def run(
+    scenes,
+    held_out,
+    out,
+    recipe,
+    *,
+    resume=False,
+    evaluate=None,
+    threads=0,
+    say=say,
+    text_cache=None,
+):
+    """Train on `scenes` (SceneArrays) into the directory `out`; returns the last evaluation.
+
+    evaluate    evaluate(learner, held_out, picture) -> dict with 'mAP', which decides what is
+                `best.pt`; `picture` is the path of the PNG that it may draw
+    text_cache  where embeddings of captions are kept, None = in `out`
+    Under `accelerate launch` every process calls this with the same arguments.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    accelerator = _accelerator()
+    team = Team(accelerator.device)
+    if (out / 'last.pt').exists() and not resume:
+        raise RunError(
+            f'{out} already holds a run; go on with --resume or choose another directory.'
+        )
+    team.first(None)  # nobody writes before all have looked
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // team.size))
+    keep_large_blocks()
+    if team.rank == 0:
+        say(_plan(recipe, scenes))
+    learner, recipe = build_learner(out, scenes, recipe, team, text_cache)
+    trainer = Trainer(learner, scenes, recipe, accelerator)
+    if resume and (out / 'last.pt').exists():
+        trainer.load(out / 'last.pt')
+    with RunLog(out, team.rank == 0, say, trainer.progress.step) as log:
+        metrics = _train(trainer, held_out, out, evaluate, log)
+    if recipe.caption_steps:
+        _finish_captions(trainer, out, say)
+        if metrics and metrics['mAP'] >= trainer.best:
+            trainer.save(out / 'best.pt')  # its detector is the last one
+    return metrics
+
+
+def _plan(recipe, scenes):
+    """What is to come, before it takes its time."""
+    frames = sum(len(scene.boxes) for scene in scenes)
+    words = [
+        f'recipe {recipe.name}: {recipe.schedule.length}',
+        f'{recipe.schedule.batch} frames a step',
+        f'{frames} keyframes of {len(scenes)} scenes',
+    ]
+    if recipe.caption_steps:
+        words.append(f'then {recipe.caption_steps} steps of captions alone')
+    return ', '.join(words)
+
+
+def _accelerator():
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        # The others wait while the first one embeds captions and trains the small language model.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=timedelta(hours=12)),
+        ],
+    )
+
+
+def build_learner(out, scenes, recipe, team, text_cache=None):
+    """(Learner, recipe with the sizes that the vocabulary decides) of a run directory.
+
+    Process 0 makes what is not there yet (language model, embeddings), the others read it.
+    """
+    captions = [text for scene in scenes for frame in scene.captions for text in frame if text]
+    if team.rank:
+        team.first(None)
+    language, embeddings, recipe = build_language(out, captions, recipe, text_cache or out)
+    if not team.rank:
+        team.first(None)
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe)
+    learner = Learner(model, language, recipe, embeddings)
+    if recipe.start and not (out / 'last.pt').exists():
+        load_detector(recipe.start, learner, with_captioner=recipe.start_captioner)
+    return learner, recipe
+
+
+def _train(trainer, held_out, out, evaluate, log):
+    """All steps, with checkpoints and evaluations in between; returns the last evaluation."""
+    recipe, progress, metrics = trainer.recipe, trainer.progress, {}
+    saved = evaluated = progress.elapsed_s
+    while progress.share < 1.0:
+        log.add(trainer.step(), progress)
+        done = progress.share >= 1.0
+        if done or progress.elapsed_s - saved >= 60.0 * recipe.checkpoint_minutes:
+            log.flush()
+            trainer.save(out / 'last.pt')
+            saved = progress.elapsed_s
+        due = recipe.evaluate_minutes and (
+            progress.elapsed_s - evaluated > 60.0 * recipe.evaluate_minutes
+        )
+        if evaluate and held_out and (done or due):
+            metrics = _evaluate(trainer, held_out, out, evaluate, log)
+            evaluated = progress.elapsed_s
+        progress.pause()
+    log.flush()
+    trainer.team.first(None)  # when any process is done, the files are there
+    return metrics
+
+
+def _evaluate(trainer, held_out, out, evaluate, log):
+    """Held-out numbers, by the leading process; the best so far are kept."""
+    step, metrics = trainer.progress.step, None
+    log.doing('evaluation on held-out scenes')
+    if trainer.team.rank == 0:
+        metrics = evaluate(trainer.learner, held_out, out / 'pictures' / f'step-{step:06d}.png')
+    metrics = trainer.team.first(metrics)
+    log.evaluated(step, metrics)
+    if metrics['mAP'] > trainer.best:
+        trainer.best = metrics['mAP']
+        trainer.save(out / 'best.pt')
+    return metrics
+
+
+def _finish_captions(trainer, out, say):
+    """Captions alone, by the leading process; into `last.pt`."""
+    recipe = trainer.recipe
+    if trainer.team.rank == 0:
+        torch.set_num_threads(os.cpu_count() or 1)
+        finish_captions(
+            trainer.learner, trainer.scenes, recipe.caption_steps, seed=recipe.seed, log_line=say
+        )
+    trainer.team.first(None)
+    trainer.save(out / 'last.pt')
+
+
+def keep_large_blocks():
+    """Let glibc reuse big buffers instead of returning them: page faults cost a quarter of a step.
+
+    Does nothing where the C library is another one.
+    """
+    try:
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except (OSError, AttributeError):
+        return
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    mallopt(m_mmap_threshold, 1 << 30)
+    mallopt(m_trim_threshold, (1 << 31) - 1)

@@ -1,0 +1,219 @@
+"""One training run in memory: steps of the optimiser, and checkpoints that go on exactly.
+
+The step number and the seed decide what every slot of a batch sees, so that a run may be resumed,
+on as many processes as one likes.
+"""
+
+import math
+
+import torch
+
+from mta_training.data.batches import QueueStream, SceneStream, make_batch, slot_generators
+from mta_training.process_group import Team
+from mta_training.runs.recipe import Recipe
+from mta_training.runs.run_directory import RunError, origin, write_checkpoint
+from mta_training.training.schedule import (
+    RunProgress,
+    freeze_backbone,
+    learning_rate,
+    make_optimizer,
+)
+
+# What a run cannot change while it goes on.
+_FIXED = (
+    'model',
+    'schedule',
+    'weights',
+    'alignment',
+    'captions',
+    'augmentation',
+    'language',
+    'seed',
+)
+
+
+class Trainer:
+    """All that changes while a run goes on."""
+
+    def __init__(self, learner, scenes, recipe, accelerator):
+        schedule = recipe.schedule
+        self.scenes, self.recipe, self.accelerator = scenes, recipe, accelerator
+        self.team = Team(accelerator.device)
+        if schedule.batch % self.team.size:
+            raise RunError(
+                f'schedule.batch={schedule.batch} frames do not divide among '
+                f'{self.team.size} processes; choose a multiple.'
+            )
+        share = schedule.batch // self.team.size
+        self.slots = range(self.team.rank * share, (self.team.rank + 1) * share)
+        backbone = learner.model.detector.backbone
+        backbone.to(memory_format=torch.channels_last)
+        freeze_backbone(backbone, schedule)
+        self.learner = learner
+        self.wrapped, self.optimizer = accelerator.prepare(
+            learner, make_optimizer(learner, schedule)
+        )
+        bev = learner.model.config.bev
+        self.stream = make_stream(scenes, recipe, bev.half_extent_m)
+        self.progress = RunProgress(schedule, sum(len(scene.boxes) for scene in scenes))
+        self.best = -1.0
+        self.memory = torch.zeros(
+            share, bev.channels, bev.cells, bev.cells, device=accelerator.device
+        )
+        self.seen = 0  # batches so far
+        self.origin = origin(recipe.start)
+
+    def step(self):
+        """One step of the optimiser -> dict of floats for the log."""
+        schedule, progress = self.recipe.schedule, self.progress
+        share = progress.share
+        rate = learning_rate(schedule, share, progress.step)
+        for group in self.optimizer.param_groups:
+            group['lr'] = rate * group['rate']
+        self.wrapped.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        values = {}
+        for part in range(schedule.accumulate):
+            last = part == schedule.accumulate - 1
+            if last:
+                values = self.accumulate(share)
+            else:
+                with self.accelerator.no_sync(self.wrapped):
+                    self.accumulate(share)
+        norm = float(self.accelerator.clip_grad_norm_(self._trained, schedule.clip))
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f'gradient of norm {norm} at step {progress.step + 1}: {values}. Lower the '
+                'learning rate or resume from an earlier checkpoint.'
+            )
+        values['gradient'] = norm
+        self.optimizer.step()
+        progress.tick()
+        progress.elapsed_s = self.team.first(progress.elapsed_s)
+        return {'step': progress.step, 'minutes': progress.elapsed_s / 60.0, 'lr': rate, **values}
+
+    @property
+    def _trained(self):
+        return [
+            parameter for group in self.optimizer.param_groups for parameter in group['params']
+        ]
+
+    def accumulate(self, share):
+        """Add the gradient of the next batch, at a share of the run; returns what is logged."""
+        generators = slot_generators(self.recipe.seed, self.seen, self.slots)
+        *past, batch = self._batches(generators)
+        learned = self.wrapped(
+            batch,
+            self.memory,
+            generators,
+            self.team,
+            past=past,
+            with_captions=share >= self.recipe.captions.start,
+        )
+        if not torch.isfinite(learned.total):
+            raise FloatingPointError(
+                f'loss {float(learned.total.detach())} at step {self.progress.step + 1}: '
+                f'{learned.log}. Lower the learning rate or resume from an earlier checkpoint.'
+            )
+        norms = self._gradient_norms(learned.terms)
+        self.accelerator.backward(learned.total / self.recipe.schedule.accumulate)
+        self.memory = learned.bev
+        self.seen += 1
+        return {'loss': float(learned.total.detach()), **learned.log, **norms}
+
+    def _batches(self, generators):
+        """The next Batches of our slots, oldest first; the last is learned."""
+        queues = self.stream.step()[self.slots.start : self.slots.stop]
+        *past, present = zip(*queues)
+        harder, device = self.recipe.augmentation, self.accelerator.device
+        batches = [
+            make_batch(self.scenes, places, generators, harder.of_history) for places in past
+        ]
+        batches.append(make_batch(self.scenes, present, generators, harder))
+        return [batch.to(device) for batch in batches]
+
+    def _gradient_norms(self, terms):
+        """Norm of each weighted term's gradient, over all that is trained, of this process."""
+        every = self.recipe.gradient_norms_every
+        if not every or self.progress.step % every:
+            return {}
+        trained, norms = self._trained, {}
+        for name, term in terms.items():
+            gradients = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
+            norms[f'gradient_{name}'] = float(
+                torch.stack([g.norm() for g in gradients if g is not None]).norm()
+            )
+        return norms
+
+    def save(self, path):
+        """Write a checkpoint that `load` goes on from; atomic.  All processes call it."""
+        memories = self.team.gather(self.memory.cpu())
+        state = self.accelerator.get_state_dict(self.wrapped)
+        if self.team.rank:
+            return
+        write_checkpoint(
+            path,
+            self.learner,
+            state,
+            {
+                'recipe': self.recipe.to_dict(),
+                'origin': self.origin,
+                'optimizer': self.optimizer.state_dict(),
+                'memory': torch.cat(memories),
+                'stream': self.stream.state(),
+                'best': self.best,
+                'data': f'{len(self.scenes)} scenes, '
+                f'{sum(len(scene.boxes) for scene in self.scenes)} keyframes',
+                'step': self.progress.step,
+                'seen': self.seen,
+                'elapsed_s': self.progress.elapsed_s,
+            },
+        )
+
+    def load(self, path):
+        """Go on where `save` stopped."""
+        state = torch.load(path, map_location='cpu', weights_only=False)
+        wanted, found = self.recipe.to_dict(), Recipe.from_dict(state['recipe']).to_dict()
+        other = sorted(name for name in wanted if wanted[name] != found[name] and name in _FIXED)
+        if other:
+            raise RunError(
+                f'{path} belongs to another recipe: {", ".join(other)} differ; resume '
+                'with the recipe.yaml beside it, or choose another directory.'
+            )
+        missing, unexpected = self.learner.load_state_dict(state['learner'], strict=False)
+        frozen = {
+            name
+            for name, parameter in self.learner.named_parameters()
+            if name.startswith('language.') and not parameter.requires_grad
+        }
+        frozen |= {name for name in missing if name.startswith('language.llama.lm_head')}
+        broken = sorted(set(missing) - frozen) + list(unexpected)
+        if broken:
+            raise RunError(
+                f'{path} does not fit this network: {broken[0]} and '
+                f'{len(broken) - 1} more names are missing or unknown.'
+            )
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.stream.restore(state['stream'])
+        self.memory = state['memory'][self.slots.start : self.slots.stop].to(
+            self.accelerator.device
+        )
+        self.best, self.seen = state['best'], state['seen']
+        self.origin = state.get('origin', self.origin)
+        self.progress.step, self.progress.elapsed_s = state['step'], state['elapsed_s']
+        self.progress.pause()
+
+
+def make_stream(scenes, recipe, half_extent_m):
+    """SceneStream or QueueStream of a recipe; a frame is empty whose objects are all farther away
+    than `half_extent_m` ahead or aside."""
+    schedule, lengths = recipe.schedule, [len(scene.boxes) for scene in scenes]
+    if schedule.history == 'stream':
+        return SceneStream(lengths, schedule.batch, seed=recipe.seed)
+    empty = [
+        (number, frame)
+        for number, scene in enumerate(scenes)
+        for frame, boxes in enumerate(scene.boxes)
+        if not (abs(boxes[:, :2]) < half_extent_m).all(1).any()
+    ]
+    return QueueStream(lengths, schedule.batch, recipe.seed, empty if schedule.skip_empty else ())
