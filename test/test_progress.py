@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import time
 
 import pytest
@@ -49,8 +50,11 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     with os.fdopen(writer, 'w') as terminal:
         with Progress('training', 2, terminal) as progress:
             progress.update(1, 'loss 2.5')
-        shown = os.read(reader, 100_000).decode()
+        shown = b''
+        while select.select([reader], [], [], 1.0)[0]:  # it comes in pieces
+            shown += os.read(reader, 4096)
     os.close(reader)
+    shown = shown.decode()
     assert '━' in shown and 'loss 2.5' in shown and 'training' in shown
 
 
