@@ -55,16 +55,17 @@ def drives(config, count=2, frames=6):
 
 
 def small_trainer(folder, scenes, network, **changes):
-    """A Trainer whose detector is the network of a config: the one trainer there is, made small.
+    """A Trainer whose detector has a given BEVFormer: the one trainer there is, made small.
 
     changes: of a recipe of BEVFormer without captions or augmentation, as Recipe.changed
     """
-    image = network.image
+    config = network.config
+    image = config.image
     model = replace(
         MtaConfig.toy(),
         detector='bevformer_nano',
         image=ModelImage(image.width, image.height, image.scale),
-        bev=replace(MtaConfig.toy().bev, cells=network.bev_cells, channels=network.channels),
+        bev=replace(MtaConfig.toy().bev, cells=config.bev_cells, channels=config.channels),
     )
     recipe = small_recipe(
         model=model.to_dict(),
@@ -74,7 +75,7 @@ def small_trainer(folder, scenes, network, **changes):
         schedule={'bf16': False, 'offsets_rate': 1.0, 'decay_all': True, 'clip': 35.0},
     ).changed(changes)
     learner, recipe = loop.build_learner(folder, scenes, recipe, Team())
-    learner.model.detector.network = small_model(network)
+    learner.model.detector.network = network
     return Trainer(learner, scenes, recipe, Accelerator(cpu=True))
 
 

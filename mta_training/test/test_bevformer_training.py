@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from small_bevformer import drives, small_config, small_trainer
+from small_bevformer import drives, small_config, small_model, small_trainer
 from training_cases import small_recipe
 
 from mta_perception.model.config import MtaConfig
@@ -78,7 +78,7 @@ def test_squares_are_cut_from_the_present_alone(scenes, tmp_path):
     trainer = small_trainer(
         tmp_path,
         scenes,
-        CONFIG,
+        small_model(),
         augmentation={'grid_mask': 1.0, 'photometric': True},
         schedule={'history': 'queue', 'batch': 2},
     )
@@ -97,7 +97,9 @@ def test_squares_are_cut_from_the_present_alone(scenes, tmp_path):
 
 
 def test_gradient_reaches_every_parameter(scenes, tmp_path):
-    trainer = small_trainer(tmp_path, scenes, CONFIG, schedule={'history': 'queue', 'batch': 4})
+    trainer = small_trainer(
+        tmp_path, scenes, small_model(), schedule={'history': 'queue', 'batch': 4}
+    )
     trainer.stream.order = [4, 9, 3, 8]  # neither is the first of its scene
     trainer.learner.train()
     trainer.accumulate(share=0.0)
@@ -106,7 +108,7 @@ def test_gradient_reaches_every_parameter(scenes, tmp_path):
 
 
 def test_a_broken_gradient_ends_the_run_before_it_reaches_the_weights(scenes, tmp_path):
-    trainer = small_trainer(tmp_path, scenes, CONFIG, schedule={'batch': 1})
+    trainer = small_trainer(tmp_path, scenes, small_model(), schedule={'batch': 1})
     weight = trainer.learner.model.detector.network.decoder.start.weight
     before = weight.detach().clone()
     weight.register_hook(lambda gradient: gradient * float('nan'))
