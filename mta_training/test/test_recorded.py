@@ -101,13 +101,10 @@ def test_nearest_message_only_within_its_quarter_second():
     assert nearest_detections([], 0) is None
 
 
-@pytest.mark.parametrize('of_bag', ['the bag itself', 'its parent'])
-def test_the_command_takes_a_bag_or_its_parent_and_needs_no_torch(bags, tmp_path, of_bag):
+def test_the_command_takes_the_parent_of_a_bag_and_needs_no_torch(bags, tmp_path):
     recording = record_ground_truth(SceneBag(bags[0]), tmp_path / 'recorded')
-    place = bags[0]
-    if of_bag == 'its parent':
-        shutil.copytree(bags[0], tmp_path / 'bags' / bags[0].name)
-        place = tmp_path / 'bags'
+    place = tmp_path / 'bags'
+    shutil.copytree(bags[0], place / bags[0].name)
     code = (
         'import sys\n'
         'class Blocker:\n'
@@ -120,7 +117,7 @@ def test_the_command_takes_a_bag_or_its_parent_and_needs_no_torch(bags, tmp_path
     )
     words = ['eval', '--recorded', recording, '--bags', place, '--out', tmp_path / 'report']
     ended = subprocess.run(
-        [sys.executable, '-c', code, *map(str, words)], capture_output=True, text=True, timeout=120
+        [sys.executable, '-c', code, *map(str, words)], capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 0, ended.stderr
     assert 'keyframes have a message' in ended.stdout

@@ -5,7 +5,6 @@ in   JudgedFrame list: keyframes with what was said about them
 out  `judge`'s dict; metrics.json, report.md, results.json and PNG plots by `write_report`
 """
 
-from importlib.util import find_spec
 import json
 from pathlib import Path
 
@@ -103,7 +102,9 @@ def _why_no_captions(frames, truth):
     # No objects at all is a model that finds nothing: it has captions, and they score 0.
     if captions and not any(captions):
         return 'all captions of the predictions are empty'
-    if find_spec('pycocoevalcap') is None:
+    try:
+        import pycocoevalcap  # noqa: F401
+    except ModuleNotFoundError:
         return 'pycocoevalcap is not installed (`make train-env` does)'
     return None
 
