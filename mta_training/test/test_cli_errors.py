@@ -156,6 +156,9 @@ sys.meta_path.insert(0, Blocker())
     ],
 )
 def test_without_torch_the_remedy_is_named(tmp_path, arguments):
+    for name in ('bags/scene/metadata.yaml', 'run/last.pt'):  # right paths, as far as one can see
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
     # A process of its own: a module that is once loaded stays loaded, whatever one does.
     code = BLOCKER + 'from mta_training.commands.cli import main\nmain()'
     ended = subprocess.run(
@@ -167,6 +170,43 @@ def test_without_torch_the_remedy_is_named(tmp_path, arguments):
     )
     assert ended.returncode == 2
     one_line(ended.stderr, 'which is not installed', 'make train-env')
+
+
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        (('train', '--bags', 'nowhere', '--out', 'run'), 'nowhere'),
+        (('train', '--bags', 'empty', '--out', 'run'), 'empty'),
+        (('train', '--bags', 'bags', '--val-bags', 'nowhere', '--out', 'run'), 'nowhere'),
+        (('train', '--bags', 'bags', '--start', 'nowhere', '--out', 'run'), 'nowhere'),
+        (('train', '--bags', 'bags', '--config', 'my.yaml', '--out', 'run'), 'my.yaml'),
+        (('ablate', '--table', '4', '--bags', 'nowhere', '--out', 'run'), 'nowhere'),
+        (('eval', '--run', 'nowhere', '--bags', 'bags', '--out', 'o'), 'nowhere'),
+        (('eval', '--run', 'run', '--bags', 'bags', '--out', 'o', '--checkpoint', 'best'), 'run'),
+        (('eval', '--model', 'nowhere', '--bags', 'bags', '--out', 'o'), 'nowhere'),
+        (('eval', '--run', 'run', '--bags', 'nowhere', '--out', 'o'), 'nowhere'),
+        (('export', '--run', 'empty', '--out', 'o'), 'empty'),
+        (('export', '--run', 'run', '--out', 'o', '--eval-bags', 'nowhere'), 'nowhere'),
+    ],
+)
+def test_a_wrong_path_is_refused_before_torch_is_imported(
+    mta_train, tmp_path, monkeypatch, arguments, named
+):
+    for name in ('bags/scene/metadata.yaml', 'run/last.pt', 'empty/nothing'):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    there = sorted(tmp_path.rglob('*'))
+    monkeypatch.chdir(tmp_path)
+    # Whoever asks for one of these now fails at once, whether it is loaded already or not.
+    for module in ('torch', 'onnx', 'transformers', 'mta_training.training.bag_training'):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, 'mta_training.evaluation.torch_frames', raising=False)
+    monkeypatch.delitem(sys.modules, 'mta_training.export.graphs', raising=False)
+    code, _, error = mta_train(*arguments)
+    assert code == 1
+    one_line(error, named)
+    assert 'not installed' not in error
+    assert sorted(tmp_path.rglob('*')) == there
 
 
 def test_convert_and_eval_need_no_torch(dataset, tmp_path):

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from mta_training.commands.paths import check_paths
+
 
 def eval_command(
     official: Annotated[
@@ -93,6 +95,7 @@ def eval_command(
         raise typer.BadParameter(
             '--model, --run, --results and --recorded need --bags and --out, and no --dataset'
         )
+    check_paths(bags=(bags,), runs=[(run, checkpoint)], models=(model,))
     _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams)
 
 

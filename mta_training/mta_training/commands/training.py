@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from mta_training.commands.paths import check_paths
+
 
 def train_command(
     bags: Annotated[
@@ -73,9 +75,7 @@ def train_command(
     ] = False,
 ):
     """Train detector and captioner on bags; Ctrl-C loses at most the time since a checkpoint."""
-    from mta_training.runs.recipe import Recipe
-    from mta_training.training import bag_training
-
+    check_paths(bags=(bags, val_bags), starts=(start,), config=config)
     if smoke:
         from mta_training.commands.smoke import FOLDER, smoke_bags
 
@@ -88,6 +88,9 @@ def train_command(
         raise typer.BadParameter('--bags and --out are needed (or --smoke)')
     if minutes is not None and steps is not None:
         raise typer.BadParameter('give one of --minutes and --steps')
+    from mta_training.runs.recipe import Recipe
+    from mta_training.training import bag_training
+
     changes = {}
     if minutes is not None or steps is not None:
         changes['schedule'] = {'minutes': minutes} if steps is None else {'steps': steps}
@@ -164,11 +167,9 @@ def ablate_command(
     ] = False,
 ):
     """Train and judge every row of a table with several seeds; write it as Markdown and JSON."""
-    from mta_training.ablation import tables
     from mta_training.ablation.rows import TABLES
-    from mta_training.runs.recipe import Recipe
-    from mta_training.training.bag_training import split_bags
 
+    check_paths(bags=(bags, val_bags), starts=(start,), config=config)
     unknown = sorted(set(table) - {*TABLES, 'all'})
     if unknown:
         raise typer.BadParameter(f'--table {unknown[0]}: choose one of {", ".join(TABLES)}, all')
@@ -181,6 +182,10 @@ def ablate_command(
             start = FOLDER / 'run'  # what `train --smoke` made
     if bags is None or out is None:
         raise typer.BadParameter('--bags and --out are needed (or --smoke)')
+    from mta_training.ablation import tables
+    from mta_training.runs.recipe import Recipe
+    from mta_training.training.bag_training import split_bags
+
     changes = {'schedule': {'steps': steps}} if steps else {}
     if start is not None:
         changes['start'] = str(start.resolve())
@@ -221,6 +226,7 @@ def export_command(
     """Write ONNX graphs, tokeniser, manifest and model card."""
     if int8 != (calibration_bags is not None):
         raise typer.BadParameter('--int8 and --calibration-bags go together')
+    check_paths(bags=(eval_bags, calibration_bags), runs=[(run, checkpoint)])
     from mta_training.export import graphs
 
     measured = graphs.export(
