@@ -1,9 +1,11 @@
 """`mta`: exit codes, one-line errors, imports that are no heavier than the command needs."""
 
+from importlib import metadata
 import os
 from pathlib import Path
 import subprocess
 import sys
+import typing
 
 import pytest
 
@@ -30,6 +32,35 @@ def test_every_command_has_help():
         assert command.callback.__doc__
     done = mta('demo', '--help')
     assert done.returncode == 0 and '--seed' in done.stdout
+
+
+@pytest.mark.parametrize(
+    'program, module', [('mta', 'mta_perception'), ('mta-train', 'mta_training')]
+)
+def test_version_and_completion(program, module):
+    command = [sys.executable, '-m', f'{module}.commands.cli']
+    done = subprocess.run([*command, '--version'], capture_output=True, text=True, check=True)
+    assert done.stdout == f'{program} {metadata.version(module)}\n'
+    # What the shell asks when somebody types `mta d` and presses the tabulator.
+    code = f'import sys; sys.argv = [{program!r}]; from {module}.commands.cli import main; main()'
+    variable = f'_{program.upper().replace("-", "_")}_COMPLETE'
+    asked = {variable: 'complete_bash', 'COMP_WORDS': f'{program} ', 'COMP_CWORD': '1'}
+    done = subprocess.run(
+        [sys.executable, '-c', code], env={**os.environ, **asked}, capture_output=True, text=True
+    )
+    offered = done.stdout.split()
+    assert {'mta': 'doctor', 'mta-train': 'synth'}[program] in offered and len(offered) > 4
+
+
+def test_no_help_text_is_taken_for_markup():
+    pytest.importorskip('mta_training')
+    from mta_perception.commands.cli import app
+    from mta_training.commands.cli import app as training
+
+    for command in [*app.registered_commands, *training.registered_commands]:
+        for parameter in typing.get_type_hints(command.callback, include_extras=True).values():
+            for entry in getattr(parameter, '__metadata__', ()):
+                assert '[' not in (entry.help or ''), f'{entry.help} loses its brackets'
 
 
 def test_help_loads_neither_ros_nor_cv2_nor_torch_nor_training():
@@ -90,6 +121,51 @@ def test_ask_without_a_node_says_what_is_missing():
     )
     assert done.returncode == 1
     assert '/mta_perception/ask' in done.stderr and '--node' in done.stderr
+
+
+def test_doctor_names_what_a_process_would_die_of_and_goes_on(tmp_path):
+    pytest.importorskip('rclpy')
+    (tmp_path / 'bag').mkdir()
+    done = mta(
+        'doctor',
+        '--bag',
+        tmp_path / 'bag',
+        HOME='/proc/nowhere',
+        MTA_CACHE='/proc/nowhere/cache',
+        FASTDDS_DEFAULT_PROFILES_FILE=str(tmp_path / 'none.xml'),
+    )
+    assert done.returncode == 1
+    bad = [line.split(':')[0] for line in done.stdout.splitlines() if line.startswith('BAD')]
+    assert bad == ['BAD  home directory', 'BAD  cache', 'BAD  DDS profile', 'BAD  bag']
+    assert 'MTA_CACHE' in done.stdout and 'ROS_LOG_DIR' in done.stdout
+
+
+@pytest.mark.skipif(
+    subprocess.run(['unshare', '--mount', 'true'], capture_output=True).returncode != 0,
+    reason='may not mount a small /dev/shm here',
+)
+def test_full_shared_memory_is_named_by_doctor_and_by_whoever_starts_in_it():
+    pytest.importorskip('rclpy')
+    script = (
+        'mount -t tmpfs -o size=1m tmpfs /dev/shm && head -c 2M /dev/zero > /dev/shm/full; '
+        f'{sys.executable} -m mta_perception.commands.cli doctor'
+    )
+    done = subprocess.run(
+        ['unshare', '--mount', 'sh', '-c', script],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert 'BAD  shared memory: 0 MB free of 1' in done.stdout
+    assert 'was ended by SIGBUS' in done.stdout and 'ok   model' in done.stdout
+
+
+def test_without_a_cache_the_demo_names_the_variable(tmp_path):
+    done = mta('demo', '--out', tmp_path, MTA_CACHE='/proc/nowhere')
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and 'MTA_CACHE' in done.stderr
 
 
 def test_doctor_names_a_model_that_is_not_there(tmp_path):

@@ -4,6 +4,7 @@ Each command imports what it needs when it runs, so that `mta --help` is quick a
 works on a broken installation.
 """
 
+from importlib import metadata
 import os
 from pathlib import Path
 import sys
@@ -11,18 +12,31 @@ from typing import Annotated, Optional
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help='Six cameras in, 3D boxes and sentences out.',
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 Bag = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help='rosbag2 directory of one scene.')
 ]
 Model = Annotated[str, typer.Option(help='Name of a model under models/, or a path to one.')]
 Rate = Annotated[float, typer.Option(min=0.05, max=10.0, help='Replay speed; 1 = real time.')]
+
+
+def _print_version(asked: bool):
+    if asked:
+        print(f'mta {metadata.version("mta_perception")}')
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            '--version', callback=_print_version, is_eager=True, help='Print the version and end.'
+        ),
+    ] = False,
+):
+    """Six cameras in, 3D boxes and sentences out."""
 
 
 @app.command()
@@ -36,7 +50,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help='Seed of the synthetic drive.')] = 7,
     seconds: Annotated[
-        float, typer.Option(min=2.0, max=20.0, help='Length of the synthetic drive [s].')
+        float, typer.Option(min=2.0, max=20.0, help='Length of the synthetic drive in seconds.')
     ] = 20.0,
     model: Model = 'nano',
     rate: Rate = 1.0,
@@ -77,7 +91,9 @@ def render(
         ),
     ] = None,
     fps: Annotated[float, typer.Option(min=0.5, max=60.0, help='Pictures a second.')] = 10.0,
-    width: Annotated[int, typer.Option(min=480, max=3840, help='Width of a picture [px].')] = 1600,
+    width: Annotated[
+        int, typer.Option(min=480, max=3840, help='Width of a picture in pixels.')
+    ] = 1600,
 ):
     """Draw a bag's ground truth, and what a node said about it, without ROS."""
     from mta_perception.drawing.film import film
@@ -92,7 +108,7 @@ def ask(
     node: Annotated[str, typer.Option(help='Full name of the node.')] = '/mta_perception',
     timeout: Annotated[float, typer.Option(min=0.1, help='Seconds to wait for the node.')] = 10.0,
 ):
-    """Ask the running node a question (service ~/ask)."""
+    """Ask the running node a question (service ~/ask); nano, the shipped model, knows no answers."""
     from mta_perception.ros.ask import ask_node
 
     answer = ask_node(text, node, timeout)

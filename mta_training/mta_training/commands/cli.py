@@ -3,6 +3,7 @@
 Each command imports what it needs when it runs: all but `train` and `export` work without torch.
 """
 
+from importlib import metadata
 import math
 import os
 from pathlib import Path
@@ -25,12 +26,7 @@ _TRAINING_PACKAGES = (
     'pycocoevalcap',
 )
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help='Synthetic world, bags, training, evaluation and export.',
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 Workers = Annotated[
     Optional[int], typer.Option(min=1, help='Processes; one per core unless given.')
@@ -43,10 +39,28 @@ Version = Annotated[
 
 def _print_version(asked: bool):
     if asked:
+        print(f'mta-train {metadata.version("mta_training")}')
+        raise typer.Exit
+
+
+def _print_source_version(asked: bool):
+    if asked:
         from mta_training.synth.version import source_version
 
         print(source_version())
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            '--version', callback=_print_version, is_eager=True, help='Print the version and end.'
+        ),
+    ] = False,
+):
+    """Synthetic world, bags, training, evaluation and export."""
 
 
 @app.command()
@@ -58,10 +72,11 @@ def synth(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help='The same seed gives the same bytes.')] = 0,
     seconds: Annotated[
-        float, typer.Option(min=1.0, max=SCENE_S, help='Length of a drive [s].')
+        float, typer.Option(min=1.0, max=SCENE_S, help='Length of a drive in seconds.')
     ] = SCENE_S,
     width: Annotated[
-        int, typer.Option(min=64, max=1600, help='Width of the images [px], a multiple of 16.')
+        int,
+        typer.Option(min=64, max=1600, help='Width of the images in pixels, a multiple of 16.'),
     ] = 1600,
     sweeps: Annotated[
         bool, typer.Option(help='Images at 12 Hz; without, keyframes (2 Hz) only.')
@@ -75,7 +90,7 @@ def synth(
         bool,
         typer.Option(
             '--print-version',
-            callback=_print_version,
+            callback=_print_source_version,
             is_eager=True,
             help='Print what drives and their bags depend on beside these options, and end.',
         ),
