@@ -146,9 +146,10 @@ def test_doctor_names_what_a_process_would_die_of_and_goes_on(tmp_path):
 )
 def test_full_shared_memory_is_named_by_doctor_and_by_whoever_starts_in_it():
     pytest.importorskip('rclpy')
+    python = f'{sys.executable} -m mta_perception'
     script = (
         'mount -t tmpfs -o size=1m tmpfs /dev/shm && head -c 2M /dev/zero > /dev/shm/full; '
-        f'{sys.executable} -m mta_perception.commands.cli doctor'
+        f'{python}.ros.recorder --out no_bag; {python}.commands.cli doctor'
     )
     done = subprocess.run(
         ['unshare', '--mount', 'sh', '-c', script],
@@ -159,6 +160,7 @@ def test_full_shared_memory_is_named_by_doctor_and_by_whoever_starts_in_it():
     )
     assert done.returncode == 1
     assert 'BAD  shared memory: 0 MB free of 1' in done.stdout
+    assert '/dev/shm has 0 MB free, a process takes 134' in done.stderr  # the recorder
     assert 'was ended by SIGBUS' in done.stdout and 'ok   model' in done.stdout
 
 

@@ -108,7 +108,7 @@ def ask(
     node: Annotated[str, typer.Option(help='Full name of the node.')] = '/mta_perception',
     timeout: Annotated[float, typer.Option(min=0.1, help='Seconds to wait for the node.')] = 10.0,
 ):
-    """Ask the running node a question (service ~/ask); nano, the shipped model, knows no answers."""
+    """Ask the running node a question (service ~/ask); the shipped nano has no answers."""
     from mta_perception.ros.ask import ask_node
 
     answer = ask_node(text, node, timeout)

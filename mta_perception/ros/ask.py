@@ -7,10 +7,10 @@ from mta_perception.ros.environment import prepare
 
 def ask_node(instruction, node_name='/mta_perception', timeout_s=10.0):
     """The Ask response of the running node.  Raises RuntimeError where none answers in time."""
+    prepare()
     from mta_msgs.srv import Ask
     import rclpy
 
-    prepare()
     rclpy.init()
     node = rclpy.create_node('mta_ask')
     try:

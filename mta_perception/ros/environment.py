@@ -4,14 +4,16 @@ The ROS wheels do not name their own install prefix, and Fast DDS' built-in tran
 six raw cameras; on a machine with ROS 2 from apt the first is set by sourcing it, the second not.
 """
 
+from functools import cache
 import os
 from pathlib import Path
 import sys
 import tempfile
 
-from mta_perception.ros.shared_memory import remove_abandoned
+from mta_perception.ros.shared_memory import free_bytes, remove_abandoned
 from mta_perception.share import share_file
 
+SEGMENT_MB = 134  # as in params/fastdds_shared_memory.xml
 # Fast DDS 3 (Kilted, Lyrical) reads the first alone, Fast DDS 2 (Humble, Jazzy) the second alone;
 # whoever has set either has chosen a profile.
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
@@ -20,10 +22,12 @@ PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES
 def prepare(transport_profile=True):
     """Set AMENT_PREFIX_PATH and, with `transport_profile`, the shared-memory profile; make room.
 
-    Call it before `rclpy.init`.  What killed processes left in /dev/shm is removed, and logs have
-    a place where there is no home.  Raises FileNotFoundError where the shipped profile is missing.
+    Call it before rclpy is imported: where shared memory is full, that ends the process.  What
+    killed processes left there is removed, and logs have a place where there is no home.  Raises
+    FileNotFoundError where the shipped profile is missing.
     """
     remove_abandoned()
+    _say_what_is_missing_of_shared_memory()
     if (
         not (os.environ.get('ROS_LOG_DIR') or os.environ.get('ROS_HOME'))
         and not home_is_writable()
@@ -33,6 +37,19 @@ def prepare(transport_profile=True):
     os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
     if transport_profile:
         os.environ.update(transport_variables())
+
+
+@cache
+def _say_what_is_missing_of_shared_memory():
+    """One line before SIGBUS, which may follow, ends the process without any."""
+    free_mb = free_bytes() // 2**20
+    if free_mb < SEGMENT_MB:
+        print(
+            f'/dev/shm has {free_mb} MB free, a process takes {SEGMENT_MB}: images will be slow, '
+            'and a full one ends processes by SIGBUS. Enlarge it (docker run --shm-size=1g).',
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def transport_variables():

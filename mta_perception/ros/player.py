@@ -52,11 +52,11 @@ def play_bag(bag, *, rate=1.0, loop=False, start_s=0.0, topics=None, wait_s=30.0
         )
     if rate <= 0:
         raise ValueError(f'rate {rate} is not positive; 1 plays in real time.')
+    environment.prepare()
     classes = {topic: message_class(scene.topics[topic].msgtype) for topic in chosen}
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    environment.prepare()
     stop = _StopOnSignal()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('mta_player')

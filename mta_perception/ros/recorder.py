@@ -129,10 +129,10 @@ def _subscription_qos(topic):
 
 def record(out, topics):
     """Record until SIGINT or SIGTERM; returns the number of messages per topic."""
+    prepare()
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    prepare()
     stop = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.append(True))

@@ -45,6 +45,15 @@ def remove_abandoned(folder=SHARED_MEMORY):
     return Removed(segments, size)
 
 
+def free_bytes(folder=SHARED_MEMORY):
+    """Room for segments; 0 where there is no shared memory."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return 0
+    return room.f_bavail * room.f_frsize
+
+
 def _locks(folder):
     try:
         return sorted(path for path in folder.iterdir() if LOCK.fullmatch(path.name))

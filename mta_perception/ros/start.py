@@ -7,6 +7,7 @@ said with what to do about it.
 import re
 import sys
 
+from mta_perception.ros.environment import prepare
 from mta_perception.ros.given_parameters import check_params_file, near_match, params_files
 
 USAGE = """\
@@ -41,7 +42,10 @@ def main():
     except (ValueError, OSError) as error:
         return complain(error, WRONG_USAGE)
     try:
+        prepare()
         from mta_perception.ros import node
+    except OSError as error:
+        return complain(error, FAILED)
     except ModuleNotFoundError as error:
         return complain(missing(error), FAILED)
     return node.main()
