@@ -1,7 +1,7 @@
 """Every command that README.md, CONTRIBUTING.md and docs/ show is run here, or says why it is not.
 
 A command is a line of a ```bash block.  RUN and NOT_RUN name commands by how they begin; the
-longest beginning counts, and a command that neither knows fails the first test.  What is run is the
+longest beginning counts; a command that neither knows fails the first test.  What is run is the
 line as it is written, with small additions that make it take seconds, in a folder of its own; the
 files that the documents speak of are made there by the documented commands themselves.
 """
