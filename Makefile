@@ -33,10 +33,10 @@ demo: env  ## A synthetic drive through player, node and recorder over DDS; look
 	@$(BIN)/mta demo --out $(OUT)
 
 test: train-env  ## All tests but the slow ones
-	@$(BIN)/python -m pytest test mta_training/test -m 'not slow'
+	@$(BIN)/python -m pytest -rs test mta_training/test -m 'not slow'
 
 test-all: train-env  ## All tests
-	@$(BIN)/python -m pytest test mta_training/test
+	@$(BIN)/python -m pytest -rs test mta_training/test
 
 bench: train-env  ## Measure this machine: renderer, converter, networks, pipeline, transport, memory
 	@$(BIN)/mta bench

@@ -91,13 +91,14 @@ class Progress:
             self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
         self._over.set()
         if self._bar is not None:
             self._bar.stop()
         elif self._show:
             self._thread.join()
-            self._say()
+            if error is None:  # else the error has the word
+                self._say()
 
     def _speak(self):
         while not self._over.wait(self._every_s):

@@ -25,6 +25,22 @@ def test_a_pipe_gets_lines_also_while_nothing_is_finished():
     assert EVERY_S == 10.0
 
 
+def test_an_error_has_the_last_word():
+    out = io.StringIO()
+    with pytest.raises(ValueError):
+        with Progress('training', 4, out):
+            raise ValueError
+    assert out.getvalue() == ''
+
+
+def test_a_mute_one_says_nothing_and_counts_all_the_same():
+    out = io.StringIO()
+    with Progress('training', 4, out, every_s=0.001, show=False) as progress:
+        progress.reached(2, 5)
+        time.sleep(0.01)
+    assert out.getvalue() == '' and progress.text().startswith('40 %, 2 of 5')
+
+
 def test_things_are_counted_as_they_are_done():
     out = io.StringIO()
     progress = Progress('bags', 3, out)

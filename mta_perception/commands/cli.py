@@ -97,8 +97,12 @@ def render(
 ):
     """Draw a bag's ground truth, and what a node said about it, without ROS."""
     from mta_perception.drawing.film import film
+    from mta_perception.progress import Progress
 
-    written = film(bag, out, recorded=recorded, fps=fps, width=width)
+    with Progress('drawing, pictures') as progress:
+        written = film(
+            bag, out, recorded=recorded, fps=fps, width=width, on_progress=progress.reached
+        )
     print(f'{written.frames} pictures -> {written.video}, {len(written.stills)} stills in {out}')
 
 

@@ -176,18 +176,19 @@ def replay(scene, out, model, rate):
 
 def _accuracy(scene, out):
     """Official nuScenes numbers of the recorded messages against the bag's ground truth."""
-    console.print('judging what was recorded')
     report = out / 'report'
-    _mta_train(
-        'eval',
-        '--recorded',
-        out / 'output_bag',
-        '--bags',
-        scene.path,
-        '--out',
-        report,
-        log=out / 'logs' / 'eval.log',
-    )
+    with Progress('judging what was recorded') as progress:
+        _mta_train(
+            'eval',
+            '--recorded',
+            out / 'output_bag',
+            '--bags',
+            scene.path,
+            '--out',
+            report,
+            log=out / 'logs' / 'eval.log',
+        )
+        progress.update(1.0)
     judged = json.loads((report / 'metrics.json').read_text(encoding='utf-8'))
     return {
         'keyframes': judged['frames'],

@@ -122,12 +122,13 @@ def _official(results, dataset, version, split, out):
 def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams):
     from rich.console import Console
 
-    from mta_perception.bags.scene_bag import find_bags
+    from mta_perception.bags.scene_bag import SceneBag, find_bags
+    from mta_perception.progress import Progress
     from mta_training.evaluation.report import judge, write_report
     from mta_training.evaluation.report_text import terminal_tables
 
     paths, most = find_bags(bags), frames or sys.maxsize
-    more = {}
+    more, count = {}, sum(min(most, len(SceneBag(path).samples)) for path in paths)
     if results is not None:
         from mta_training.evaluation.result_files import read_results
 
@@ -135,7 +136,8 @@ def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams
     elif model is not None:
         from mta_training.evaluation.onnx_frames import judged_frames
 
-        judged = list(judged_frames(model, paths, most))
+        progress = Progress('detecting and describing, frames', count)
+        judged = list(progress.over(judged_frames(model, paths, most)))
     elif recorded is not None:
         from mta_training.evaluation.recorded import recorded_frames
 
@@ -144,9 +146,12 @@ def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams
     else:
         from mta_training.evaluation.torch_frames import predict_run
 
-        judged = list(predict_run(run, paths, most, checkpoint, beams=beams))
-    result = {**judge(judged), **more}
-    written = write_report(result, judged, out)
+        progress = Progress('detecting and describing, frames', count)
+        judged = list(progress.over(predict_run(run, paths, most, checkpoint, beams=beams)))
+    with Progress(f'scoring {len(judged)} frames') as progress:
+        result = {**judge(judged), **more}
+        written = write_report(result, judged, out)
+        progress.update(1.0)
     console = Console()
     for table in terminal_tables(result):
         console.print(table)
