@@ -9,7 +9,7 @@ import pytest
 
 from mta_perception.bags.recording import read_recording
 from mta_perception.commands.processes import Child, free_domain, ros_environment
-from mta_perception.ros.recorder import READY
+from mta_perception.ros.recorder import HEARS, READY
 
 rclpy = pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs', reason='interface packages are not built here')
@@ -64,11 +64,14 @@ def record_child(out, domain):
     )
 
 
-def wait_for_subscribers(*publishers):
-    deadline = time.monotonic() + 15
+def wait_until_heard(recorder, *publishers):
+    """Both sides are matched: what is published from now on reaches the recorder."""
+    deadline = time.monotonic() + 30
     while any(publisher.get_subscription_count() == 0 for publisher in publishers):
         assert time.monotonic() < deadline, 'the recorder did not subscribe'
         time.sleep(0.05)
+    for publisher in publishers:
+        recorder.wait_for(f'{HEARS} {publisher.topic_name}\n', 30)
 
 
 def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
@@ -82,24 +85,26 @@ def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
     detections = node.create_publisher(Detection3DArray, '/mta_perception/detections', 10)
     captions = node.create_publisher(ObjectCaptionArray, '/mta_perception/captions', 10)
     infos = node.create_publisher(CameraInfo, '/cam_front/camera_info', 10)
-    sent, stamps = [], [1_600_000_000_000_000_000 + 100_000_000 * k for k in range(STEPS)]
+    sent, sent_ns = [], []
+    stamps = [1_600_000_000_000_000_000 + 100_000_000 * k for k in range(STEPS)]
     with record_child(bag, domain) as recorder:
-        recorder.wait_for(READY, 30)
-        wait_for_subscribers(detections, captions, infos)
-        before = time.time_ns()
+        wait_until_heard(recorder, detections, captions, infos)
         for step, stamp in enumerate(stamps):
             message = detections_message(stamp, step % 4)
             sent.append(message)
             info = CameraInfo(width=1600, height=900)
             info.header.stamp = message.header.stamp
+            image_sent_ns = time.time_ns()
             infos.publish(info)
             time.sleep(0.02)
+            sent_ns.append((image_sent_ns, time.time_ns()))
             detections.publish(message)
             caption = ObjectCaption(detection_id='track0', class_id='car', caption=f'car {step}')
             caption.stamp = message.header.stamp
             captions.publish(ObjectCaptionArray(header=message.header, captions=[caption]))
             time.sleep(0.03)
-        time.sleep(0.5)
+        for publisher in (detections, captions):
+            assert publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=30))
         assert not bag.exists()  # nothing looks whole before it is
         assert recorder.stop() == 0
     after = time.time_ns()
@@ -122,11 +127,11 @@ def test_what_is_published_is_in_the_bag(tmp_path, node, domain):
     np.testing.assert_allclose(run.detections[3].scores, [0.5, 0.6, 0.7])
     assert [caption.caption for caption in run.captions] == [f'car {k}' for k in range(STEPS)]
     arrivals = [message.arrival_ns for message in run.detections]
-    assert before < arrivals[0] and arrivals[-1] < after and arrivals == sorted(arrivals)
-    waits = [
-        message.arrival_ns - run.image_arrivals[message.stamp_ns] for message in run.detections
-    ]
-    assert min(waits) > 10_000_000 and np.median(waits) < 60_000_000
+    assert arrivals[-1] < after and arrivals == sorted(arrivals)
+    # Of each message by itself, however late a busy machine lets the recorder look.
+    came_ns = np.array([(run.image_arrivals[stamp], at) for stamp, at in zip(stamps, arrivals)])
+    delays_ns = came_ns - sent_ns
+    assert delays_ns.min() > 0 and np.median(delays_ns) < 100_000_000
 
 
 def test_recording_never_overwrites(tmp_path, domain):

@@ -24,7 +24,7 @@ from mta_perception.commands.summary import summarise
 from mta_perception.drawing.film import film
 from mta_perception.progress import Progress
 from mta_perception.ros.environment import prepare
-from mta_perception.ros.recorder import HEARS, READY
+from mta_perception.ros.recorder import HEARS_NODE, READY
 from mta_perception.ros.shared_memory import remove_abandoned
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.share import cache_directory, model_directory
@@ -162,7 +162,7 @@ def replay(scene, out, model, rate):
         recorder.wait_for(READY, DISCOVERY_S)
         with Child('node', perceive, logs / 'node.log', environment) as node:
             node.wait_for('active', NODE_START_S)
-            recorder.wait_for(HEARS, DISCOVERY_S)
+            recorder.wait_for(HEARS_NODE, DISCOVERY_S)
             with Child('player', play, logs / 'player.log', environment) as player:
                 _wait_for_end(player, (recorder, node), seconds)
             time.sleep(SETTLE_S)

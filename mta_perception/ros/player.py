@@ -166,14 +166,16 @@ class Player:
                 self.publishers[topic].publish(bytes(data))
 
     def wait_for_subscribers(self, patience_s):
-        """Wait until images (or whatever is played) have subscribers and no more come."""
+        """Wait until images (or whatever is played) have subscribers and no topic gets more."""
         topics = self._images or list(self.publishers)
         deadline = time.monotonic() + patience_s
         counts, since, told = None, time.monotonic(), False
         while not self._stop and time.monotonic() < deadline:
-            now = [self.publishers[topic].get_subscription_count() for topic in topics]
-            if now != counts:
-                counts, since = now, time.monotonic()
+            # Of all topics: a recorder may want others than those that we wait for.
+            found = {name: one.get_subscription_count() for name, one in self.publishers.items()}
+            if found != counts:
+                counts, since = found, time.monotonic()
+            now = [found[topic] for topic in topics]
             if any(now) and time.monotonic() - since > SETTLE_S:
                 _say(
                     f'{sum(count > 0 for count in now)} of {len(topics)} '

@@ -1,8 +1,13 @@
 """Record topics as they arrive: `python -m mta_perception.ros.recorder --out BAG`.
 
 The bag is a rosbag2 (mcap) of the serialised bytes that came over DDS, stamped with the wall clock
-of their arrival.  It is written beside its place and moved there when the recorder stops (SIGINT
-or SIGTERM), so that no half-written bag looks whole.
+of their arrival at the middleware, not of the moment at which a busy machine let us look.  It is
+written beside its place and moved there when the recorder stops (SIGINT or SIGTERM), so that no
+half-written bag looks whole.
+
+Subscriptions alone hear nothing: a publisher that already sees ours may be one that we have not
+matched yet, and its first messages are lost.  So the recorder prints `hears TOPIC` when its own
+side is matched; whoever wants all of a topic in the bag waits for that and for his own side.
 """
 
 import argparse
@@ -22,7 +27,9 @@ from mta_perception.ros.environment import prepare
 
 QUEUE_DEPTH = 200
 READY = 'ready, recording'  # printed once all subscriptions are there
-HEARS = 'hears the node'  # printed once somebody publishes all that is expected of the node
+HEARS = 'hears'  # printed with a topic once what its publisher says is recorded
+HEARS_NODE = 'hears the node'  # printed once that holds for all that is expected of the node
+DRAIN_S = 1.0  # at most, to take what had come before the end
 
 
 class RecordedTopic(NamedTuple):
@@ -86,9 +93,10 @@ class Recorder:
         bag = self._partial / self.out.name
         self._writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
-        self._subscriptions = [
-            self._subscribe(node, topic, cls) for topic, cls in zip(topics, classes)
-        ]
+        self._node = node
+        self._subscriptions = {
+            topic.name: self._subscribe(node, topic, cls) for topic, cls in zip(topics, classes)
+        }
 
     def _subscribe(self, node, topic, cls):
         connection = self._writer.add_connection(
@@ -100,11 +108,20 @@ class Recorder:
             ],
         )
 
-        def write(data):
-            self._writer.write(connection, time.time_ns(), data)
+        def write(data, info):
+            # 0 from a middleware that does not measure it.
+            arrival_ns = info['received_timestamp'] or time.time_ns()
+            self._writer.write(connection, arrival_ns, data)
             self.counts[topic.name] += 1
 
         return node.create_subscription(cls, topic.name, write, _subscription_qos(topic), raw=True)
+
+    def hears(self, name):
+        """Whether our subscription to topic `name` is matched with a publisher."""
+        subscription = self._subscriptions[name]
+        if hasattr(subscription, 'get_publisher_count'):
+            return subscription.get_publisher_count() > 0
+        return self._node.count_publishers(name) > 0  # Humble: discovered is all it can tell
 
     def close(self):
         """Finish the bag and put it in its place."""
@@ -141,18 +158,31 @@ def record(out, topics):
     try:
         recorder = Recorder(node, topics, out)
         print(f'{READY} {len(topics)} topics', flush=True)
-        silent = [topic.name for topic in topics if topic.reliable]
+        silent = [topic.name for topic in topics]
+        expected = {topic.name for topic in topics if topic.reliable}
         while not stop:
             rclpy.spin_once(node, timeout_sec=0.1)
-            if silent:
-                silent = [name for name in silent if not node.count_publishers(name)]
-                if not silent:
-                    print(HEARS, flush=True)
+            for name in [name for name in silent if recorder.hears(name)]:
+                silent.remove(name)
+                print(f'{HEARS} {name}', flush=True)
+                if name in expected and expected.isdisjoint(silent):
+                    print(HEARS_NODE, flush=True)
+        _drain(node, recorder)
         recorder.close()
     finally:
         node.destroy_node()
         rclpy.shutdown()
     return recorder.counts
+
+
+def _drain(node, recorder):
+    """Take what has come already, for DRAIN_S at most: /clock never ends."""
+    import rclpy
+
+    end, before = time.monotonic() + DRAIN_S, -1
+    while time.monotonic() < end and sum(recorder.counts.values()) != before:
+        before = sum(recorder.counts.values())
+        rclpy.spin_once(node, timeout_sec=0.02)
 
 
 def main(argv=None):
