@@ -1,4 +1,12 @@
-"""DDS of the test process itself: Fast DDS reads its profile once, at the first participant."""
+"""Of the test process itself: threads of torch, and DDS, whose profile Fast DDS reads once, at the
+first participant."""
+
+import os
+
+# Before torch is imported, and for child processes.  On a busy machine the threads of small
+# tensors would spin, waiting for each other.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from mta_perception.ros.environment import prepare
 from mta_perception.ros.shared_memory import remove_abandoned

@@ -4,6 +4,11 @@ from dataclasses import replace
 import os
 from pathlib import Path
 
+# Before torch is imported, and for child processes.  On a busy machine the threads of small
+# tensors would spin, waiting for each other.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
 import pytest
 from tiny_dataset import write_dataset
 

@@ -63,6 +63,7 @@ def test_the_best_checkpoint_has_the_captions_too(scenes, tmp_path):
         say=silent,
         evaluate=lambda *_: {'mAP': 0.1, 'NDS': 0.2},
     )
+    assert torch.get_num_threads() == 1  # as asked for, in the last stage too
     last, best = (run_directory.read_checkpoint(tmp_path, which) for which in ('last', 'best'))
     assert all(torch.equal(value, best['model'][name]) for name, value in last['model'].items())
 

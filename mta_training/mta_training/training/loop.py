@@ -62,7 +62,7 @@ def run(
     with RunLog(out, team.rank == 0, say, trainer.progress.step) as log:
         metrics = _train(trainer, held_out, out, evaluate, log)
     if recipe.caption_steps:
-        _finish_captions(trainer, out, say)
+        _finish_captions(trainer, out, say, threads)
         if metrics and metrics['mAP'] >= trainer.best:
             trainer.save(out / 'best.pt')  # its detector is the last one
     return metrics
@@ -148,11 +148,11 @@ def _evaluate(trainer, held_out, out, evaluate, log):
     return metrics
 
 
-def _finish_captions(trainer, out, say):
-    """Captions alone, by the leading process; into `last.pt`."""
+def _finish_captions(trainer, out, say, threads):
+    """Captions alone, by the leading process; into `last.pt`.  threads: 0 = all cores."""
     recipe = trainer.recipe
     if trainer.team.rank == 0:
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(threads or os.cpu_count() or 1)
         finish_captions(
             trainer.learner, trainer.scenes, recipe.caption_steps, seed=recipe.seed, log_line=say
         )
