@@ -4,7 +4,11 @@ Static quantisation in QDQ form: weights int8 with a scale per output channel, a
 with ranges measured on frames of bags.  Camera geometry, sampling positions and weights, layer
 norms, the heatmap, boxes and scores stay float32.  Inputs and outputs keep their names, types and
 shapes.  onnxruntime is quick with uint8 activations on CPUs with VNNI; int8 ones cost as much as
-float32.  An x86 CPU without VNNI adds products in 16 bits, which may saturate.
+float32.
+
+Weights use seven of their eight bits, -64 to 64.  An x86 CPU with AVX2 but no VNNI adds pairs of
+products in 16 bits (pmaddubsw) and cuts off what is beyond: 255 * 127 * 2 is, 255 * 64 * 2 is not.
+So all CPUs compute the same, for a little more rounding: docs/training.md has the figures.
 """
 
 import logging
@@ -120,6 +124,7 @@ def quantise_detector(source, target, frames):
                     frames,
                     quant_format=QuantFormat.QDQ,
                     per_channel=True,
+                    reduce_range=True,  # seven bits, of the weights alone
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
                     op_types_to_quantize=['Conv', 'Gemm', 'MatMul', *_BETWEEN_CONVS],
