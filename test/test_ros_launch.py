@@ -17,6 +17,7 @@ from mta_perception.ros.environment import (
 )
 from mta_perception.ros.launch_arguments import cameras_in, node_arguments
 
+NOW, FORMERLY = PROFILE_VARIABLES
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH = REPOSITORY / 'launch' / 'bringup.launch.py'
 ARGUMENTS = {
@@ -197,15 +198,28 @@ def test_rviz_shows_what_the_node_publishes():
     assert shown['TF']['Enabled']
 
 
-@pytest.mark.parametrize('chosen', [None, *PROFILE_VARIABLES])
-def test_the_profile_is_named_for_every_fast_dds(chosen, monkeypatch):
-    """Each version reads one of the two names and passes over the other."""
-    for name in PROFILE_VARIABLES:
+@pytest.mark.parametrize(
+    'distribution, given, wanted',
+    [
+        ('jazzy', {}, {FORMERLY: 'shipped'}),
+        ('jazzy', {NOW: 'mine'}, {FORMERLY: 'mine'}),
+        ('humble', {FORMERLY: 'mine'}, {}),
+        ('kilted', {}, {NOW: 'shipped'}),
+        ('kilted', {FORMERLY: 'mine'}, {}),
+        ('', {NOW: 'mine'}, {}),
+        ('', {}, {NOW: 'shipped'}),
+    ],
+)
+def test_each_fast_dds_reads_the_profile(distribution, given, wanted, monkeypatch):
+    """Each version reads one of the two names: the users' profile, else the shipped one."""
+    for name in (NOW, FORMERLY):
         monkeypatch.delenv(name, raising=False)
-    if chosen:
-        monkeypatch.setenv(chosen, '/etc/my_profile.xml')
-    profile = '/etc/my_profile.xml' if chosen else str(transport_profile_path())
-    assert transport_variables() == dict.fromkeys(PROFILE_VARIABLES, profile)
+    monkeypatch.setenv('ROS_DISTRO', distribution)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    shipped = str(transport_profile_path())
+    expected = {name: shipped if value == 'shipped' else value for name, value in wanted.items()}
+    assert transport_variables() == expected
 
 
 def test_transport_profile_holds_the_sizes_it_was_measured_with():

@@ -14,9 +14,10 @@ from mta_perception.ros.shared_memory import free_bytes, remove_abandoned
 from mta_perception.share import share_file
 
 SEGMENT_MB = 134  # as in params/fastdds_shared_memory.xml
-# Fast DDS 3 (Kilted, Lyrical) reads the first alone, Fast DDS 2 (Humble, Jazzy) the second alone;
-# whoever has set either has chosen a profile.
+# Whoever has set either has chosen a profile.  Fast DDS 2, which these distributions have, reads
+# the second alone; later ones read the first, and warn of the second.
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+WITH_FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 
 def prepare(transport_profile=True):
@@ -53,9 +54,12 @@ def _say_what_is_missing_of_shared_memory():
 
 
 def transport_variables():
-    """{variable: profile}, the shipped one unless the user has chosen one, under both names."""
-    chosen = next(filter(None, map(os.environ.get, PROFILE_VARIABLES)), None)
-    return dict.fromkeys(PROFILE_VARIABLES, chosen or str(transport_profile_path()))
+    """{variable: profile} to set, so that Fast DDS reads the user's or else the shipped one."""
+    now, formerly = PROFILE_VARIABLES
+    wanted = formerly if os.environ.get('ROS_DISTRO') in WITH_FAST_DDS_2 else now
+    if os.environ.get(wanted) or os.environ.get(formerly):
+        return {}
+    return {wanted: os.environ.get(now) or str(transport_profile_path())}
 
 
 def home_is_writable():
