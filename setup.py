@@ -44,7 +44,7 @@ setup(
         'numpy>=1.23',
         'onnxruntime>=1.17',
         'opencv-python-headless>=4.5,<5',
-        'pillow>=9',
+        'pillow>=10.1',
         'pyyaml>=5.4',
         'rich>=11',
         'rosbags>=0.10',

@@ -28,7 +28,7 @@ setup(
         'numpy>=1.23',
         'onnxruntime>=1.17',
         'opencv-python-headless>=4.5,<5',
-        'pillow>=9',
+        'pillow>=10.1',
         'pydantic>=2',
         'pyquaternion>=0.9.9',
         'pyyaml>=5.4',
