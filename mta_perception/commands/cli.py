@@ -14,6 +14,8 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 Bag = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help='rosbag2 directory of one scene.')
 ]
@@ -162,9 +164,10 @@ def main():
     """Entry point: expected failures become one line; MTA_DEBUG=1 shows where they came from."""
     try:
         app()
-    except KeyboardInterrupt:
-        print('mta: interrupted', file=sys.stderr)
-        sys.exit(1)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            print('mta: interrupted', file=sys.stderr)
+        raise
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if os.environ.get('MTA_DEBUG'):
             raise

@@ -32,6 +32,7 @@ from mta_perception.share import cache_directory, model_directory
 DISCOVERY_S = 30.0
 NODE_START_S = 90.0  # loading the graphs on a busy machine
 SETTLE_S = 3.0  # the last captions and one more /diagnostics after the last image
+DRIVE_MB_PER_S = 20  # of a synthetic bag
 console = Console()
 
 
@@ -49,6 +50,10 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
     began = time.monotonic()
     if played is None:
         played = SceneBag(synthetic_bag(seed, seconds))
+    length_s = (played.end_ns - played.start_ns) / 1e9 / rate
+    console.print(
+        f'playing {length_s:.0f} s in real time, then about a minute of judging and film'
+    )
     try:
         node = replay(played, out, model, rate)
     finally:
@@ -91,6 +96,10 @@ def synthetic_bag(seed, seconds):
     folder = cache_directory('demo') / f'seed{seed}-{seconds:g}s-{version}'
     found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
     if not found:
+        console.print(
+            f'drawing a synthetic drive of {seconds:g} s, once: about three minutes on a quiet '
+            f'machine, {DRIVE_MB_PER_S * seconds:.0f} MB in {folder.parent} (MTA_CACHE)'
+        )
         folder.mkdir(parents=True, exist_ok=True)
         _mta_train(
             'synth',
