@@ -10,11 +10,13 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
 
+import progress
 import python_headers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -74,7 +76,10 @@ def lay_in(environment, state_folder, key, say):
     """Put the packages with this content key into `environment`; build them if need be."""
     archive = archive_path(key)
     if not is_whole(archive):
-        say('building the message packages vision_msgs, tf2_msgs, mta_msgs (about a minute, once)')
+        say(
+            'building the message packages vision_msgs, tf2_msgs, mta_msgs (one to three minutes, '
+            'once)'
+        )
         build(environment, archive, say)
     remove_installed(environment, state_folder)
     with tarfile.open(archive) as stored:
@@ -119,9 +124,11 @@ def build(environment, archive, say):
         stage = Path(scratch) / 'stage'
         for package in PACKAGES:
             say(f'  {package.name}')
-            build_package(
-                package, Path(scratch) / 'build' / package.name, stage, environment, headers
-            )
+            log = Path(scratch) / f'{package.name}.log'
+            log.touch()
+            with progress.signs_of_life(say, lambda log=log: compiled(log)):
+                folder = Path(scratch) / 'build' / package.name
+                build_package(package, folder, stage, environment, headers, log)
         remove_what_names_the_prefix(stage)
         check_relocatable(stage)
         half_written = archive.with_name(f'{archive.name}.{os.getpid()}')
@@ -131,7 +138,7 @@ def build(environment, archive, say):
         os.replace(half_written, archive)
 
 
-def build_package(package, build_folder, stage, environment, headers):
+def build_package(package, build_folder, stage, environment, headers, log):
     """Run cmake and ninja for one package, with `stage` as its install prefix."""
     prefixes = [str(stage), str(environment)]
     variables = {
@@ -164,7 +171,6 @@ def build_package(package, build_folder, stage, environment, headers):
         '-Wno-dev',
     ]
     build_folder.mkdir(parents=True)
-    log = build_folder.parent / f'{package.name}.log'
     for command in (configure, ['cmake', '--build', str(build_folder), '--target', 'install']):
         with log.open('a') as output:
             done = subprocess.run(command, env=variables, stdout=output, stderr=output)
@@ -174,9 +180,15 @@ def build_package(package, build_folder, stage, environment, headers):
             shutil.copyfile(log, kept)
             tail = '\n'.join(log.read_text(errors='replace').splitlines()[-25:])
             raise BuildError(
-                f'{tail}\n\n{package.name}: `{" ".join(command[:2])}` failed with '
-                f'exit code {done.returncode}. The whole log is in {kept}.'
+                f'{tail}\n\n{package.name}: `{" ".join(command[:2])}` ended with '
+                f'{progress.ending(done.returncode)}. The whole log is in {kept}.'
             )
+
+
+def compiled(log):
+    """How far ninja is, after the `[12/34]` that it begins its lines with."""
+    counts = re.findall(r'^\[(\d+)/(\d+)\]', log.read_text(errors='replace'), re.MULTILINE)
+    return 'compiled {} of {} files'.format(*counts[-1]) if counts else 'cmake configures'
 
 
 def remove_what_names_the_prefix(stage):

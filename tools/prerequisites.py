@@ -4,13 +4,16 @@ Standard library alone. Nothing here changes the machine.
 """
 
 import os
+from pathlib import Path
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 
-SUPPORTED = ((3, 10), (3, 11), (3, 12))
+SUPPORTED = ((3, 10), (3, 11), (3, 12), (3, 13), (3, 14))
 CMAKE_AT_LEAST = (3, 19)  # cmake_language(DEFER) in drop_dead_include_paths.cmake
 
 
@@ -27,11 +30,21 @@ def fitting_python():
         if candidate and version_of(candidate) == version:
             return candidate
     raise PrerequisiteError(
-        f'python3 here is {platform.python_version()}, and no python3.10, python3.11 or '
-        'python3.12 is on the PATH; ROS 2 has wheels for those three alone. Install one, for '
-        'example\n'
-        '    sudo apt install python3.12 python3.12-venv\n'
+        f'python3 here is {platform.python_version()}, and no python3.10 to python3.14 is on the '
+        f'PATH; ROS 2 has wheels for those alone. {how_to_get_python()}\n'
         'and type the same command again.'
+    )
+
+
+def how_to_get_python():
+    """An apt line for the newest fitting Python that apt has; another way where it has none."""
+    packages = ['python{}.{}'.format(*version) for version in reversed(SUPPORTED)]
+    for package in offered_by_apt(packages):
+        return f'Install one:\n    {apt_line([package, f"{package}-venv"])}'
+    return (
+        'The packages of this distribution have none of them as far as is known here; take one '
+        'from elsewhere, for example with pyenv or uv (`uv python install 3.12`), put it on the '
+        'PATH'
     )
 
 
@@ -63,14 +76,61 @@ def check_packages(build_needed):
     """Refuse a machine that lacks a package, with one apt line for everything that is missing."""
     missing = missing_venv()
     if build_needed:
-        missing += missing_compiler() + missing_cmake()
+        missing += missing_compiler() + missing_cmake() + missing_headers()
     if missing:
         listing = '\n'.join(f'  - {reason}' for reason, _ in missing)
-        packages = ' '.join(package for _, package in missing)
         raise PrerequisiteError(
-            f'Missing on this machine:\n{listing}\nInstall it and type the '
-            f'same command again:\n    sudo apt install {packages}'
+            f'Missing on this machine:\n{listing}\nInstall it and type the same command again:\n'
+            f'    {apt_line([package for _, package in missing])}'
         )
+
+
+def check_cache(folder):
+    """Refuse a cache folder that cannot be written to, before minutes have gone by."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=str(folder)):
+            return
+    except OSError as error:
+        raise PrerequisiteError(
+            f'The cache folder {folder} cannot be written to ({error.strerror}); the built '
+            'message packages are kept there. Name one that can:\n'
+            '    export MTA_CACHE=/a/folder/of/yours\n'
+            'and type the same command again.'
+        ) from error
+
+
+def apt_line(packages):
+    """What to type to install Debian packages on this machine, as the user who types."""
+    sudo = '' if os.geteuid() == 0 else 'sudo '
+    line = f'{sudo}apt install {" ".join(packages)}'
+    # A fresh machine or container has no package lists yet.
+    if shutil.which('apt-cache') and not offered_by_apt(packages[:1]):
+        line = f'{sudo}apt update && {line}'
+    return line
+
+
+def offered_by_apt(packages):
+    """Those of these Debian packages that apt can install on this machine, in the same order."""
+    apt_cache = shutil.which('apt-cache')
+    if apt_cache is None:
+        return []
+    answer = subprocess.run(
+        [apt_cache, 'policy', *packages],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, 'LC_ALL': 'C'},
+    )
+    candidates = re.findall(r'^(\S+):\n.*\n  Candidate: (\S+)', answer.stdout, re.MULTILINE)
+    offered = {package for package, version in candidates if version != '(none)'}
+    return [package for package in packages if package in offered]
+
+
+def python_package(kind):
+    """Debian package with a part of the running Python: its own where there is one."""
+    own = 'python{}.{}-{}'.format(*sys.version_info[:2], kind)
+    return own if offered_by_apt([own]) else f'python3-{kind}'
 
 
 def missing_venv():
@@ -79,8 +139,8 @@ def missing_venv():
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError as error:
-        package = 'python{}.{}-venv'.format(*sys.version_info[:2])
-        return [(f'the Python module {error.name} (to make a virtual environment)', package)]
+        reason = f'the Python module {error.name} (to make a virtual environment)'
+        return [(reason, python_package('venv'))]
     return []
 
 
@@ -107,11 +167,20 @@ def missing_cmake():
     return [(f'cmake {needed} or newer; {cmake} is {version}', 'cmake')]
 
 
+def missing_headers():
+    """Python.h must be installed, or apt be able to hand it over (python_headers.py)."""
+    installed = Path(sysconfig.get_config_var('INCLUDEPY')) / 'Python.h'
+    to_be_had = offered_by_apt(['libpython{}.{}-dev'.format(*sys.version_info[:2])])
+    if installed.exists() or to_be_had:
+        return []
+    reason = f'the Python headers ({installed}; they build the message packages)'
+    return [(reason, python_package('dev'))]
+
+
 def missing_headers_message(python_headers):
     """What to say when Python.h is neither installed nor to be had from apt without root."""
-    package = 'python{}.{}-dev'.format(*sys.version_info[:2])
     return (
         f'Missing on this machine:\n  - the Python headers ({python_headers}/Python.h; they '
         'build the message packages)\nInstall them and type the same command again:\n'
-        f'    sudo apt install {package}'
+        f'    {apt_line([python_package("dev")])}'
     )

@@ -1,8 +1,9 @@
 """Make `.venv` and everything in it: `python3 tools/set_up.py [--train]`; `make env` calls this.
 
 Steps: a virtual environment, the pinned packages, the message packages, then mta_perception and
-mta_training in editable mode. What was done is kept in `.venv/.mta/state.json`, so that a second
-call finds nothing to do in a tenth of a second, and one that was killed half way is taken up.
+mta_training in editable mode; with --train also torch and the rest of the pins. What was done is
+kept in `.venv/.mta/state.json`, so that a second call finds nothing to do in a tenth of a second,
+and one that was killed half way is taken up.
 Standard library alone. Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
 
@@ -12,24 +13,35 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 import subprocess
 import sys
 
 import prerequisites
 from prerequisites import PrerequisiteError
+import progress
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ENVIRONMENT = REPOSITORY / '.venv'
 STATE_FOLDER = ENVIRONMENT / '.mta'
 REQUIREMENTS = REPOSITORY / 'requirements'
 PROJECTS = (REPOSITORY, REPOSITORY / 'mta_training')
+# Written by uv from the lists beside them, with hashes (CONTRIBUTING.md); the first is the part of
+# the second that the vehicle side needs.
+VEHICLE_PINS = REQUIREMENTS / 'pins-vehicle.txt'
+ALL_PINS = REQUIREMENTS / 'pins.txt'
+TORCH = REQUIREMENTS / 'torch.txt'
 PROJECT_FILES = ('setup.py', 'setup.cfg', 'pyproject.toml', 'package.xml')
 LARGE_DOWNLOAD_MB = 20.0
 
 
 class InstallError(Exception):
     """pip or venv failed; the message ends with what to look at."""
+
+
+class KilledError(InstallError):
+    """pip was killed by a signal."""
 
 
 def main():
@@ -41,6 +53,8 @@ def main():
         help='also torch, the training packages and the tools for tests',
     )
     train = parser.parse_args().train
+    # Another ROS or numpy on PYTHONPATH would look installed to pip and be found by the build.
+    os.environ.pop('PYTHONPATH', None)
     try:
         prerequisites.check_machine()
         use_fitting_python()
@@ -84,9 +98,11 @@ def set_up(train):
             return
         import interfaces
 
-        prerequisites.check_packages(
-            build_needed=not interfaces.is_whole(interfaces.archive_path(wanted['interfaces']))
-        )
+        archive = interfaces.archive_path(wanted['interfaces'])
+        build_needed = not interfaces.is_whole(archive)
+        prerequisites.check_packages(build_needed)
+        if build_needed:
+            prerequisites.check_cache(archive.parent)
         if torn or done.get('environment') != wanted['environment']:
             make_environment(wanted['environment'])
             done = {'environment': wanted['environment']}
@@ -98,13 +114,15 @@ def set_up(train):
 
 def perform_step(step, perform, content, done):
     """Perform one step and note it in `done` and on the disk."""
-    # pip killed half way can leave a package that only looks installed: then all is made anew. An
-    # error that pip itself reports leaves nothing half done, and the message packages look after
-    # themselves.
+    # A pip killed half way can leave a package that only looks installed: then all is made anew.
+    # An error that pip itself reports leaves nothing half done, and the message packages look
+    # after themselves.
     if step != 'interfaces':
         write_state({**done, 'unfinished': step})
     try:
         perform(content)
+    except KilledError:
+        raise
     except Exception:
         write_state(done)
         raise
@@ -116,36 +134,27 @@ def steps(train):
     """(name, function of its wanted content) in the order in which they build on each other."""
     import interfaces
 
-    yield 'vehicle', lambda _: install(['vehicle.txt'], 'ROS 2 and the vehicle packages')
+    yield 'vehicle', lambda _: install_vehicle()
     yield 'interfaces', lambda key: interfaces.lay_in(ENVIRONMENT, STATE_FOLDER, key, say)
     yield 'projects', lambda _: install_projects()
     if train:
-        yield (
-            'train',
-            lambda _: install(
-                ['vehicle.txt', 'train.txt', 'dev.txt'],
-                'torch, the training packages and the tools for tests',
-            ),
-        )
+        yield 'train', lambda _: install_training()
 
 
 def wanted_state(train):
     """What each step is to be done for: a hash of the files that decide it."""
     import interfaces
 
-    pins = REQUIREMENTS / 'pins.txt'
     python = '{}.{}.{}'.format(*sys.version_info[:3])
     wanted = {
         # The path is part of it: scripts and editable installs break when a checkout is moved.
         'environment': f'{python} {sys.base_prefix} {ENVIRONMENT}',
-        'vehicle': hash_of([REQUIREMENTS / 'vehicle.txt', pins]),
-        'interfaces': interfaces.content_key('cp{}{}'.format(*sys.version_info[:2]), pins),
+        'vehicle': hash_of([VEHICLE_PINS]),
+        'interfaces': interfaces.content_key('cp{}{}'.format(*sys.version_info[:2]), VEHICLE_PINS),
         'projects': hash_of([project / name for project in PROJECTS for name in PROJECT_FILES]),
     }
     if train:
-        wanted['train'] = hash_of(
-            [REQUIREMENTS / name for name in ('vehicle.txt', 'train.txt', 'dev.txt')] + [pins]
-        )
+        wanted['train'] = hash_of([ALL_PINS, TORCH])
     return wanted
 
 
@@ -203,13 +212,45 @@ def make_environment(content):
     write_state({'environment': content})
 
 
-def install(lists, what):
-    """Install the packages named in `lists`, each at its version in pins.txt."""
-    say(f'installing {what} (a minute or two the first time)')
-    arguments = ['--constraint', str(REQUIREMENTS / 'pins.txt')]
-    for name in lists:
-        arguments += ['--requirement', str(REQUIREMENTS / name)]
-    pip(arguments)
+def install_vehicle():
+    """What `make env` needs, setuptools first: it builds the one package that is no wheel."""
+    say(
+        'installing ROS 2 and the vehicle packages (160 MB to fetch, 1.1 GB on the disk; one to '
+        'three minutes)'
+    )
+    builder = STATE_FOLDER / 'setuptools.txt'
+    builder.write_text(pinned('setuptools', VEHICLE_PINS))
+    install_pins(builder)
+    install_pins(VEHICLE_PINS)
+
+
+def install_training():
+    """The rest of the pins, then torch, whose wheel has no hash that is right everywhere."""
+    say(
+        'installing the training packages and the tools for tests (250 MB to fetch, 0.6 GB on the '
+        'disk; a minute or two)'
+    )
+    install_pins(ALL_PINS)
+    say(
+        'installing torch (for CUDA 2.7 GB to fetch, 4.5 GB on the disk, minutes; where pip has '
+        'a build for CPUs: 0.2 and 0.8 GB)'
+    )
+    pip(['--requirement', str(TORCH)])
+
+
+def install_pins(pins):
+    """Install exactly what the file pins and nothing else, every archive checked by its hash."""
+    # No dependency is looked up, so that a bound in a package's own metadata (nuscenes-devkit:
+    # numpy < 2) keeps nothing out that uv was told to let in.
+    pip(
+        ['--no-deps', '--require-hashes', '--requirement', str(pins)]
+        + ['--only-binary', ':all:', '--no-binary', 'empy', '--no-build-isolation', '--use-pep517']
+    )
+
+
+def pinned(name, pins):
+    """The lines of a pins file that pin one package."""
+    return re.search(rf'^{name}==.*\n(?: .*\n)*', pins.read_text(), re.MULTILINE).group()
 
 
 def install_projects():
@@ -232,7 +273,8 @@ def pip(arguments):
         'off',
         *arguments,
     ]
-    with log.open('w') as output:
+    counts = PipCounts()
+    with log.open('a') as output, progress.signs_of_life(say, counts.line):
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -243,14 +285,47 @@ def pip(arguments):
         )
         for line in process.stdout:
             output.write(line)
+            counts.read(line)
             if is_large_download(line):
                 say(f'  {line.strip()}')
-    if process.wait():
+        code = process.wait()
+    if code:
         tail = '\n'.join(log.read_text().splitlines()[-15:])
-        raise InstallError(
-            f'{tail}\n\npip could not install what is needed; its whole output is '
-            f'in {log}. Behind a proxy, tell pip so (`pip help config`).'
+        raise (KilledError if code < 0 else InstallError)(
+            f'{tail}\n\npip could not install what is needed ({progress.ending(code)}); its whole '
+            f'output is in {log}. Behind a proxy, tell pip so (`pip help config`).'
         )
+
+
+class PipCounts:
+    """What pip has said that it has done so far, as a line."""
+
+    def __init__(self):
+        self.fetched = 0
+        self.current = ''
+        self.to_install = 0
+        self.before = installed_packages()
+
+    def read(self, line):
+        """Take in one line of pip's output."""
+        words = line.split()
+        if words[:1] == ['Collecting']:
+            self.fetched += 1
+            self.current = words[1].split('=')[0]
+        elif words[:3] == ['Installing', 'collected', 'packages:']:
+            self.to_install = len(words) - 3
+
+    def line(self):
+        """How far it is."""
+        if self.to_install:
+            done = max(0, installed_packages() - self.before)
+            return f'{done} of {self.to_install} packages installed'
+        return f'{self.fetched} packages fetched, now {self.current}' if self.fetched else 'pip'
+
+
+def installed_packages():
+    """How many packages the environment has."""
+    return len(list(ENVIRONMENT.glob('lib/python3.*/site-packages/*.dist-info')))
 
 
 def is_large_download(line):
