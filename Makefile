@@ -18,7 +18,7 @@ endif
 .PHONY: help env train-env ros-env demo test test-all bench golden train-smoke lint clean
 
 help:  ## This list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 env:  ## Set up the vehicle side: .venv with perception_node, mta, mta-train (no torch)
 	@$(PYTHON) tools/set_up.py

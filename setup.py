@@ -1,6 +1,7 @@
 """Install mta_perception: with colcon as an ament_python package, or with pip."""
 
 from pathlib import Path
+import xml.etree.ElementTree as ElementTree
 
 from setuptools import find_packages, setup
 
@@ -22,9 +23,12 @@ def shared_files():
     return sorted(folders.items())
 
 
+# The version is written in package.xml alone: colcon and bloom read it there.
+version = ElementTree.parse(Path(__file__).parent / 'package.xml').findtext('version')
+
 setup(
     name=PACKAGE,
-    version='0.1.0',
+    version=version,
     description='Six cameras in, 3D boxes and sentences about them out: a ROS 2 perception node.',
     author='The mta_perception authors',
     author_email='maintainers@mta-perception.example.org',

@@ -1,12 +1,17 @@
 """Install mta_training: with colcon as an ament_python package, or with pip."""
 
+from pathlib import Path
+import xml.etree.ElementTree as ElementTree
+
 from setuptools import find_packages, setup
 
 PACKAGE = 'mta_training'
+# The version is written in package.xml alone: colcon and bloom read it there.
+version = ElementTree.parse(Path(__file__).parent / 'package.xml').findtext('version')
 
 setup(
     name=PACKAGE,
-    version='0.1.0',
+    version=version,
     description='Synthetic world, nuScenes conversion, training and evaluation of mta_perception.',
     author='The mta_perception authors',
     author_email='maintainers@mta-perception.example.org',

@@ -128,6 +128,18 @@ def test_package_xml_names_a_valid_maintainer():
         assert re.fullmatch(r'[\w.-]+@[\w-]+(\.[\w-]+)+', maintainer.get('email')), path
 
 
+def test_the_version_is_one():
+    """package.xml has it for colcon and bloom, setup.py reads it there, the changelog tells it."""
+    folders = [ROOT, ROOT / 'mta_training', WORKSPACE / 'src' / 'mta_msgs']
+    versions = {
+        ElementTree.parse(path / 'package.xml').getroot().findtext('version') for path in folders
+    }
+    newest = re.search(r'^## (\S+)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE).group(1)
+    assert versions == {newest}
+    for name in ('mta-perception', 'mta-training'):
+        assert metadata.version(name) == newest, f'{name} is installed in another version'
+
+
 def colcon(*arguments, **options):
     """Run colcon in the workspace; skips where there is none."""
     beside = Path(sys.executable).parent / 'colcon'
