@@ -15,7 +15,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env train-env ros-env demo test test-all bench golden train-smoke lint clean
+.PHONY: help env train-env ros-env demo test test-all bench golden train-smoke lint coverage clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -48,8 +48,11 @@ train-smoke: train-env  ## A toy training, its evaluation and an ablation, in ru
 	@$(BIN)/mta-train train --smoke && $(BIN)/mta-train eval --smoke && \
 	$(BIN)/mta-train ablate --table 4 --smoke
 
-lint: train-env  ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/mypy
+lint: train-env  ## ruff (rules and layout) and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+coverage: train-env  ## All tests but the slow ones, and which lines of both packages they reach
+	@$(BIN)/python -m pytest -q test mta_training/test -m 'not slow' --cov --cov-report term:skip-covered
 
 clean:  ## Remove .venv, .venv-ros, demo/ and what tests and builds leave (not the caches outside this folder)
 	@rm -rf .venv .venv-ros .venv.lock demo build install log ros2_ws/{build,install,log} *.egg-info */*.egg-info
