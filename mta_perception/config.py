@@ -64,6 +64,11 @@ class MemoryConfig:
     min_age_s: float = 0.25  # younger than this the history says nothing about motion [s]
     max_speed_m_s: float = 80.0  # faster than this the pose has jumped [m/s]
 
+    @classmethod
+    def trained_at(cls, step_s: float, **others: float) -> 'MemoryConfig':
+        """For a network that learned with frames `step_s` apart; half of that is too young."""
+        return cls(step_s=step_s, min_age_s=step_s / 2, **others)
+
     def __post_init__(self) -> None:
         require_positive(
             step_s=self.step_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s

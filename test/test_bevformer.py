@@ -16,7 +16,7 @@ from mta_perception.model.bevformer.attention import (
     deformable,
     one_map_each,
 )
-from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig
+from mta_perception.model.bevformer.config import BackboneConfig, PaddedImageConfig
 from mta_perception.model.bevformer.history import align, relative_can_bus
 from mta_perception.model.bevformer.reference import sample_maps, slow_copy
 from mta_perception.model.bevformer.resnet import DeformableConv
@@ -30,7 +30,7 @@ def small_config(**changes):
     )
     config = BEVFormerConfig(
         'test',
-        ImageConfig(96, 64, 54, 0.06),
+        PaddedImageConfig(96, 64, 0.06, 54),
         backbone,
         channels=32,
         heads=4,

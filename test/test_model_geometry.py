@@ -8,8 +8,9 @@ torch = pytest.importorskip('torch')
 from mta_perception.geometry import project, rigid_from_yaw
 from mta_perception.model.config import BevConfig
 from mta_perception.model.deformable import attend, sample_map
-from mta_perception.model.nano.bev_encoder import cell_centres, metres_to_cells, warp_history
-from mta_perception.model.projection import best_views, project_points, tall_map, tall_xy
+from mta_perception.model.grid import cell_centres, metres_to_cells
+from mta_perception.model.nano.bev_encoder import warp_history
+from mta_perception.model.nano.projection import best_views, project_points, tall_map, tall_xy
 
 SIZE, STRIDE = (224, 128), 8
 

@@ -57,7 +57,7 @@ def test_shapes_and_box_code(model):
     result = run(model, inputs(2))
     assert result.class_logits.shape == (2, 40, len(CLASSES))
     assert result.boxes.shape == (2, 40, 10)
-    assert result.object_features.shape == (2, 40, model.config.object_feature_width)
+    assert result.object_features.shape == (2, 40, model.detector.object_feature_width)
     assert result.bev.shape == (2, 32, 20, 20)
     heading = result.boxes[..., 6:8].norm(dim=-1)
     assert torch.allclose(heading, torch.ones_like(heading), atol=1e-2)

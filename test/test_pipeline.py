@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from mta_perception.config import EgoMotionConfig, PipelineConfig
+from mta_perception.config import EgoMotionConfig, MemoryConfig, PipelineConfig
 from mta_perception.contract import CAMERAS, nuscenes_channel
 from mta_perception.frames import CameraCalibration, CameraImage, FrameSet
 from mta_perception.geometry import invert_rigid, project, rigid, rigid_from_yaw, transform
+from mta_perception.pipeline.bev_memory import BevMemory
+from mta_perception.pipeline.drive import DetectorFrame, drive
 from mta_perception.pipeline.ego_motion import EgoMotion
 from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline
 from mta_perception.reasons import Code, Reason
@@ -153,6 +155,32 @@ def test_history_is_a_training_step_old_and_in_its_own_frame(pipeline):
             np.testing.assert_allclose(result.detections.boxes[0, :3], moved, atol=1e-3)
     # bev = 1 + previous / 2 along 0.0, 0.5, 1.0 s
     np.testing.assert_allclose(result.caption_inputs.bev, 1.75)
+
+
+@pytest.mark.parametrize('rate_hz', [2, 12])
+def test_a_drive_offline_has_the_memory_that_the_node_has(model, pipeline, rate_hz):
+    """Evaluation, calibration and caption stage drive as the node does, also over a gap."""
+    times = [*np.arange(0, 2, 1 / rate_hz), *np.arange(4, 5, 1 / rate_hz)]
+    ego, calibrations = _ego_motion(), _calibrations()
+    results = [pipeline.step(_frames(seconds), calibrations, ego) for seconds in times]
+    frames = [
+        DetectorFrame(
+            result.stamp_ns,
+            result.world_from_ego,
+            result.images,
+            result.image_from_ego,
+            np.ones(len(CAMERAS), np.float32),
+        )
+        for result in results
+    ]
+    manifest, detector = model
+    memory = BevMemory(MemoryConfig.trained_at(manifest.history_step_s))
+    driven = list(drive(detector, frames, memory))
+    assert {result.history.resets for result in results} == {0, 1}
+    for result, one in zip(results, driven):
+        assert one.history.valid == result.history.valid
+        assert one.history.age_s == result.history.age_s
+        np.testing.assert_array_equal(one.outputs.bev, result.caption_inputs.bev)
 
 
 def test_ids_and_trails_stay(pipeline):

@@ -1,13 +1,17 @@
 """Sizes of the network, as frozen dataclasses that refuse what does not fit together.
 
 `MtaConfig.nano()` runs on two CPU cores.  Everything here is stored in a checkpoint and in the
-manifest, so a model is always rebuilt with the sizes it was trained with.
+manifest, so a model is always rebuilt with the sizes it was trained with.  `backbone` and
+`decoder` are nano's; a BEVFormer's sizes follow from its name (`bevformer/config.py`).
 """
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mta_perception.contract import CAMERAS, CLASSES
+from mta_perception.contract import CLASSES
+from mta_perception.model.bevformer.config import BEVFormerConfig
+from mta_perception.model.camera_image import ImageConfig
+from mta_perception.model.nano.config import BackboneConfig, BevConfig, DecoderConfig
 
 DETECTORS = ('nano', 'bevformer_nano', 'bevformer_tiny', 'bevformer_tiny_official')
 
@@ -15,83 +19,6 @@ DETECTORS = ('nano', 'bevformer_nano', 'bevformer_tiny', 'bevformer_tiny_officia
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """What the network sees of a camera: resized by `scale`, padded bottom/right with zeros."""
-
-    width: int = 448
-    height: int = 256
-    scale: float = 0.28
-
-    def __post_init__(self) -> None:
-        for name in ('width', 'height'):
-            value = getattr(self, name)
-            _check(
-                value > 0 and value % 32 == 0,
-                f'image.{name}={value} is not a multiple of 32, '
-                f'the stride of the backbone; choose e.g. {max(32, round(value / 32) * 32)}.',
-            )
-        _check(0 < self.scale <= 1, f'image.scale={self.scale} is not in (0, 1].')
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """ResNet with basic blocks; `stride` is that of the fused feature map it returns."""
-
-    width: int = 32  # channels of the first stage, doubled at each other
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
-    stride: int = 16
-
-    def __post_init__(self) -> None:
-        _check(self.stride in (8, 16, 32), f'backbone.stride={self.stride}; choose 8, 16 or 32.')
-        _check(
-            len(self.blocks) == 4,
-            f'backbone.blocks={self.blocks} names {len(self.blocks)} stages; a ResNet has 4.',
-        )
-
-
-@dataclass(frozen=True)
-class BevConfig:
-    """The grid around the car: `cells` x `cells` over +-`half_extent_m` metres."""
-
-    half_extent_m: float = 51.2
-    cells: int = 50
-    channels: int = 128
-    heads: int = 4
-    feedforward: int = 256
-    layers: int = 2
-    pillar_heights_m: tuple[float, ...] = (0.0, 0.7, 1.5, 3.0)  # above ground, ego frame
-    temporal_points: int = 4
-    cameras_per_cell: int = 2  # the best-seeing cameras a cell reads; nuScenes has <= 2
-    neck_blocks: int = 1  # 3x3 residual blocks between encoder and decoder
-
-    def __post_init__(self) -> None:
-        _check(
-            self.channels % self.heads == 0,
-            f'bev.channels={self.channels} is not divisible by bev.heads={self.heads}.',
-        )
-        _check(
-            1 <= self.cameras_per_cell <= len(CAMERAS),
-            f'bev.cameras_per_cell={self.cameras_per_cell}; expected 1 to {len(CAMERAS)}.',
-        )
-
-    @property
-    def cell_m(self) -> float:
-        """Edge of a cell [m]."""
-        return 2.0 * self.half_extent_m / self.cells
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """Object queries: the `queries` highest peaks of the centre heatmap, refined by `layers`."""
-
-    queries: int = 300
-    layers: int = 3
-    heads: int = 4
-    feedforward: int = 256
-    points: int = 4
 
 
 @dataclass(frozen=True)
@@ -208,22 +135,17 @@ class MtaConfig:
 
         Eight Q-Former blocks of width 768 that share the tokens of the BEV (TOD3Cap, MTA).
         """
-        images = {'tiny': ImageConfig(800, 480, 0.5), 'nano': ImageConfig()}
-        channels = {'tiny': 256, 'nano': 128}
-        base = size.removesuffix('_official')
-        _check(base in images, f'size={size!r}; choose tiny, nano or tiny_official.')
+        name = f'bevformer_{size}'
+        _check(name in DETECTORS, f'size={size!r}; choose tiny, nano or tiny_official.')
+        published = BEVFormerConfig.named(size)
+        image = published.image
         return cls(
-            name=f'bevformer_{size}',
-            detector=f'bevformer_{size}',
-            image=images[base],
-            bev=BevConfig(channels=channels[base]),
+            name=name,
+            detector=name,
+            image=ImageConfig(image.width, image.height, image.scale),
+            bev=BevConfig(published.range_m[3], published.bev_cells, published.channels),
             qformer=QFormerConfig(width=768, heads=16, layers=8, prefix_tokens=10, bev='shared'),
         )
-
-    @property
-    def object_feature_width(self) -> int:
-        """Width of one row of `object_features`: the query, and of nano's what the image shows."""
-        return self.bev.channels * (2 if self.detector == 'nano' else 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict of this configuration, for checkpoints and YAML."""

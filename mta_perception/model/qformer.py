@@ -25,8 +25,7 @@ from torch.nn import functional
 
 from mta_perception.contract import CLASSES
 from mta_perception.model.deformable import sample_map
-from mta_perception.model.nano.bev_encoder import metres_to_cells
-from mta_perception.model.nano.detection_decoder import fourier
+from mta_perception.model.grid import fourier, metres_to_cells
 
 GEOMETRY_WIDTH = 59
 
@@ -103,12 +102,12 @@ class QFormerBlock(nn.Module):
 class QFormer(nn.Module):
     """Object token 0 plus `prefix_tokens` learned ones; the learned ones become the prefix."""
 
-    def __init__(self, config):
+    def __init__(self, config, object_feature_width):
         super().__init__()
         sizes, self.bev, self.reads = config.qformer, config.bev, config.qformer.bev
         width = sizes.width
         self.object = nn.Sequential(
-            nn.Linear(config.object_feature_width + len(CLASSES) + GEOMETRY_WIDTH, 2 * width),
+            nn.Linear(object_feature_width + len(CLASSES) + GEOMETRY_WIDTH, 2 * width),
             nn.GELU(),
             nn.Linear(2 * width, width),
         )
@@ -145,9 +144,9 @@ class QFormer(nn.Module):
 
     def states(self, object_features, boxes, class_logits, bev):
         """Tokens (N, 1 + P, width) after each block, object token first."""
-        return self.states_from(object_features, boxes, class_logits, self.look(boxes, bev))
+        return self.states_from(object_features, boxes, class_logits, self.read_bev(boxes, bev))
 
-    def look(self, boxes, bev):
+    def read_bev(self, boxes, bev):
         """What the boxes (N, 10) read of the BEV (C, Y, X): (N, S, C), or (1, S, C) for all."""
         if self.reads != 'around':
             return self.pool(bev[None]).flatten(2).transpose(1, 2)
@@ -156,7 +155,7 @@ class QFormer(nn.Module):
         return samples.permute(1, 2, 0)
 
     def states_from(self, object_features, boxes, class_logits, samples):
-        """As `states`, with what `look` gave (N or 1, S, C)."""
+        """As `states`, with what `read_bev` gave (N or 1, S, C)."""
         known = torch.cat([object_features, class_logits.sigmoid(), geometry_features(boxes)], -1)
         first = self.object(known).unsqueeze(1)  # (N, 1, D)
         tokens = first + torch.cat([torch.zeros_like(self.tokens[:1]), self.tokens])[None]

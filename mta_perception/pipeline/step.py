@@ -59,7 +59,7 @@ class PerceptionPipeline:
     """Holds what outlives a frame: memory, tracks, calibrations.  One thread at a time."""
 
     def __init__(self, manifest, detector, config=None):
-        """detector is called as runtime.onnx.OnnxDetector is."""
+        """detector is a `drive.DetectorEngine` that returns DetectorOutputs."""
         self.manifest, self.config = manifest, config or PipelineConfig()
         config = self.config
         self.score_threshold = (
@@ -68,10 +68,9 @@ class PerceptionPipeline:
         self.max_detections = config.max_detections or manifest.max_detections
         self.dropped = Counter()  # Code -> frames
         self.masked = Counter()  # Code -> images that came and could not be used
-        step_s = manifest.history_step_s
         self.memory = BevMemory(
-            MemoryConfig(
-                step_s=step_s, min_age_s=step_s / 2, max_gap_s=self.config.history_max_gap_s
+            MemoryConfig.trained_at(
+                manifest.history_step_s, max_gap_s=self.config.history_max_gap_s
             )
         )
         self.tracker = Tracker(self.config.tracking)

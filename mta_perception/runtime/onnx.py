@@ -47,16 +47,20 @@ class OnnxDetector:
         """
         outputs = self._session.run(
             list(DetectorOutputs._fields),
-            {
-                'images': images[None],
-                'image_from_ego': _float32(image_from_ego)[None],
-                'camera_mask': _float32(camera_mask)[None],
-                'history_bev': history.bev[None] if history.valid else self._no_history,
-                'history_valid': np.array([history.valid], np.float32),
-                'ego_prev_from_ego_now': _float32(history.ego_prev_from_ego_now)[None],
-            },
+            self.inputs(images, image_from_ego, camera_mask, history),
         )
         return DetectorOutputs(*(output[0] for output in outputs))
+
+    def inputs(self, images, image_from_ego, camera_mask, history):
+        """What the graph is given for a call: input name -> array with the batch axis."""
+        return {
+            'images': images[None],
+            'image_from_ego': _float32(image_from_ego)[None],
+            'camera_mask': _float32(camera_mask)[None],
+            'history_bev': history.bev[None] if history.valid else self._no_history,
+            'history_valid': np.array([history.valid], np.float32),
+            'ego_prev_from_ego_now': _float32(history.ego_prev_from_ego_now)[None],
+        }
 
 
 def _float32(values):

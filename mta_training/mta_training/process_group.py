@@ -23,15 +23,29 @@ class Team:
         ready = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if ready else (0, 1)
 
-    def counts(self, numbers):
-        """What a process divides its own sums by: counts over all processes (one at least), each
-        divided by the number of processes.
+    @classmethod
+    def alone(cls):
+        """This process by itself, whatever others there are."""
+        one = cls()
+        one.rank, one.size = 0, 1
+        return one
+
+    def divisors(self, counts):
+        """What this process divides its own sums by, for counts of all: their mean over the
+        processes, as if at least one thing had been counted by all together.
         """
-        numbers = torch.tensor([float(number) for number in numbers], dtype=torch.float64)
+        return (self._totals(counts).clamp(min=1.0) / self.size).tolist()
+
+    def mean(self, number):
+        """Mean of a number over the processes."""
+        return float(self._totals([number])[0] / self.size)
+
+    def _totals(self, numbers):
+        totals = torch.tensor([float(number) for number in numbers], dtype=torch.float64)
         if self.size > 1:
-            numbers = numbers.to(self.device)  # NCCL wants it on the GPU
-            dist.all_reduce(numbers)
-        return (numbers.clamp(min=1.0) / self.size).tolist()
+            totals = totals.to(self.device)  # NCCL wants it on the GPU
+            dist.all_reduce(totals)
+        return totals
 
     def gather(self, value):
         """The picklable values of all processes, in their order."""

@@ -9,7 +9,7 @@ from toy_scenes import toy_scene
 from training_cases import small_recipe
 
 from mta_perception.model import BEVFormer, BEVFormerConfig
-from mta_perception.model.bevformer.config import BackboneConfig, ImageConfig
+from mta_perception.model.bevformer.config import BackboneConfig, PaddedImageConfig
 from mta_perception.model.bevformer.detector import ego_boxes
 from mta_perception.model.config import ImageConfig as ModelImage
 from mta_perception.model.config import MtaConfig
@@ -25,7 +25,7 @@ def small_config(**changes):
     )
     config = BEVFormerConfig(
         'small',
-        ImageConfig(96, 64, 54, 0.06),
+        PaddedImageConfig(96, 64, 0.06, 54),
         backbone,
         channels=32,
         heads=4,
@@ -91,8 +91,8 @@ def missed(detector, batch, reach_m=1.0):
     with torch.no_grad():
         result = detector(*batch[:3], memory, *batch[3:5])
     rows = []
-    for found, frame in zip(detector.network.decode(result.output), batch.targets):
-        boxes = ego_boxes(result.output.box_codes[-1][len(rows)])[found.index // config.classes]
+    for found, frame in zip(detector.network.decode(result.stages), batch.targets):
+        boxes = ego_boxes(result.stages.box_codes[-1][len(rows)])[found.index // config.classes]
         left = [
             (label, *box[:2]) for label, box in zip(frame.labels.tolist(), frame.boxes.tolist())
         ]

@@ -9,7 +9,7 @@ torch = pytest.importorskip('torch')
 from small_bevformer import drives, missed, small_config, small_trainer
 
 from mta_perception.model import BEVFormer, BEVFormerConfig
-from mta_perception.model.bevformer.config import ImageConfig
+from mta_perception.model.bevformer.config import PaddedImageConfig
 from mta_training.conversion.convert import convert
 from mta_training.data.batches import Place, SceneArrays, make_batch
 from mta_training.data.scene_cache import read_scene
@@ -70,7 +70,7 @@ def test_rendered_frames_by_heart(tmp_path):
     nano = BEVFormerConfig.nano()
     config = replace(
         nano,
-        image=ImageConfig(224, 128, 126, 0.14),
+        image=PaddedImageConfig(224, 128, 0.14, 126),
         channels=64,
         feedforward=128,
         backbone=replace(nano.backbone, width=16),

@@ -14,7 +14,7 @@ from mta_training.data.batches import Place, make_batch
 from mta_training.language.text_embeddings import CaptionEmbeddings
 from mta_training.runs import run_directory
 from mta_training.training import loop
-from mta_training.training.caption_stage import finish_captions, look
+from mta_training.training.caption_stage import finish_captions, seen_objects
 from mta_training.training.learner import Learner
 
 torch.set_num_threads(1)
@@ -97,33 +97,36 @@ def test_the_loss_goes_down(finished, scenes, tmp_path):
     assert losses[1] < 0.7 * losses[0]
 
 
-def test_views_are_what_the_detector_sees(finished, scenes):
+def test_what_is_learned_from_is_what_the_detector_sees(finished, scenes):
     model = finished[1].model
-    views, true = look(model, scenes[:1], 1, np.random.default_rng(0))
+    seen, true = seen_objects(_learner(finished[1]), scenes[:1], 1, np.random.default_rng(0))
     counts = {len(frame) for frame in scenes[0].captions}
-    assert len(true) == len(views.texts) == len(views.codes) and len(true) in counts
+    assert len(true) == len(seen.texts) == len(seen.codes) and len(true) in counts
     frames = [
         index
         for index, boxes in enumerate(scenes[0].boxes)
         if torch.isin(true[:, 0], torch.from_numpy(boxes[:, 0])).all()
     ]
     batch = make_batch(scenes[:1], [Place(0, frames[0], False)])
-    bev = model.config.bev
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         result = model.detector(
             batch.images,
             batch.image_from_ego,
             batch.camera_mask,
-            torch.zeros(1, bev.channels, bev.cells, bev.cells),
+            torch.zeros(1, *model.detector.memory_shape),
             batch.history_valid,
             batch.ego_prev_from_ego_now,
         )
-    seen = model.qformer.look(true, result.bev[0].float())
-    torch.testing.assert_close(views.read.float(), seen, atol=2e-2, rtol=1e-2)
+    read = model.qformer.read_bev(true, result.bev[0].float())
+    torch.testing.assert_close(seen.read.float(), read, atol=2e-2, rtol=1e-2)
 
 
 def test_scenes_without_captions_are_named(finished):
     scene = toy_scene(finished[0].recipe.model, frames=2)
     mute = scene._replace(captions=[[''] * len(frame) for frame in scene.captions])
     with pytest.raises(ValueError, match='has a caption'):
-        look(finished[0].model, [mute], 2, np.random.default_rng(0))
+        seen_objects(_learner(finished[0]), [mute], 2, np.random.default_rng(0))
+
+
+def _learner(loaded):
+    return Learner(loaded.model, loaded.language, loaded.recipe)

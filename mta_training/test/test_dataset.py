@@ -74,7 +74,7 @@ def test_cache_gives_back_the_scene_and_is_made_once(real_bag, tmp_path):
     loaded, direct = scene_cache.load_scene(first), scene_cache.read_scene(real_bag, IMAGE)
     assert isinstance(loaded.images, np.memmap)
     assert loaded.captions == direct.captions and loaded.sample_tokens == direct.sample_tokens
-    for name in ('images', 'present', 'image_from_ego', 'world_from_ego'):
+    for name in ('images', 'present', 'image_from_ego', 'world_from_ego', 'stamps_ns'):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(direct, name))
     for a, b in zip(loaded.boxes + loaded.labels, direct.boxes + direct.labels):
         np.testing.assert_array_equal(a, b)

@@ -9,7 +9,7 @@ torch = pytest.importorskip('torch')
 
 from mta_perception.contract import CLASSES
 from mta_perception.model.config import BevConfig
-from mta_perception.model.nano.bev_encoder import metres_to_cells
+from mta_perception.model.grid import metres_to_cells
 from mta_perception.model.nano.detection_decoder import DecoderOutputs, codes_from_boxes
 from mta_training.data.targets import Targets
 from mta_training.losses.nano import (

@@ -16,6 +16,7 @@ import yaml
 from mta_perception import atomic_files
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector, open_session
+from mta_training.data.batches import Place, make_batch
 from mta_training.export import graphs, quantise
 from mta_training.export.model_card import model_card
 
@@ -24,7 +25,12 @@ def toy_frames(config, seed, frames=3):
     """Graph inputs of a toy drive with a random history."""
     scene = toy_scene(config, frames=frames, objects=6, seed=seed)
     history = graphs.example_inputs(config, seed=seed)['history_bev']
-    return [quantise.graph_inputs(scene, frame, history, frame > 0) for frame in range(frames)]
+    batches = [make_batch([scene], [Place(0, frame, frame > 0)]) for frame in range(frames)]
+    return [
+        {name: getattr(batch, name).numpy() for name in batch._fields[:5]}
+        | {'history_bev': history}
+        for batch in batches
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -131,11 +137,7 @@ def test_stem_on_bytes_is_the_stem(exported, tmp_path):
 
 def test_calibration_frames_come_from_bags(exported, bags):
     model, _, floats, _ = exported
-    frames = list(
-        quantise.calibration_frames(
-            floats / 'detector.onnx', bags[0].parent, model.config.image, count=4
-        )
-    )
+    frames = list(quantise.calibration_frames(Manifest.load(floats), bags[0].parent, count=4))
     assert 1 <= len(frames) <= 4
     assert set(frames[0]) == set(graphs.example_inputs(model.config))
     assert not frames[0]['history_valid'] and frames[0]['images'].dtype == np.uint8

@@ -84,6 +84,7 @@ def toy_scene(config, frames=4, objects=10, seed=0):
         boxes=boxes,
         labels=kept,
         captions=captions,
+        stamps_ns=np.arange(frames) * 500_000_000,
     )
 
 

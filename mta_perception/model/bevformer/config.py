@@ -6,7 +6,8 @@ What the published code does and nobody would do on purpose has a name in `Quirk
 
 from dataclasses import asdict, dataclass, field, fields, replace
 
-_RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+from mta_perception.model.camera_image import RGB_MEAN, RGB_STD, ImageConfig
+
 _CAFFE_MEAN = (103.53, 116.28, 123.675)
 
 
@@ -31,15 +32,15 @@ class Quirks:
 
 
 @dataclass(frozen=True)
-class ImageConfig:
-    """The padded image the network sees: `scale` x the camera's, zeros right and below it."""
+class PaddedImageConfig(ImageConfig):
+    """The image, and how published weights want it."""
 
     width: int = 800
     height: int = 480
-    content_height: int = 450
     scale: float = 0.5
-    mean: tuple[float, ...] = _RGB_MEAN  # in the order of the channels that enter
-    std: tuple[float, ...] = _RGB_STD
+    content_height: int = 450  # rows that are no padding
+    mean: tuple[float, ...] = RGB_MEAN  # in the order of the channels that enter
+    std: tuple[float, ...] = RGB_STD
     bgr: bool = False  # channels enter as B, G, R ('caffe')
 
 
@@ -67,7 +68,7 @@ class BEVFormerConfig:
     """The whole detector.  `BEVFormerConfig.tiny(official=True)` and its siblings make one."""
 
     name: str
-    image: ImageConfig = field(default_factory=ImageConfig)
+    image: PaddedImageConfig = field(default_factory=PaddedImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     quirks: Quirks = field(default_factory=Quirks)
     cameras: int = 6
@@ -109,6 +110,12 @@ class BEVFormerConfig:
         return (self.range_m[3] - self.range_m[0]) / self.bev_cells
 
     @classmethod
+    def named(cls, name):
+        """The one of a name: tiny, small, base or nano, with `_official` behind it or without."""
+        size, _, official = name.partition('_')
+        return getattr(cls, size)(official == 'official')
+
+    @classmethod
     def tiny(cls, official=False):
         """ResNet-50, 800x480, one level, BEV 50x50, three encoder layers."""
         return cls('tiny', quirks=_quirks(official))
@@ -118,7 +125,7 @@ class BEVFormerConfig:
         """ResNet-101-DCN, 1280x736, one level (C5), BEV 150x150, three encoder layers."""
         return cls(
             'small',
-            ImageConfig(1280, 736, 720, 0.8, _CAFFE_MEAN, (1.0, 1.0, 1.0), True),
+            PaddedImageConfig(1280, 736, 0.8, 720, _CAFFE_MEAN, (1.0, 1.0, 1.0), True),
             _resnet101(out_stages=(3,), levels=1),
             _quirks(official),
             bev_cells=150,
@@ -129,7 +136,7 @@ class BEVFormerConfig:
         """ResNet-101-DCN, 1600x928, four levels (C3 to C6), BEV 200x200, six encoder layers."""
         return cls(
             'base',
-            ImageConfig(1600, 928, 900, 1.0, _CAFFE_MEAN, (1.0, 1.0, 1.0), True),
+            PaddedImageConfig(1600, 928, 1.0, 900, _CAFFE_MEAN, (1.0, 1.0, 1.0), True),
             _resnet101(out_stages=(1, 2, 3), levels=4),
             _quirks(official),
             bev_cells=200,
@@ -144,7 +151,7 @@ class BEVFormerConfig:
         )
         return cls(
             'nano',
-            ImageConfig(448, 256, 252, 0.28),
+            PaddedImageConfig(448, 256, 0.28, 252),
             backbone,
             _quirks(official),
             channels=128,
@@ -166,7 +173,7 @@ class BEVFormerConfig:
     @classmethod
     def from_dict(cls, values):
         """Back from `to_dict`.  Raises ValueError that names what is missing or unknown."""
-        parts = {'image': ImageConfig, 'backbone': BackboneConfig, 'quirks': Quirks}
+        parts = {'image': PaddedImageConfig, 'backbone': BackboneConfig, 'quirks': Quirks}
         values = dict(values)
         for name, part in parts.items():
             if name in values:

@@ -1,4 +1,4 @@
-"""BEVFormer with the inputs and outputs of our own detector, so that a captioner fits either.
+"""BEVFormer behind the contract of `model.detector.Detector`, so that a captioner fits either.
 
 Frames: outside all is in the ego frame, x forward, y left; inside, BEVFormer works in the frame
 of nuScenes' lidar, x right, y forward, on the roof.  The memory is handed around as (B, C, Y, X),
@@ -6,7 +6,6 @@ cell [iy, ix] with ix growing forward and iy to the left, as everywhere; its cen
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,29 +13,39 @@ from torch import nn
 from mta_perception.model.bevformer.config import BEVFormerConfig
 from mta_perception.model.bevformer.history import History
 from mta_perception.model.bevformer.network import BEVFormer, Ego, Output
+from mta_perception.model.detector import DetectorResult
 
 # nuScenes' mounting: 0.94 m ahead of base_link and 1.84 m above it, turned by -90 degrees.
 LIDAR_IN_EGO_M = (0.94, 0.0, 1.84)
 
 
-class BevFormerResult(NamedTuple):
-    """What the detector graph returns, then what only the losses read."""
-
-    class_logits: torch.Tensor  # (B, Q, K)
-    boxes: torch.Tensor  # (B, Q, 10) contract.BoxCode
-    object_features: torch.Tensor  # (B, Q, C)
-    bev: torch.Tensor  # (B, C, Y, X)
-    codes: torch.Tensor  # (B, Q, 10) in our order, sizes as logarithms, lidar frame
-    output: Output  # all layers
-
-
 class BevFormerDetector(nn.Module):
-    """The published network as MtaModel's detector; `config` is an MtaConfig."""
+    """The published network as MtaModel's detector; `config` is an MtaConfig.
+
+    `DetectorResult.stages` is the network's Output, whose codes are in the lidar frame as
+    published; `codes` are the same in our order.
+    """
+
+    # Which cells a camera sees is a list whose length depends on the calibration: it has to be
+    # made outside of the graph (export/bevformer.py), which the node does not do yet.
+    has_graph = False
 
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.network = BEVFormer(network_config(config))
+        size = config.detector.removeprefix('bevformer_')
+        self.network = BEVFormer(BEVFormerConfig.named(size))
+
+    @property
+    def memory_shape(self):
+        """(C, Y, X)."""
+        sizes = self.network.config
+        return sizes.channels, sizes.bev_cells, sizes.bev_cells
+
+    @property
+    def object_feature_width(self):
+        """A row is the query alone."""
+        return self.network.config.channels
 
     @property
     def backbone(self):
@@ -52,13 +61,13 @@ class BevFormerDetector(nn.Module):
         history_valid,
         ego_prev_from_ego_now,
     ):
-        """Inputs as docs/architecture.md, batch first -> BevFormerResult."""
+        """As Detector -> DetectorResult."""
         ego = Ego(can_bus_of(ego_prev_from_ego_now, history_valid), camera_mask)
         history = History(lidar_tokens(history_bev), history_valid > 0.5)
         output = self.network(images, image_from_lidar(image_from_ego), ego, history)
         output = Output(*(part.float() for part in output))  # of autocast
         codes = output.box_codes[-1]
-        return BevFormerResult(
+        return DetectorResult(
             output.class_logits[-1],
             ego_boxes(codes),
             output.queries[-1],
@@ -66,12 +75,6 @@ class BevFormerDetector(nn.Module):
             our_order(codes),
             output,
         )
-
-
-def network_config(config):
-    """BEVFormerConfig of MtaConfig.detector; quirks are on for published weights alone."""
-    size, _, official = config.detector.removeprefix('bevformer_').partition('_')
-    return getattr(BEVFormerConfig, size)(official == 'official')
 
 
 def image_from_lidar(image_from_ego):

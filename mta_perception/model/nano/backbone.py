@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-IMAGE_MEAN = (123.675, 116.28, 103.53)
-IMAGE_STD = (58.395, 57.12, 57.375)
+from mta_perception.model.camera_image import RGB_MEAN, RGB_STD
 
 
 def _conv_bn(in_channels, out_channels, kernel, stride=1):
@@ -64,8 +63,8 @@ class Backbone(nn.Module):
         self.lateral = nn.ModuleList(
             nn.Conv2d(width, out_channels, 1) for width in widths[self.first_level :]
         )
-        self.register_buffer('mean', torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer('mean', torch.tensor(RGB_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(RGB_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images):
         """(N, H, W, 3) uint8 RGB -> (N, C, H / stride, W / stride)."""

@@ -15,19 +15,8 @@ import torch
 from torch import nn
 
 from mta_perception.model.deformable import attend, project_map, ring_offsets, sample_map
-from mta_perception.model.projection import best_views, project_points, tall_map, tall_xy
-
-
-def cell_centres(config):
-    """(Y * X, 2) metres: x, y of the cell centres in the ego frame, row-major [iy, ix]."""
-    line = (torch.arange(config.cells) + 0.5) * config.cell_m - config.half_extent_m
-    y, x = torch.meshgrid(line, line, indexing='ij')
-    return torch.stack([x, y], dim=-1).flatten(0, 1)
-
-
-def metres_to_cells(xy, config):
-    """Cell coordinates (centre of cell i at i) of metres in the ego frame (..., 2)."""
-    return (xy + config.half_extent_m) / config.cell_m - 0.5
+from mta_perception.model.grid import cell_centres, metres_to_cells
+from mta_perception.model.nano.projection import best_views, project_points, tall_map, tall_xy
 
 
 def warp_history(history_bev, ego_prev_from_ego_now, centres, config):

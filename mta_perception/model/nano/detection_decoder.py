@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.model.deformable import DeformableAttention
+from mta_perception.model.grid import cell_centres, fourier, metres_to_cells
 from mta_perception.model.nano.backbone import BasicBlock
-from mta_perception.model.nano.bev_encoder import cell_centres, metres_to_cells
 
 # Big classes leave one peak in 3x3 cells; small ones may stand in neighbouring cells of 2 m.
 _ONE_PEAK = ('car', 'truck', 'construction_vehicle', 'bus', 'trailer')
@@ -146,12 +146,12 @@ class DetectionDecoder(nn.Module):
             'step', torch.tensor([bev.cell_m, bev.cell_m] + [1.0] * 8), persistent=False
         )
 
-    def forward(self, bev, look):
-        """bev (B, C, Y, X); look(points (B, Q, Z, 3)) -> image features (B, Q, Z, C)."""
+    def forward(self, bev, read_image):
+        """bev (B, C, Y, X); read_image(points (B, Q, Z, 3)) -> image features (B, Q, Z, C)."""
         bev = self.neck(bev)
         heat, dense = self.dense(bev)
         with torch.autocast(bev.device.type, enabled=False):
-            return self._refine(bev.float(), heat, dense, look)
+            return self._refine(bev.float(), heat, dense, read_image)
 
     def select(self, heat):
         """Cells, classes and logits (B, Q) of the highest peaks of heat (B, K, Y, X)."""
@@ -162,13 +162,13 @@ class DetectionDecoder(nn.Module):
         cells = heat.shape[-1] * heat.shape[-2]
         return best % cells, best // cells, logits.clamp(min=_OTHER_CLASS_LOGIT)
 
-    def _refine(self, bev, heat, dense, look):
+    def _refine(self, bev, heat, dense, read_image):
         cell, label, logits = self.select(heat.detach())
         take = _taker(cell)
         own = functional.one_hot(label, len(CLASSES)).bool()
         logits_start = torch.where(own, logits.unsqueeze(-1), _OTHER_CLASS_LOGIT)
         code = take(dense).detach()  # (B, Q, 10)
-        seen = self.appearance(look(_probe_points(code)).flatten(2))
+        seen = self.appearance(read_image(_probe_points(code)).flatten(2))
         query = take(bev) + self.class_embedding(label) + seen  # (B, Q, C)
         layer_logits, layer_codes = [], []
         for layer in self.layers:
@@ -179,17 +179,10 @@ class DetectionDecoder(nn.Module):
             layer_codes.append(code)
             layer_logits.append(logits_start + layer.score(query))
             code = code.detach()
-        appearance = self.appearance(look(_probe_points(code)).flatten(2))
+        appearance = self.appearance(read_image(_probe_points(code)).flatten(2))
         return DecoderOutputs(
             heat, dense, torch.stack(layer_logits), torch.stack(layer_codes), query, appearance
         )
-
-
-def fourier(values, frequencies):
-    """sin and cos of pi 2^k values (..., D) -> (..., D * 2 * frequencies)."""
-    scale = torch.pi * 2.0 ** torch.arange(frequencies, device=values.device)
-    angle = (values.unsqueeze(-1) * scale).flatten(-2)
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 def _taker(cell):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from mta_perception.model.nano.backbone import IMAGE_MEAN
+from mta_perception.model.camera_image import RGB_MEAN
 
 _STRIPE = 0.5  # width of GridMask's stripes by their spacing, as published
 
@@ -56,7 +56,7 @@ def augment(images, camera_mask, rng, augmentation):
     if augmentation.grid_mask and rng.random() < augmentation.grid_mask:
         kept = grid_mask(*images.shape[1:3], rng)
         # The mean of all images becomes 0 when the network normalises, as in the published code.
-        images = np.where(kept[..., None], images, np.float32(IMAGE_MEAN))
+        images = np.where(kept[..., None], images, np.float32(RGB_MEAN))
     return images, camera_mask
 
 

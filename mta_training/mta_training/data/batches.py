@@ -32,6 +32,7 @@ class SceneArrays(NamedTuple):
     boxes: list  # T arrays (n, 10) float32 contract.BoxCode, ego frame
     labels: list  # T arrays (n,) int64
     captions: list  # T lists of n strings, '' where there is none
+    stamps_ns: np.ndarray  # (T,) int64, the reference stamps
 
 
 class Place(NamedTuple):

@@ -22,7 +22,7 @@ from mta_perception.pipeline.images import ImageError, model_image
 from mta_perception.progress import Progress
 from mta_training.data.batches import SceneArrays
 
-_CACHE_VERSION = 2  # grows when the same bag gives other arrays
+_CACHE_VERSION = 3  # grows when the same bag gives other arrays
 
 
 def read_scene(path, image):
@@ -65,6 +65,7 @@ def read_scene(path, image):
         [sample.boxes[rows].astype(np.float32) for sample, rows in zip(samples, kept)],
         [sample.labels[rows] for sample, rows in zip(samples, kept)],
         [[sample.captions[row] for row in rows] for sample, rows in zip(samples, kept)],
+        np.array([sample.stamp_ns for sample in samples], np.int64),
     )
 
 
@@ -114,6 +115,7 @@ def cache_scene(bag, cache, image):
                 present=scene.present,
                 image_from_ego=scene.image_from_ego,
                 world_from_ego=scene.world_from_ego,
+                stamps_ns=scene.stamps_ns,
                 boxes=np.concatenate(scene.boxes),
                 labels=np.concatenate(scene.labels),
                 counts=np.array([len(labels) for labels in scene.labels]),
@@ -141,6 +143,7 @@ def load_scene(directory):
             np.split(facts['boxes'], ends),
             np.split(facts['labels'], ends),
             captions,
+            facts['stamps_ns'],
         )
 
 

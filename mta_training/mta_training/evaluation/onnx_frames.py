@@ -1,16 +1,14 @@
 """Held-out metrics through the exported files: what the vehicle would compute, frame after
 frame."""
 
-import numpy as np
-
 from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.config import MemoryConfig
 from mta_perception.detections import caption_inputs, decode
-from mta_perception.pipeline.bev_memory import History
 from mta_perception.runtime.captioner import OnnxCaptioner
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
-from mta_training.data.batches import Place, make_batch
 from mta_training.data.scene_cache import read_scene
+from mta_training.data.scene_drive import drive_scene
 from mta_training.evaluation.caption_matching import DescribedObjects
 from mta_training.evaluation.nuscenes_metrics import Predictions
 from mta_training.evaluation.report import JudgedFrame, judge
@@ -26,10 +24,13 @@ def judged_frames(directory, bags, frames, threads=2):
     """
     manifest = Manifest.load(directory)
     detector = OnnxDetector(manifest, threads)
+    memory = MemoryConfig.trained_at(manifest.history_step_s)
     captioner = OnnxCaptioner(manifest, threads) if manifest.captioner else None
     for path in bags:
         scene, bag = read_scene(path, manifest.image), SceneBag(path)
-        for sample, outputs in zip(bag.samples, _drive(detector, scene, frames)):
+        drive = drive_scene(detector, scene, range(min(frames, len(scene.boxes))), memory)
+        for sample, driven in zip(bag.samples, drive):
+            outputs = driven.outputs
             found = decode(outputs, _SCORE_THRESHOLD, _MOST)
             shown = decode(outputs, manifest.score_threshold, manifest.max_detections)
             yield JudgedFrame(
@@ -66,24 +67,3 @@ def evaluate_model_directory(directory, bags, frames, threads=2):
             }
         )
     return {**metrics, 'frames': result['frames']}
-
-
-def _drive(detector, scene, frames):
-    """DetectorOutputs of one frame after the other, each remembering the one before."""
-    before = None
-    for frame in range(min(frames, len(scene.boxes))):
-        batch = make_batch([scene], [Place(0, frame, frame > 0)])
-        moved = batch.ego_prev_from_ego_now[0].numpy().astype(np.float64)
-        history = (
-            History(None, False, np.eye(4), 0.0)
-            if before is None
-            else History(before, True, moved, 0.5)
-        )
-        outputs = detector(
-            batch.images[0].numpy(),
-            batch.image_from_ego[0].numpy(),
-            batch.camera_mask[0].numpy(),
-            history,
-        )
-        before = outputs.bev
-        yield outputs

@@ -10,10 +10,12 @@ import torch
 from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, DECODE
-from mta_perception.detections import DetectorOutputs, decode
+from mta_perception.detections import decode
 from mta_perception.drawing.overlay import DrawnObject, draw_overlay
-from mta_training.data.batches import Place, SceneArrays, make_batch
+from mta_perception.runtime.torch_detector import TorchDetector
+from mta_training.data.batches import SceneArrays
 from mta_training.data.scene_cache import read_scene
+from mta_training.data.scene_drive import drive_scene
 from mta_training.evaluation.caption_matching import DescribedObjects
 from mta_training.evaluation.nuscenes_metrics import Predictions, evaluate_detections
 from mta_training.evaluation.report import JudgedFrame
@@ -37,24 +39,11 @@ def held_out_scene(scene, bag):
     return HeldOut(scene, bag.samples, bag.description)
 
 
-@torch.no_grad()
 def predict_scene(model, scene, frames):
-    """DetectorOutputs of the first frames of a scene, each with the memory of the one before."""
-    bev, device = model.config.bev, next(model.parameters()).device
-    memory = torch.zeros(1, bev.channels, bev.cells, bev.cells, device=device)
-    for frame in range(min(frames, len(scene.boxes))):
-        batch = make_batch([scene], [Place(0, frame, frame > 0)]).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
-            result = model.detector(
-                batch.images,
-                batch.image_from_ego,
-                batch.camera_mask,
-                memory,
-                batch.history_valid,
-                batch.ego_prev_from_ego_now,
-            )
-        memory = result.bev
-        yield DetectorOutputs(*(output[0].float().cpu().numpy() for output in result[:4]))
+    """DetectorOutputs of the first frames of a scene, each with the memory of those before."""
+    shown = range(min(frames, len(scene.boxes)))
+    for driven in drive_scene(TorchDetector(model.detector), scene, shown):
+        yield driven.outputs
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ import yaml
 from mta_perception import contract
 from mta_perception.atomic_files import sha256, whole, write_atomically
 from mta_perception.bags.scene_bag import find_bags
+from mta_perception.runtime.manifest import Manifest
 from mta_training.export.model_card import model_card
 from mta_training.export.quantise import calibration_frames, quantise_detector
 from mta_training.runs.run_directory import load_run, origin
@@ -79,7 +80,7 @@ class LanguageGraph(nn.Module):
 def example_inputs(config, batch=1, seed=0):
     """Inputs of the detector graph for a turning, moving car with a history and a dead camera."""
     rng = np.random.default_rng(seed)
-    image, bev, cameras = config.image, config.bev, len(contract.CAMERAS)
+    image, cameras = config.image, len(contract.CAMERAS)
     images = rng.integers(0, 256, (batch, cameras, image.height, image.width, 3), dtype=np.uint8)
     mask = np.ones((batch, cameras), np.float32)
     mask[:, 4] = 0.0
@@ -92,9 +93,7 @@ def example_inputs(config, batch=1, seed=0):
         'images': images,
         'image_from_ego': np.repeat(surround_view(image)[None], batch, 0),
         'camera_mask': mask,
-        'history_bev': rng.normal(0, 1, (batch, bev.channels, bev.cells, bev.cells)).astype(
-            np.float32
-        ),
+        'history_bev': rng.normal(0, 1, (batch, *config.bev.shape)).astype(np.float32),
         'history_valid': np.ones(batch, np.float32),
         'ego_prev_from_ego_now': np.repeat(ego[None], batch, 0),
     }
@@ -128,7 +127,7 @@ def export_graphs(model, language_model, directory):
         ['class_logits', 'boxes', 'object_features', 'bev'],
         None,
     )
-    objects = _object_inputs(config, 3)
+    objects = _object_inputs(model, 3)
     count = torch.export.Dim('count', min=1, max=512)
     save_graph(
         model.qformer,
@@ -192,14 +191,13 @@ def forget_origin(model):
         part.ClearField('doc_string')
 
 
-def _object_inputs(config, count, seed=1):
+def _object_inputs(model, count, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    bev = config.bev
     shapes = {
-        'object_features': (count, config.object_feature_width),
+        'object_features': (count, model.detector.object_feature_width),
         'boxes': (count, 10),
         'class_logits': (count, len(contract.CLASSES)),
-        'bev': (bev.channels, bev.cells, bev.cells),
+        'bev': model.detector.memory_shape,
     }
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
@@ -230,7 +228,7 @@ def parity(model, language_model, directory):
                 for name, value in example_inputs(model.config, seed=7).items()
             },
         ),
-        (model.qformer, 'qformer.onnx', _object_inputs(model.config, 8, seed=8)),
+        (model.qformer, 'qformer.onnx', _object_inputs(model, 8, seed=8)),
     ]
     cases += [
         (
@@ -340,7 +338,7 @@ def export(
             f'{run} captions with {recipe.language.model}: only our own small '
             'language model has a runtime form. Use `mta-train eval --run`.'
         )
-    if model.config.detector != 'nano':
+    if not model.detector.has_graph:
         raise ValueError(
             f'{run} detects with {model.config.detector}, whose graph the node '
             'cannot run yet. Use `mta-train eval --run`, or train with nano.'
@@ -384,9 +382,8 @@ def quantise_model(config, tokenizer, out, training, calibration_bags):
     """Replace detector.onnx of a float32 model directory by its int8 form; see `quantise`."""
     detector = Path(out) / 'detector.onnx'
     with whole(detector) as quantised:
-        quantise_detector(
-            detector, quantised, calibration_frames(detector, calibration_bags, config.image)
-        )
+        frames = calibration_frames(Manifest.load(out), calibration_bags)
+        quantise_detector(detector, quantised, frames)
         (Path(out) / 'manifest.yaml').unlink(missing_ok=True)
     _write_manifest(config, tokenizer, Path(out), training, {}, 'int8')
 

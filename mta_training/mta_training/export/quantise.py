@@ -24,9 +24,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import find_bags
-from mta_perception.runtime.onnx import open_session
-from mta_training.data.batches import Place, make_batch
+from mta_perception.config import MemoryConfig
+from mta_perception.runtime.onnx import OnnxDetector
 from mta_training.data.scene_cache import cache_scene, load_scene
+from mta_training.data.scene_drive import drive_scene
 
 FRAMES = 48
 _RUN = 3  # consecutive frames from one place: the memory must look like in driving
@@ -40,11 +41,11 @@ _INT8_LINEARS = re.compile(
 _BETWEEN_CONVS = ('Relu', 'Add', 'MaxPool', 'Resize')
 
 
-def calibration_frames(detector, bags, image, count=FRAMES):
+def calibration_frames(manifest, bags, count=FRAMES):
     """Yield `count` dicts of graph inputs from a directory of bags, spread over bags and time.
 
-    The history of a frame is what the float32 graph at path `detector` remembered of the one
-    before.  Raises BagError where `bags` holds none.
+    The history of a frame is what the float32 detector of `manifest` remembered of those before.
+    Raises BagError where `bags` holds none.
     """
     paths = find_bags(bags)
     runs = -(-count // _RUN)
@@ -52,37 +53,20 @@ def calibration_frames(detector, bags, image, count=FRAMES):
         paths[index]
         for index in sorted(set(np.linspace(0, len(paths) - 1, runs).round().astype(int)))
     ]
-    session = open_session(detector, threads=2)
-    blank = np.zeros(
-        next(entry.shape for entry in session.get_inputs() if entry.name == 'history_bev'),
-        np.float32,
-    )
+    detector = OnnxDetector(manifest, threads=2)
+    memory = MemoryConfig.trained_at(manifest.history_step_s)
     with tempfile.TemporaryDirectory() as cache:
         # In this process: a forked worker would hang on locks of onnxruntime's threads.
-        scenes = [load_scene(cache_scene(path, cache, image)) for path in paths]
+        scenes = [load_scene(cache_scene(path, cache, manifest.image)) for path in paths]
         made = 0
         for run in range(runs):
             scene = scenes[run % len(scenes)]
             first = run * 7 % max(1, len(scene.boxes) - _RUN + 1)
-            bev = None
-            for frame in range(first, min(first + _RUN, len(scene.boxes), first + count - made)):
-                inputs = graph_inputs(scene, frame, blank if bev is None else bev, bev is not None)
-                bev = session.run(['bev'], inputs)[0]
+            frames = range(first, min(first + _RUN, len(scene.boxes), first + count - made))
+            for driven in drive_scene(detector, scene, frames, memory):
                 made += 1
-                yield inputs
-
-
-def graph_inputs(scene, frame, history, valid):
-    """Inputs of detector.onnx for one frame of a scene, with a history BEV (1, C, Y, X)."""
-    batch = make_batch([scene], [Place(0, frame, bool(valid))])
-    return {
-        'images': batch.images.numpy(),
-        'image_from_ego': batch.image_from_ego.numpy().astype(np.float32),
-        'camera_mask': batch.camera_mask.numpy().astype(np.float32),
-        'history_bev': history,
-        'history_valid': np.array([valid], np.float32),
-        'ego_prev_from_ego_now': batch.ego_prev_from_ego_now.numpy().astype(np.float32),
-    }
+                _, _, *cameras = driven.frame
+                yield detector.inputs(*cameras, driven.history)
 
 
 class _Frames(CalibrationDataReader):

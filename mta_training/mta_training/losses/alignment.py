@@ -17,7 +17,7 @@ from torch.nn import functional
 from mta_perception.contract import CLASSES, BoxCode
 from mta_training.process_group import Team, gather_rows
 
-_ALONE = Team()
+_ALONE = Team.alone()
 _LOGIT_SCALE, _LARGEST_SCALE = 2.6593, 4.6052  # ln(1 / 0.07) and ln(100), as CLIP
 # Class logits start at -4.6 (focal loss's prior of 0.01).  As they are, that constant rules what
 # is projected, and all detections end on one prompt.
@@ -66,7 +66,7 @@ def row_loss(objective, one, other, team=_ALONE, summed=False):
         rows = 1.0 - functional.cosine_similarity(one, other, dim=-1)
     else:
         raise ValueError(f'objective {objective!r}; expected mse, cosine or clip.')
-    return rows.sum() / team.counts([len(rows)])[0]
+    return rows.sum() / team.divisors([len(rows)])[0]
 
 
 class BevLanguageAlignment(nn.Module):

@@ -21,7 +21,7 @@ class Targets(NamedTuple):
     labels: torch.Tensor  # (n,) int64, index into contract.CLASSES
 
 
-class DetectionLoss(NamedTuple):
+class SetLoss(NamedTuple):
     """Weighted losses a layer, their sum, and who was matched in the last layer."""
 
     total: torch.Tensor
@@ -44,7 +44,7 @@ def detection_loss(output, targets, code_weights, average=float):
         scores.append(torch.nan_to_num(SCORE_WEIGHT * score))
         boxes.append(torch.nan_to_num(BOX_WEIGHT * box))
     scores, boxes = torch.stack(scores), torch.stack(boxes)
-    return DetectionLoss(scores.sum() + boxes.sum(), scores, boxes, matches)
+    return SetLoss(scores.sum() + boxes.sum(), scores, boxes, matches)
 
 
 def _layer_loss(logits, codes, targets, code_weights, average):

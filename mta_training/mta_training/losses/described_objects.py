@@ -14,7 +14,7 @@ class Rows(NamedTuple):
     boxes: torch.Tensor  # (R, 10) contract.BoxCode, what the captioner is told
     class_logits: torch.Tensor  # (R, K) of the matched query, with its gradient
     codes: torch.Tensor  # (R, 10) its box as the network says it, with its gradient
-    read: torch.Tensor  # (R, S, C) what QFormer.look saw of the BEV
+    read: torch.Tensor  # (R, S, C) what QFormer.read_bev saw of the BEV
     texts: list  # R strings
 
 
@@ -53,7 +53,7 @@ def described_rows(qformer, result, batch, matches, captions, generators):
         if captions.box == 'true':
             true = batch.targets[index].boxes[objects]
             boxes = described_boxes(boxes, true, generators[index]).to(boxes.device)
-        read = qformer.look(boxes, result.bev[index].float())
+        read = qformer.read_bev(boxes, result.bev[index].float())
         parts.append(
             (
                 result.object_features[index, queries],

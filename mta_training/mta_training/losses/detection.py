@@ -1,78 +1,130 @@
-"""What a detector's result costs, whichever detector it is.
+"""What a detector's result costs, and which query found which object; chosen by the detector.
 
 nano       dense heatmap and boxes, Hungarian matching of each layer, perspective head
-BEVFormer  the published set loss (mta_training/mta_training/losses/bevformer.py)
+BEVFormer  the published set loss (losses/bevformer.py)
+
+A criterion belongs to a detector as the losses of DETR do to it.  It is made here and not beside
+the network, because the vehicle has no losses.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
+from mta_perception.model.bevformer.detector import our_order
+from mta_perception.model.nano.detection_decoder import codes_from_boxes
+from mta_perception.model.nano.detector import NanoDetector
 from mta_training.losses.bevformer import Targets
 from mta_training.losses.bevformer import detection_loss as published_loss
 from mta_training.losses.bevformer_codes import in_range, lidar_codes
-from mta_training.losses.nano import detection_loss
-from mta_training.losses.perspective import perspective_loss
+from mta_training.losses.nano import assign, detection_loss, match
+from mta_training.losses.perspective import PerspectiveHead, perspective_loss
 
 
-class Judged(NamedTuple):
-    """Losses of a batch and who was matched."""
+class DetectionLoss(NamedTuple):
+    """Losses of a batch, and which query is which object."""
 
     terms: dict  # name -> tensor, unweighted but for the perspective head's share
     log: dict  # name -> float
     matches: list  # per frame (queries (m,), objects (m,)) of the last decoder layer
 
 
-def judge(model, perspective, result, batch, perspective_weight, team, bf16=True):
-    """Judged of a detector's result on a samples.Batch; perspective: head or None."""
-    if model.config.detector != 'nano':
-        return _published(model.detector.network, result, batch, team)
-    with torch.autocast(result.bev.device.type, torch.bfloat16, enabled=bf16):
-        aside = perspective_loss(
-            perspective,
-            result.image_features,
-            batch,
-            model.config.image,
-            model.config.backbone.stride,
-            team,
-        )
-    detection = detection_loss(result.stages, batch.targets, model.config.bev, team)
-    return Judged(
-        {'detection': detection.total, 'perspective': perspective_weight * aside},
-        {
-            **detection.parts,
-            'detection': float(detection.total.detach()),
-            'perspective': float(aside.detach()),
-        },
-        detection.matches,
-    )
+class Criterion(Protocol):
+    """The losses of one kind of detector."""
+
+    perspective: nn.Module | None  # a head that is trained with it and never exported
+
+    def __call__(self, result, batch, team) -> DetectionLoss:
+        """Of a DetectorResult on a data.batches.Batch."""
+
+    def match(self, found, targets) -> tuple:
+        """(queries (m,), objects (m,)) of one frame: a DetectorResult without batch axis and a
+        data.targets.Targets."""
 
 
-def _published(network, result, batch, team):
-    device = result.bev.device
-    targets, kept = [], []
-    for frame in batch.targets:
-        boxes = frame.boxes.numpy()
-        inside = np.flatnonzero(in_range(boxes, network.config))
-        codes = torch.from_numpy(lidar_codes(boxes[inside]))
-        targets.append(Targets(codes.to(device), frame.labels[inside].to(device)))
-        kept.append(inside)
-    loss = published_loss(
-        result.output, targets, network.code_weights, lambda count: team.counts([count])[0]
-    )
-    matches = [
-        (queries, inside[objects]) for (queries, objects), inside in zip(loss.matches, kept)
-    ]
-    return Judged(
-        {'detection': loss.total},
-        {
-            name: float(value.detach())
-            for name, value in (
-                ('detection', loss.total),
-                ('score', loss.scores[-1]),
-                ('box', loss.boxes[-1]),
+def detection_criterion(detector, perspective_weight, bf16=True):
+    """The Criterion of a `model.detector.Detector`."""
+    if isinstance(detector, NanoDetector):
+        return NanoCriterion(detector.config, perspective_weight, bf16)
+    return PublishedCriterion(detector)
+
+
+class NanoCriterion:
+    """Detection loss of all stages, and a head in the image."""
+
+    def __init__(self, config, perspective_weight, bf16):
+        self.config, self.weight, self.bf16 = config, perspective_weight, bf16
+        self.perspective = PerspectiveHead(config.bev.channels)
+
+    def __call__(self, result, batch, team):
+        """As Criterion's."""
+        config = self.config
+        with torch.autocast(result.bev.device.type, torch.bfloat16, enabled=self.bf16):
+            perspective = perspective_loss(
+                self.perspective,
+                result.stages.image_features,
+                batch,
+                config.image,
+                config.backbone.stride,
+                team,
             )
-        },
-        matches,
-    )
+        detection = detection_loss(result.stages.decoder, batch.targets, config.bev, team)
+        return DetectionLoss(
+            {'detection': detection.total, 'perspective': self.weight * perspective},
+            {
+                **detection.parts,
+                'detection': float(detection.total.detach()),
+                'perspective': float(perspective.detach()),
+            },
+            detection.matches,
+        )
+
+    def match(self, found, targets):
+        """As Criterion's."""
+        return match(found.class_logits, codes_from_boxes(found.boxes), targets)
+
+
+class PublishedCriterion:
+    """BEVFormer's set loss on what stands inside its range."""
+
+    perspective = None
+
+    def __init__(self, detector):
+        self.detector = detector
+
+    def __call__(self, result, batch, team):
+        """As Criterion's."""
+        targets, inside = zip(*map(self._in_range, batch.targets))
+        device = result.bev.device
+        loss = published_loss(
+            result.stages,
+            [Targets(*(part.to(device) for part in frame)) for frame in targets],
+            self.detector.network.code_weights,
+            team.mean,
+        )
+        matches = [
+            (queries, own[objects]) for (queries, objects), own in zip(loss.matches, inside)
+        ]
+        parts = {'detection': loss.total, 'score': loss.scores[-1], 'box': loss.boxes[-1]}
+        return DetectionLoss(
+            {'detection': loss.total},
+            {name: float(value.detach()) for name, value in parts.items()},
+            matches,
+        )
+
+    def match(self, found, targets):
+        """As Criterion's."""
+        targets, inside = self._in_range(targets)
+        queries, objects = assign(
+            found.class_logits, found.codes, targets.labels, our_order(targets.codes)
+        )
+        return queries, inside[objects]
+
+    def _in_range(self, frame):
+        """Targets in published codes of the objects inside the range, and which those are."""
+        boxes = frame.boxes.numpy()
+        inside = np.flatnonzero(in_range(boxes, self.detector.network.config))
+        codes = torch.from_numpy(lidar_codes(boxes[inside]))
+        return Targets(codes, frame.labels[inside]), inside

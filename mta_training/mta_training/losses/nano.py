@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional
 
 from mta_perception.contract import CLASSES
-from mta_perception.model.nano.bev_encoder import metres_to_cells
+from mta_perception.model.grid import metres_to_cells
 from mta_perception.model.nano.detection_decoder import codes_from_boxes
 from mta_training.process_group import Team
 
-_ALONE = Team()
+_ALONE = Team.alone()
 
 # Per column of the internal code: metres, log sizes, sin, cos, m/s.
 CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 0.3)
@@ -24,7 +24,7 @@ _SMALL = ('barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone')
 _SIGMA_CELLS = {name: 0.55 if name in _SMALL else 0.9 for name in CLASSES}
 
 
-class DetectionLoss(NamedTuple):
+class NanoLoss(NamedTuple):
     """Weighted sum, its parts for the log, and who was matched in the last layer."""
 
     total: torch.Tensor
@@ -126,7 +126,7 @@ def detection_loss(stages, targets, bev, team=_ALONE):
     device = stages.heat_logits.device
     dense = [dense_targets(frame, bev) for frame in targets]
     heat, codes, weights = (torch.stack(parts) for parts in zip(*dense))
-    peaks, weight, objects = team.counts(
+    peaks, weight, objects = team.divisors(
         [heat_positives(heat), weights.sum(), sum(len(frame.labels) for frame in targets)]
     )
     heat, codes, weights = heat.to(device), codes.to(device), weights.to(device)
@@ -155,4 +155,4 @@ def detection_loss(stages, targets, bev, team=_ALONE):
             ('box', loss_box),
         )
     }
-    return DetectionLoss(total, parts, matches)
+    return NanoLoss(total, parts, matches)

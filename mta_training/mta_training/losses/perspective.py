@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from mta_perception.contract import CLASSES
-from mta_perception.model.projection import project_points
+from mta_perception.model.nano.projection import project_points
 from mta_training.losses.nano import heat_loss, heat_positives
 from mta_training.process_group import Team
 
-_ALONE = Team()
+_ALONE = Team.alone()
 
 
 class PerspectiveHead(nn.Module):
@@ -77,7 +77,7 @@ def perspective_loss(head, features, batch, image, stride, team=_ALONE):
     frames = zip(batch.targets, batch.image_from_ego.cpu(), batch.camera_mask.cpu())
     goals = [perspective_targets(*frame, image, stride) for frame in frames]
     heat, depth, weight = (torch.stack(part) for part in zip(*goals))
-    peaks, cells = team.counts([heat_positives(heat), weight.sum()])
+    peaks, cells = team.divisors([heat_positives(heat), weight.sum()])
     heat, depth, weight = (part.to(features.device) for part in (heat, depth, weight))
     error = ((log_depth - depth).abs() * weight).sum() / cells
     return heat_loss(heat_logits, heat) / peaks + error

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from mta_perception.atomic_files import whole, write_atomically
+from mta_perception.model.bevformer.detector import BevFormerDetector
 from mta_perception.model.mta_model import MtaModel
 from mta_training.bevformer.checkpoint import CARD, load_imported
 from mta_training.language import small_model
@@ -246,11 +247,17 @@ def load_detector(run, learner, with_captioner=False):
 
 def _load_published(directory, model):
     network = load_imported(directory)
-    own = getattr(model.detector, 'network', None)
-    if own is None or replace(own.config, quirks=network.config.quirks) != network.config:
+    detector = model.detector
+    if not isinstance(detector, BevFormerDetector) or not _same_but_quirks(
+        detector.network.config, network.config
+    ):
         raise RunError(
             f'{directory} holds BEVFormer {network.config.name}, the recipe wants '
-            f'{model.detector.config.detector}; set model.detector in the recipe '
+            f'{detector.config.detector}; set model.detector in the recipe '
             '(MtaConfig.bevformer).'
         )
-    own.load_state_dict(network.state_dict())
+    detector.network.load_state_dict(network.state_dict())
+
+
+def _same_but_quirks(one, other):
+    return replace(one, quirks=other.quirks) == other

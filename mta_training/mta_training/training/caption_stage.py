@@ -10,83 +10,73 @@ import math
 import numpy as np
 import torch
 
-from mta_perception.model.nano.detection_decoder import codes_from_boxes
 from mta_perception.progress import Progress
-from mta_training.data.batches import Place, make_batch
+from mta_perception.runtime.torch_detector import TorchDetector
+from mta_training.data.scene_drive import drive_scene
+from mta_training.data.targets import Targets
 from mta_training.losses.described_objects import Rows, described_boxes
-from mta_training.losses.nano import match
 from mta_training.process_group import Team
 
 
 @torch.no_grad()
-def look(model, scenes, frames, rng):
+def seen_objects(learner, scenes, frames, rng):
     """(Rows with float16 features, true boxes (R, 10)) of the objects in about `frames` frames,
-    spread over the scenes.
+    spread over the scenes; on the CPU.
 
-    Each scene is walked in its order, so that the memory is what it is on the road.
+    Each scene is driven in its order, so that the memory is what it is on the road.
     """
-    model.eval()
+    model = learner.model.eval()
+    detector = TorchDetector(model.detector)
     length = max(1, math.ceil(frames / len(scenes)))
     parts, texts = [], []
-    chosen_scenes = rng.permutation(len(scenes)).tolist()[:frames]
-    for scene in Progress('scenes seen for captions', len(chosen_scenes)).over(chosen_scenes):
-        count = len(scenes[scene].boxes)
+    chosen = rng.permutation(len(scenes)).tolist()[:frames]
+    for number in Progress('scenes seen for captions', len(chosen)).over(chosen):
+        scene = scenes[number]
+        count = len(scene.boxes)
         first = int(rng.integers(0, max(1, count - length + 1)))
-        for result, batch in _walk(model, scenes[scene], first, min(count, first + length)):
-            queries, objects = match(
-                result.class_logits[0], codes_from_boxes(result.boxes[0]), batch.targets[0]
-            )
-            keep = [i for i, chosen in enumerate(objects) if batch.captions[0][chosen]]
-            if not keep:
-                continue
-            queries, objects = queries[keep], objects[keep]
-            true = batch.targets[0].boxes[objects]
-            read = model.qformer.look(true, result.bev[0].float())
-            parts.append(
-                (
-                    result.object_features[0, queries].half(),
-                    result.boxes[0, queries],
-                    result.class_logits[0, queries].float(),
-                    result.codes[0, queries].float(),
-                    read.expand(len(queries), -1, -1).half(),
-                    true,
-                )
-            )
-            texts += [batch.captions[0][chosen] for chosen in objects]
+        shown = range(first, min(count, first + length))
+        for index, driven in zip(shown, drive_scene(detector.detect, scene, shown)):
+            described = _described(learner, driven.outputs, scene, index)
+            if described is not None:
+                parts.append(described[0])
+                texts += described[1]
     if not parts:
         raise ValueError('no object of the training scenes has a caption')
     *columns, true = (torch.cat(part) for part in zip(*parts))
     return Rows(*columns, texts), true
 
 
-def _walk(model, scene, first, end):
-    bev = model.config.bev
-    memory = torch.zeros(1, bev.channels, bev.cells, bev.cells)
-    for frame in range(first, end):
-        batch = make_batch([scene], [Place(0, frame, frame > first)])
-        with torch.autocast('cpu', torch.bfloat16):
-            result = model.detector(
-                batch.images,
-                batch.image_from_ego,
-                batch.camera_mask,
-                memory,
-                batch.history_valid,
-                batch.ego_prev_from_ego_now,
-            )
-        memory = result.bev
-        yield result, batch
+def _described(learner, found, scene, index):
+    """(Columns of Rows and true boxes, texts) of what was found in one keyframe, or None."""
+    targets = Targets(torch.from_numpy(scene.boxes[index]), torch.from_numpy(scene.labels[index]))
+    queries, objects = learner.criterion.match(found, targets)
+    captions = scene.captions[index]
+    keep = [i for i, chosen in enumerate(objects) if captions[chosen]]
+    if not keep:
+        return None
+    queries, objects = queries[keep], objects[keep]
+    true = targets.boxes[objects]
+    read = learner.model.qformer.read_bev(true.to(found.bev.device), found.bev)
+    columns = (
+        found.object_features[queries].half(),
+        found.boxes[queries],
+        found.class_logits[queries],
+        found.codes[queries],
+        read.expand(len(queries), -1, -1).half(),
+        true,
+    )
+    return [column.cpu() for column in columns], [captions[chosen] for chosen in objects]
 
 
 def finish_captions(
     learner, scenes, steps, *, frames=1500, batch=64, learning_rate=6e-4, seed=0, log_line=print
 ):
-    """Train Q-Former, adapter and alignments for `steps` after looking; returns the loss.
+    """Train Q-Former, adapter and alignments for `steps`, on what the detector sees of scenes.
 
-    The detector is not changed.
+    Returns the loss.  The detector is not changed.
     """
     rng = np.random.default_rng(seed)
-    learner.cpu()
-    views, true = look(learner.model, scenes, frames, rng)
+    seen, true = seen_objects(learner, scenes, frames, rng)
     log_line(f'captions: {len(true)} objects seen')
     learner.train()
     trained = [
@@ -95,9 +85,8 @@ def finish_captions(
         if parameter.requires_grad and not name.startswith(('model.detector.', 'perspective.'))
     ]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
-    team, smooth = Team(), None
-    # Alone, whatever other processes there are: they wait.
-    team.rank, team.size = 0, 1
+    device = trained[0].device
+    team, smooth = Team.alone(), None  # the other processes wait
     progress = Progress('captions', steps)
     for step in progress.over(range(steps)):
         share = step / steps
@@ -108,28 +97,28 @@ def finish_captions(
                 * 0.5
                 * (1.02 + math.cos(math.pi * share))
             )
-        rows = _rows(views, true, rng.integers(0, len(true), batch), rng)
-        log = {}
-        loss = sum(learner.caption_terms(rows, log, team).values())
+        rows = _rows(seen, true, rng.integers(0, len(true), batch), rng, device)
+        loss = learner.caption_loss(rows, team)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        sum(loss.terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        smooth = log['language'] if smooth is None else 0.98 * smooth + 0.02 * log['language']
+        now = loss.log['language']
+        smooth = now if smooth is None else 0.98 * smooth + 0.02 * now
         progress.words = f'loss {smooth:.3f}'
     learner.eval()
     return smooth
 
 
-def _rows(views, true, chosen, rng):
-    """Rows of a batch of views, with boxes shaken anew."""
+def _rows(seen, true, chosen, rng, device):
+    """Rows of a batch of what was seen, with boxes shaken anew."""
     chosen = torch.from_numpy(chosen)
-    boxes = described_boxes(views.boxes[chosen], true[chosen], rng)
-    return Rows(
-        views.object_features[chosen].float(),
-        boxes,
-        views.class_logits[chosen],
-        views.codes[chosen],
-        views.read[chosen].float(),
-        [views.texts[i] for i in chosen.tolist()],
+    columns = (
+        seen.object_features[chosen].float(),
+        described_boxes(seen.boxes[chosen], true[chosen], rng),
+        seen.class_logits[chosen],
+        seen.codes[chosen],
+        seen.read[chosen].float(),
     )
+    texts = [seen.texts[i] for i in chosen.tolist()]
+    return Rows(*(column.to(device) for column in columns), texts)

@@ -2,8 +2,8 @@
 
     L = 10 L_det + 1 L_lm + 1 L_bla + 0.01 L_dca        (MTA, arXiv 2411.10639, section 4.1)
 
-What is only needed while training lives here and in alignment.py: the perspective head, Phi_BLA,
-the prompts of DCA.  `model` and `language` are all that an export sees.
+What is only needed while training lives here and in losses/: the detector's criterion with its
+perspective head, Phi_BLA, the prompts of DCA.  `model` and `language` are all an export sees.
 """
 
 from typing import NamedTuple
@@ -13,17 +13,23 @@ from torch import nn
 
 from mta_training.losses.alignment import BevLanguageAlignment, DetectionCaptionAlignment
 from mta_training.losses.described_objects import described_rows, text_groups
-from mta_training.losses.detection import judge
-from mta_training.losses.perspective import PerspectiveHead
+from mta_training.losses.detection import detection_criterion
 
 
-class Learned(NamedTuple):
+class BatchLoss(NamedTuple):
     """What a batch costs."""
 
     total: torch.Tensor  # weighted sum
     terms: dict  # name -> weighted tensor: detection, perspective, language, bla, dca
     log: dict  # name -> unweighted float
     bev: torch.Tensor  # (B, C, Y, X), detached: the memory of the next batch
+
+
+class CaptionLoss(NamedTuple):
+    """What the captions of some objects cost, alignments among it."""
+
+    terms: dict  # name -> weighted tensor: language, bla, dca
+    log: dict  # name -> unweighted float
 
 
 class Learner(nn.Module):
@@ -34,9 +40,10 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.language, self.recipe = model, language, recipe
         self.embeddings = embeddings
-        self.perspective = (
-            PerspectiveHead(model.config.bev.channels) if model.config.detector == 'nano' else None
+        self.criterion = detection_criterion(
+            model.detector, recipe.weights.perspective, recipe.schedule.bf16
         )
+        self.perspective = self.criterion.perspective  # checkpoints know it by this name
         alignment, width = recipe.alignment, model.config.qformer.width
         self.bla = self.dca = None
         if alignment.bla != 'off':
@@ -88,38 +95,35 @@ class Learner(nn.Module):
             )
 
     def forward(self, batch, memory, generators, team, with_captions=True, past=()):
-        """batch a samples.Batch, memory (B, C, Y, X), a generator a frame -> Learned.
+        """batch a data.batches.Batch, memory (B, C, Y, X), a generator a frame -> BatchLoss.
 
         past: Batches of the frames before, oldest first, where the memory is not that of the last.
         """
-        memory = self.remember(past, memory)
-        model, weights = self.model, self.recipe.weights
-        result = self._detect(batch, memory)
-        judged = judge(
-            model,
-            self.perspective,
-            result,
-            batch,
-            weights.perspective,
-            team,
-            self.recipe.schedule.bf16,
-        )
-        terms = {name: weights.detection * term for name, term in judged.terms.items()}
-        log = dict(judged.log)
+        result = self._detect(batch, self.remember(past, memory))
+        detection = self.criterion(result, batch, team)
+        weight = self.recipe.weights.detection
+        terms = {name: weight * term for name, term in detection.terms.items()}
+        log = detection.log
         if with_captions:
             rows = described_rows(
-                model.qformer, result, batch, judged.matches, self.recipe.captions, generators
+                self.model.qformer,
+                result,
+                batch,
+                detection.matches,
+                self.recipe.captions,
+                generators,
             )
-            terms.update(self.caption_terms(rows, log, team))
-        return Learned(sum(terms.values()), terms, log, result.bev.detach())
+            captions = self.caption_loss(rows, team)
+            terms, log = {**terms, **captions.terms}, {**log, **captions.log}
+        return BatchLoss(sum(terms.values()), terms, log, result.bev.detach())
 
-    def caption_terms(self, rows, log, team):
-        """Weighted losses of described Rows; writes the unweighted ones into `log`."""
+    def caption_loss(self, rows, team):
+        """CaptionLoss of described Rows."""
         weights, language, qformer = self.recipe.weights, self.language, self.model.qformer
         device = rows.boxes.device
-        log['captions'] = float(len(rows.texts))
+        log = {'captions': float(len(rows.texts))}
         if not rows.texts:
-            return self._alignment_of_others(rows, team)
+            return CaptionLoss(self._alignment_of_others(rows, team), log)
         token_ids = language.encode(rows.texts).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.schedule.bf16):
             states = qformer.states_from(
@@ -131,7 +135,7 @@ class Learner(nn.Module):
             prefix = qformer.prefix_of(states)
             logits = language(prefix, token_ids)
         spent, tokens = language.loss(logits, token_ids)
-        loss = spent / team.counts([tokens])[0]
+        loss = spent / team.divisors([tokens])[0]
         losses, groups = {'language': loss}, text_groups(rows.texts).to(device)
         if self.bla is not None:
             texts = self.embeddings.lookup(rows.texts).to(device)
@@ -151,7 +155,8 @@ class Learner(nn.Module):
             )
             log.update(more)
         log.update({name: float(value.detach()) for name, value in losses.items()})
-        return {name: getattr(weights, name) * value for name, value in losses.items()}
+        terms = {name: getattr(weights, name) * value for name, value in losses.items()}
+        return CaptionLoss(terms, log)
 
     def _alignment_of_others(self, rows, team):
         """Terms of a process that has no captions in a batch while others may have some.
@@ -159,7 +164,7 @@ class Learner(nn.Module):
         It takes part in every exchange, and a contrastive loss over the rows of the others is as
         much its own as theirs.
         """
-        team.counts([0])  # tokens
+        team.divisors([0])  # tokens
         terms, weights = {}, self.recipe.weights
         device, width = rows.boxes.device, self.model.config.qformer.width
         groups = torch.zeros(0, dtype=torch.int64, device=device)
