@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-class Team:
+class ProcessGroup:
     """This process among those that train together; alone, everything is its own."""
 
     def __init__(self, device='cpu'):
@@ -64,25 +64,25 @@ class Team:
         return box[0]
 
 
-def gather_rows(rows, team):
+def gather_rows(rows, processes):
     """Rows (R, ...) of all processes, one below the other; gradients find their way back.
 
     Every process is expected to compute the same loss from the result: the gradient that a row
     gets is the sum of what all processes have for it, and the averaging of the parameters'
     gradients afterwards makes that one loss again.
     """
-    if team.size == 1:
+    if processes.size == 1:
         return rows
-    counts = team.gather(len(rows))
-    return _GatherRows.apply(rows, team, tuple(counts))
+    counts = processes.gather(len(rows))
+    return _GatherRows.apply(rows, processes, tuple(counts))
 
 
 class _GatherRows(torch.autograd.Function):
     """all_gather of parts of unequal length, with a gradient on every backend."""
 
     @staticmethod
-    def forward(context, rows, team, counts):
-        context.team, context.counts = team, counts
+    def forward(context, rows, processes, counts):
+        context.processes, context.counts = processes, counts
         longest = max(counts)
         padded = rows.new_zeros((longest, *rows.shape[1:]))
         padded[: len(rows)] = rows
@@ -94,11 +94,11 @@ class _GatherRows(torch.autograd.Function):
     def backward(context, gradient):
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
-        start = sum(context.counts[: context.team.rank])
-        return gradient[start : start + context.counts[context.team.rank]], None, None
+        start = sum(context.counts[: context.processes.rank])
+        return gradient[start : start + context.counts[context.processes.rank]], None, None
 
 
-def run_team(size, work, *arguments):
+def run_processes(size, work, *arguments):
     """Call work(*arguments) in `size` processes of this machine and wait for all.
 
     An error in one ends them. They find each other as under `accelerate launch`, by environment

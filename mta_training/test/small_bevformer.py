@@ -13,7 +13,7 @@ from mta_perception.model.bevformer.config import BackboneConfig, PaddedImageCon
 from mta_perception.model.bevformer.detector import ego_boxes
 from mta_perception.model.config import ImageConfig as ModelImage
 from mta_perception.model.config import MtaConfig
-from mta_training.process_group import Team
+from mta_training.process_group import ProcessGroup
 from mta_training.training import loop
 from mta_training.training.trainer import Trainer
 
@@ -74,7 +74,7 @@ def small_trainer(folder, scenes, network, **changes):
         augmentation={'relight': False, 'dead_cameras': 0.0},
         schedule={'bf16': False, 'offsets_rate': 1.0, 'decay_all': True, 'clip': 35.0},
     ).changed(changes)
-    learner, recipe = loop.build_learner(folder, scenes, recipe, Team())
+    learner, recipe = loop.build_learner(folder, scenes, recipe, ProcessGroup())
     learner.model.detector.network = network
     return Trainer(learner, scenes, recipe, Accelerator(cpu=True))
 

@@ -11,7 +11,7 @@ from mta_perception.model.config import MtaConfig
 from mta_perception.model.mta_model import build_detector
 from mta_training.data.batches import Place, make_batch
 from mta_training.losses.detection import detection_criterion
-from mta_training.process_group import Team
+from mta_training.process_group import ProcessGroup
 
 torch.set_num_threads(1)
 CONFIGS = {'nano': MtaConfig.toy(), 'bevformer': MtaConfig.bevformer('nano')}
@@ -42,7 +42,7 @@ def judged(kind):
 @pytest.mark.parametrize('kind', CONFIGS)
 def test_every_detector_has_losses_and_matches(kind):
     criterion, result, batch = judged(kind)
-    loss = criterion(result, batch, Team.alone())
+    loss = criterion(result, batch, ProcessGroup.alone())
     assert set(loss.terms) <= set(loss.log) and float(loss.terms['detection']) > 0
     assert ('perspective' in loss.terms) == (criterion.perspective is not None)
     for queries, objects in (loss.matches[0], criterion.match(result.sample(0), batch.targets[0])):
@@ -52,7 +52,7 @@ def test_every_detector_has_losses_and_matches(kind):
 def test_captions_are_learned_by_the_queries_that_the_losses_chose():
     """BEVFormer's own matching, in its own range; nano's would describe what it never learns."""
     criterion, result, batch = judged('bevformer')
-    chosen = criterion(result, batch, Team.alone()).matches[0]
+    chosen = criterion(result, batch, ProcessGroup.alone()).matches[0]
     found = criterion.match(result.sample(0), batch.targets[0])
     assert 2 not in found[1]
     for one, other in zip(chosen, found):

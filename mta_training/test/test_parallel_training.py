@@ -14,7 +14,7 @@ pytest.importorskip('accelerate')
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from training_cases import silent, small_recipe, toy_scenes
 
-from mta_training.process_group import Team, gather_rows, run_team
+from mta_training.process_group import ProcessGroup, gather_rows, run_processes
 from mta_training.runs import run_directory
 from mta_training.training import loop
 from mta_training.training.trainer import Trainer
@@ -29,9 +29,9 @@ def _gradients(out, recipe, mute):
     accelerator = Accelerator(
         cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
     )
-    team = Team(accelerator.device)
+    processes = ProcessGroup(accelerator.device)
     scenes = toy_scenes(count=4)
-    learner, recipe = loop.build_learner(out, scenes, recipe, team)
+    learner, recipe = loop.build_learner(out, scenes, recipe, processes)
     with torch.no_grad():  # gates that are shut hide the adapter
         for name, parameter in learner.named_parameters():
             if name.endswith('adaption_gate'):
@@ -56,9 +56,9 @@ def _gradients(out, recipe, mute):
             for name, parameter in learner.named_parameters()
             if parameter.requires_grad
         },
-        out / f'gradients-{team.size}-{team.rank}.pt',
+        out / f'gradients-{processes.size}-{processes.rank}.pt',
     )
-    torch.save(None, out / f'done-{team.rank}')
+    torch.save(None, out / f'done-{processes.rank}')
 
 
 def train_places(slot, history):
@@ -83,8 +83,8 @@ def test_two_processes_have_the_gradients_of_one(bla, dca, mute, history, tmp_pa
         schedule={'batch': 4, 'bf16': False, 'freeze_norm': True, 'history': history},
         weights={'dca': 1.0},
     )
-    run_team(1, _gradients, tmp_path, recipe, mute)
-    run_team(2, _gradients, tmp_path, recipe, mute)
+    run_processes(1, _gradients, tmp_path, recipe, mute)
+    run_processes(2, _gradients, tmp_path, recipe, mute)
     whole = torch.load(tmp_path / 'gradients-1-0.pt')
     for rank in range(2):
         half = torch.load(tmp_path / f'gradients-2-{rank}.pt')
@@ -108,16 +108,16 @@ def test_two_processes_have_the_gradients_of_one(bla, dca, mute, history, tmp_pa
 def _rows(out):
     torch.set_num_threads(1)
     Accelerator(cpu=True)
-    team = Team()
-    own = torch.arange(3.0 * (team.rank + 1)).view(-1, 3) + 10 * team.rank
+    processes = ProcessGroup()
+    own = torch.arange(3.0 * (processes.rank + 1)).view(-1, 3) + 10 * processes.rank
     own.requires_grad_(True)
-    rows = gather_rows(own, team)
+    rows = gather_rows(own, processes)
     (rows * torch.arange(len(rows)).view(-1, 1)).sum().backward()
-    torch.save((own.detach(), rows.detach(), own.grad), out / f'{team.rank}.pt')
+    torch.save((own.detach(), rows.detach(), own.grad), out / f'{processes.rank}.pt')
 
 
 def test_gathered_rows_of_unequal_length_find_their_gradients(tmp_path):
-    run_team(2, _rows, tmp_path)
+    run_processes(2, _rows, tmp_path)
     (one, rows, first), (two, same, second) = (
         torch.load(tmp_path / f'{rank}.pt') for rank in range(2)
     )
@@ -138,7 +138,7 @@ def test_a_run_may_be_resumed_by_more_processes(tmp_path):
     _short_run(tmp_path, recipe)
     state = run_directory.read_checkpoint(tmp_path)
     assert state['memory'].shape[0] == 4 and len(state['stream']['slots']) == 4
-    run_team(2, _resumed, tmp_path, recipe)
+    run_processes(2, _resumed, tmp_path, recipe)
     both = [torch.load(tmp_path / f'memory-{rank}.pt') for rank in range(2)]
     assert torch.equal(torch.cat(both), state['memory'])
 
@@ -146,11 +146,11 @@ def test_a_run_may_be_resumed_by_more_processes(tmp_path):
 def _resumed(out, recipe):
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
-    team = Team()
-    learner, recipe = loop.build_learner(out, toy_scenes(), recipe, team)
+    processes = ProcessGroup()
+    learner, recipe = loop.build_learner(out, toy_scenes(), recipe, processes)
     trainer = Trainer(learner, toy_scenes(), recipe, accelerator)
     trainer.load(out / 'last.pt')
-    torch.save(trainer.memory, out / f'memory-{team.rank}.pt')
+    torch.save(trainer.memory, out / f'memory-{processes.rank}.pt')
 
 
 def test_accelerate_launch_trains_with_two_processes(bags, tmp_path):

@@ -20,7 +20,7 @@ from training_cases import silent, small_recipe, toy_scenes
 from mta_perception.geometry import invert_rigid
 from mta_training.data.batches import Place, QueueStream, SceneStream, make_batch, slot_generators
 from mta_training.losses.described_objects import corrupted
-from mta_training.process_group import Team
+from mta_training.process_group import ProcessGroup
 from mta_training.runs import run_directory
 from mta_training.training import loop
 
@@ -72,7 +72,7 @@ def test_queues_end_at_every_frame_once():
 def test_history_of_a_queue_is_what_the_network_at_work_has(scenes, tmp_path):
     """Frame by frame in evaluation mode, moved by how far the car went between the two."""
     recipe = small_recipe(schedule={'history': 'queue'})
-    learner, _ = loop.build_learner(tmp_path, scenes, recipe, Team())
+    learner, _ = loop.build_learner(tmp_path, scenes, recipe, ProcessGroup())
     queue = [Place(0, 0, False), Place(0, 2, True, 2)]
     moved = make_batch(scenes, queue[1:]).ego_prev_from_ego_now[0].double().numpy()
     poses = scenes[0].world_from_ego

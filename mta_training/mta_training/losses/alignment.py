@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from mta_perception.contract import CLASSES, BoxCode
-from mta_training.process_group import Team, gather_rows
+from mta_training.process_group import ProcessGroup, gather_rows
 
-_ALONE = Team.alone()
+_ALONE = ProcessGroup.alone()
 _LOGIT_SCALE, _LARGEST_SCALE = 2.6593, 4.6052  # ln(1 / 0.07) and ln(100), as CLIP
 # Class logits start at -4.6 (focal loss's prior of 0.01).  As they are, that constant rules what
 # is projected, and all detections end on one prompt.
@@ -33,15 +33,15 @@ class Aligned(NamedTuple):
     log: dict  # name -> float
 
 
-def contrastive_loss(one, other, groups, scale, team=_ALONE):
+def contrastive_loss(one, other, groups, scale, processes=_ALONE):
     """Symmetric InfoNCE of rows (R, D) and (R, D) that belong together, over all processes.
 
     groups  (R,) int64; rows of equal group say the same and are no negatives of each other
     scale   factor of the cosine, already an exponential
     """
     one, other = functional.normalize(one, dim=-1), functional.normalize(other, dim=-1)
-    one, other = gather_rows(one, team), gather_rows(other, team)
-    groups = gather_rows(groups, team)
+    one, other = gather_rows(one, processes), gather_rows(other, processes)
+    groups = gather_rows(groups, processes)
     if not len(groups):
         return 0.0 * (one.sum() + other.sum())
     logits = scale * one @ other.t()  # (R, R)
@@ -54,7 +54,7 @@ def contrastive_loss(one, other, groups, scale, team=_ALONE):
     )
 
 
-def row_loss(objective, one, other, team=_ALONE, summed=False):
+def row_loss(objective, one, other, processes=_ALONE, summed=False):
     """Mean over rows of 'mse' or 'cosine' (1 - cosine): (R, D) twice.
 
     summed  mse is the squared norm of a row, not its mean over the width
@@ -66,7 +66,7 @@ def row_loss(objective, one, other, team=_ALONE, summed=False):
         rows = 1.0 - functional.cosine_similarity(one, other, dim=-1)
     else:
         raise ValueError(f'objective {objective!r}; expected mse, cosine or clip.')
-    return rows.sum() / team.divisors([len(rows)])[0]
+    return rows.sum() / processes.divisors([len(rows)])[0]
 
 
 class BevLanguageAlignment(nn.Module):
@@ -86,15 +86,15 @@ class BevLanguageAlignment(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(_LOGIT_SCALE))
         self.logit_scale.requires_grad_(objective == 'clip')
 
-    def forward(self, features, texts, groups, team=_ALONE):
+    def forward(self, features, texts, groups, processes=_ALONE):
         """features (R, width) of the object tokens, texts (R, text_width), groups (R,)."""
         said = self.project(features.float())
         cosine = functional.cosine_similarity(said.detach(), texts, dim=-1)
         if self.objective == 'clip':
             scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
-            loss = contrastive_loss(said, texts, groups, scale, team)
+            loss = contrastive_loss(said, texts, groups, scale, processes)
         else:
-            loss = row_loss(self.objective, said, texts, team, self.summed)
+            loss = row_loss(self.objective, said, texts, processes, self.summed)
         return Aligned(loss, {'bla_cosine': float(cosine.mean()) if len(cosine) else 0.0})
 
 
@@ -144,15 +144,15 @@ class DetectionCaptionAlignment(nn.Module):
         count = answer.sum(1).clamp(min=1)
         return (pooled * answer).sum(1) / count, (weights * answer).sum(1) / count
 
-    def forward(self, class_logits, codes, logits, answer, embedding, groups, team=_ALONE):
+    def forward(self, class_logits, codes, logits, answer, embedding, groups, processes=_ALONE):
         """Aligned loss of R rows; see `detections` and `sentences` for the shapes."""
         seen, seen_weights = self.detections(class_logits, codes)
         said, said_weights = self.sentences(logits, answer, embedding)
         if self.objective == 'clip':
             scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
-            loss = contrastive_loss(seen, said, groups, scale, team)
+            loss = contrastive_loss(seen, said, groups, scale, processes)
         else:
-            loss = row_loss(self.objective, seen, said, team)
+            loss = row_loss(self.objective, seen, said, processes)
         return Aligned(
             loss,
             {

@@ -36,7 +36,7 @@ class Criterion(Protocol):
 
     perspective: nn.Module | None  # a head that is trained with it and never exported
 
-    def __call__(self, result, batch, team) -> DetectionLoss:
+    def __call__(self, result, batch, processes) -> DetectionLoss:
         """Of a DetectorResult on a data.batches.Batch."""
 
     def match(self, found, targets) -> tuple:
@@ -58,7 +58,7 @@ class NanoCriterion:
         self.config, self.weight, self.bf16 = config, perspective_weight, bf16
         self.perspective = PerspectiveHead(config.bev.channels)
 
-    def __call__(self, result, batch, team):
+    def __call__(self, result, batch, processes):
         """As Criterion's."""
         config = self.config
         with torch.autocast(result.bev.device.type, torch.bfloat16, enabled=self.bf16):
@@ -68,9 +68,9 @@ class NanoCriterion:
                 batch,
                 config.image,
                 config.backbone.stride,
-                team,
+                processes,
             )
-        detection = detection_loss(result.stages.decoder, batch.targets, config.bev, team)
+        detection = detection_loss(result.stages.decoder, batch.targets, config.bev, processes)
         return DetectionLoss(
             {'detection': detection.total, 'perspective': self.weight * perspective},
             {
@@ -94,7 +94,7 @@ class PublishedCriterion:
     def __init__(self, detector):
         self.detector = detector
 
-    def __call__(self, result, batch, team):
+    def __call__(self, result, batch, processes):
         """As Criterion's."""
         targets, inside = zip(*map(self._in_range, batch.targets))
         device = result.bev.device
@@ -102,7 +102,7 @@ class PublishedCriterion:
             result.stages,
             [Targets(*(part.to(device) for part in frame)) for frame in targets],
             self.detector.network.code_weights,
-            team.mean,
+            processes.mean,
         )
         matches = [
             (queries, own[objects]) for (queries, objects), own in zip(loss.matches, inside)

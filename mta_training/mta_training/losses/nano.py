@@ -14,9 +14,9 @@ from torch.nn import functional
 from mta_perception.contract import CLASSES
 from mta_perception.model.grid import metres_to_cells
 from mta_perception.model.nano.detection_decoder import codes_from_boxes
-from mta_training.process_group import Team
+from mta_training.process_group import ProcessGroup
 
-_ALONE = Team.alone()
+_ALONE = ProcessGroup.alone()
 
 # Per column of the internal code: metres, log sizes, sin, cos, m/s.
 CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 0.3)
@@ -118,15 +118,15 @@ def assign(logits, codes, labels, goals):
     return linear_sum_assignment(cost.cpu().numpy())
 
 
-def detection_loss(stages, targets, bev, team=_ALONE):
+def detection_loss(stages, targets, bev, processes=_ALONE):
     """All detection losses of a batch: `stages` of DetectionDecoder, a Targets per frame.
 
-    Sums are divided by counts over all processes of the team.
+    Sums are divided by counts over all processes.
     """
     device = stages.heat_logits.device
     dense = [dense_targets(frame, bev) for frame in targets]
     heat, codes, weights = (torch.stack(parts) for parts in zip(*dense))
-    peaks, weight, objects = team.divisors(
+    peaks, weight, objects = processes.divisors(
         [heat_positives(heat), weights.sum(), sum(len(frame.labels) for frame in targets)]
     )
     heat, codes, weights = heat.to(device), codes.to(device), weights.to(device)

@@ -11,9 +11,9 @@ from torch import nn
 from mta_perception.contract import CLASSES
 from mta_perception.model.nano.projection import project_points
 from mta_training.losses.nano import heat_loss, heat_positives
-from mta_training.process_group import Team
+from mta_training.process_group import ProcessGroup
 
-_ALONE = Team.alone()
+_ALONE = ProcessGroup.alone()
 
 
 class PerspectiveHead(nn.Module):
@@ -71,13 +71,13 @@ def perspective_targets(targets, image_from_ego, camera_mask, image, stride):
     return heat, depth, weight
 
 
-def perspective_loss(head, features, batch, image, stride, team=_ALONE):
+def perspective_loss(head, features, batch, image, stride, processes=_ALONE):
     """Heat and depth loss of a Batch, given its features (B, N, C, h, w)."""
     heat_logits, log_depth = head(features)
     frames = zip(batch.targets, batch.image_from_ego.cpu(), batch.camera_mask.cpu())
     goals = [perspective_targets(*frame, image, stride) for frame in frames]
     heat, depth, weight = (torch.stack(part) for part in zip(*goals))
-    peaks, cells = team.divisors([heat_positives(heat), weight.sum()])
+    peaks, cells = processes.divisors([heat_positives(heat), weight.sum()])
     heat, depth, weight = (part.to(features.device) for part in (heat, depth, weight))
     error = ((log_depth - depth).abs() * weight).sum() / cells
     return heat_loss(heat_logits, heat) / peaks + error

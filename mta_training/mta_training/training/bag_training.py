@@ -8,7 +8,7 @@ from mta_perception.bags.scene_bag import BagError, SceneBag, find_bags
 from mta_training.data import scene_cache
 from mta_training.evaluation.torch_frames import evaluate_learner, held_out_scene
 from mta_training.losses.described_objects import corrupted
-from mta_training.process_group import run_team
+from mta_training.process_group import run_processes
 from mta_training.training import loop
 
 
@@ -58,7 +58,7 @@ def train_on_bags(
     image, workers = recipe.model.image, os.cpu_count() or 1
     caches = scene_cache.cache_scenes(bags, cache, image, workers)
     held_out_caches = scene_cache.cache_scenes(held_out, cache, image, workers)
-    run_team(
+    run_processes(
         processes,
         _member,
         caches,

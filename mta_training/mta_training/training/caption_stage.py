@@ -15,7 +15,7 @@ from mta_perception.runtime.torch_detector import TorchDetector
 from mta_training.data.scene_drive import drive_scene
 from mta_training.data.targets import Targets
 from mta_training.losses.described_objects import Rows, described_boxes
-from mta_training.process_group import Team
+from mta_training.process_group import ProcessGroup
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ def finish_captions(
     ]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
     device = trained[0].device
-    team, smooth = Team.alone(), None  # the other processes wait
+    processes, smooth = ProcessGroup.alone(), None  # the other processes wait
     progress = Progress('captions', steps)
     for step in progress.over(range(steps)):
         share = step / steps
@@ -98,7 +98,7 @@ def finish_captions(
                 * (1.02 + math.cos(math.pi * share))
             )
         rows = _rows(seen, true, rng.integers(0, len(true), batch), rng, device)
-        loss = learner.caption_loss(rows, team)
+        loss = learner.caption_loss(rows, processes)
         optimizer.zero_grad(set_to_none=True)
         sum(loss.terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -94,13 +94,13 @@ class Learner(nn.Module):
                 batch.ego_prev_from_ego_now,
             )
 
-    def forward(self, batch, memory, generators, team, with_captions=True, past=()):
+    def forward(self, batch, memory, generators, processes, with_captions=True, past=()):
         """batch a data.batches.Batch, memory (B, C, Y, X), a generator a frame -> BatchLoss.
 
         past: Batches of the frames before, oldest first, where the memory is not that of the last.
         """
         result = self._detect(batch, self.remember(past, memory))
-        detection = self.criterion(result, batch, team)
+        detection = self.criterion(result, batch, processes)
         weight = self.recipe.weights.detection
         terms = {name: weight * term for name, term in detection.terms.items()}
         log = detection.log
@@ -113,17 +113,17 @@ class Learner(nn.Module):
                 self.recipe.captions,
                 generators,
             )
-            captions = self.caption_loss(rows, team)
+            captions = self.caption_loss(rows, processes)
             terms, log = {**terms, **captions.terms}, {**log, **captions.log}
         return BatchLoss(sum(terms.values()), terms, log, result.bev.detach())
 
-    def caption_loss(self, rows, team):
+    def caption_loss(self, rows, processes):
         """CaptionLoss of described Rows."""
         weights, language, qformer = self.recipe.weights, self.language, self.model.qformer
         device = rows.boxes.device
         log = {'captions': float(len(rows.texts))}
         if not rows.texts:
-            return CaptionLoss(self._alignment_of_others(rows, team), log)
+            return CaptionLoss(self._alignment_of_others(rows, processes), log)
         token_ids = language.encode(rows.texts).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.schedule.bf16):
             states = qformer.states_from(
@@ -135,12 +135,12 @@ class Learner(nn.Module):
             prefix = qformer.prefix_of(states)
             logits = language(prefix, token_ids)
         spent, tokens = language.loss(logits, token_ids)
-        loss = spent / team.divisors([tokens])[0]
+        loss = spent / processes.divisors([tokens])[0]
         losses, groups = {'language': loss}, text_groups(rows.texts).to(device)
         if self.bla is not None:
             texts = self.embeddings.lookup(rows.texts).to(device)
             feature = states[self.recipe.bla_layer][:, 0]
-            losses['bla'], more = self.bla(feature, texts, groups, team)
+            losses['bla'], more = self.bla(feature, texts, groups, processes)
             log.update(more)
         if self.dca is not None:
             answer = language.answer_mask(token_ids)
@@ -151,20 +151,20 @@ class Learner(nn.Module):
                 answer,
                 language.embedding,
                 groups,
-                team,
+                processes,
             )
             log.update(more)
         log.update({name: float(value.detach()) for name, value in losses.items()})
         terms = {name: getattr(weights, name) * value for name, value in losses.items()}
         return CaptionLoss(terms, log)
 
-    def _alignment_of_others(self, rows, team):
+    def _alignment_of_others(self, rows, processes):
         """Terms of a process that has no captions in a batch while others may have some.
 
         It takes part in every exchange, and a contrastive loss over the rows of the others is as
         much its own as theirs.
         """
-        team.divisors([0])  # tokens
+        processes.divisors([0])  # tokens
         terms, weights = {}, self.recipe.weights
         device, width = rows.boxes.device, self.model.config.qformer.width
         groups = torch.zeros(0, dtype=torch.int64, device=device)
@@ -175,7 +175,7 @@ class Learner(nn.Module):
                     torch.zeros(0, width, device=device),
                     torch.zeros(0, self.embeddings.width, device=device),
                     groups,
-                    team,
+                    processes,
                 ).loss
             )
         if self.dca is not None:
@@ -189,7 +189,7 @@ class Learner(nn.Module):
                     torch.zeros(0, 1, dtype=torch.bool, device=device),
                     embedding,
                     groups,
-                    team,
+                    processes,
                 ).loss
             )
         return terms

@@ -15,7 +15,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 import torch
 
 from mta_perception.progress import say
-from mta_training.process_group import Team
+from mta_training.process_group import ProcessGroup
 from mta_training.runs.run_directory import RunError, build_language, build_model, load_detector
 from mta_training.runs.run_log import RunLog
 from mta_training.training.caption_stage import finish_captions
@@ -45,21 +45,21 @@ def run(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     accelerator = _accelerator()
-    team = Team(accelerator.device)
+    processes = ProcessGroup(accelerator.device)
     if (out / 'last.pt').exists() and not resume:
         raise RunError(
             f'{out} already holds a run; go on with --resume or choose another directory.'
         )
-    team.first(None)  # nobody writes before all have looked
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // team.size))
+    processes.first(None)  # nobody writes before all have looked
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // processes.size))
     keep_large_blocks()
-    if team.rank == 0:
+    if processes.rank == 0:
         say(_plan(recipe, scenes))
-    learner, recipe = build_learner(out, scenes, recipe, team, text_cache)
+    learner, recipe = build_learner(out, scenes, recipe, processes, text_cache)
     trainer = Trainer(learner, scenes, recipe, accelerator)
     if resume and (out / 'last.pt').exists():
         trainer.load(out / 'last.pt')
-    with RunLog(out, team.rank == 0, say, trainer.progress.step) as log:
+    with RunLog(out, processes.rank == 0, say, trainer.progress.step) as log:
         metrics = _train(trainer, held_out, out, evaluate, log)
     if recipe.caption_steps:
         _finish_captions(trainer, out, say, threads)
@@ -92,17 +92,17 @@ def _accelerator():
     )
 
 
-def build_learner(out, scenes, recipe, team, text_cache=None):
+def build_learner(out, scenes, recipe, processes, text_cache=None):
     """(Learner, recipe with the sizes that the vocabulary decides) of a run directory.
 
     Process 0 makes what is not there yet (language model, embeddings), the others read it.
     """
     captions = [text for scene in scenes for frame in scene.captions for text in frame if text]
-    if team.rank:
-        team.first(None)
+    if processes.rank:
+        processes.first(None)
     language, embeddings, recipe = build_language(out, captions, recipe, text_cache or out)
-    if not team.rank:
-        team.first(None)
+    if not processes.rank:
+        processes.first(None)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe)
     learner = Learner(model, language, recipe, embeddings)
@@ -130,7 +130,7 @@ def _train(trainer, held_out, out, evaluate, log):
             evaluated = progress.elapsed_s
         progress.pause()
     log.flush()
-    trainer.team.first(None)  # when any process is done, the files are there
+    trainer.processes.first(None)  # when any process is done, the files are there
     return metrics
 
 
@@ -138,9 +138,9 @@ def _evaluate(trainer, held_out, out, evaluate, log):
     """Held-out numbers, by the leading process; the best so far are kept."""
     step, metrics = trainer.progress.step, None
     log.doing('evaluation on held-out scenes')
-    if trainer.team.rank == 0:
+    if trainer.processes.rank == 0:
         metrics = evaluate(trainer.learner, held_out, out / 'pictures' / f'step-{step:06d}.png')
-    metrics = trainer.team.first(metrics)
+    metrics = trainer.processes.first(metrics)
     log.evaluated(step, metrics)
     if metrics['mAP'] > trainer.best:
         trainer.best = metrics['mAP']
@@ -151,12 +151,12 @@ def _evaluate(trainer, held_out, out, evaluate, log):
 def _finish_captions(trainer, out, say, threads):
     """Captions alone, by the leading process; into `last.pt`.  threads: 0 = all cores."""
     recipe = trainer.recipe
-    if trainer.team.rank == 0:
+    if trainer.processes.rank == 0:
         torch.set_num_threads(threads or os.cpu_count() or 1)
         finish_captions(
             trainer.learner, trainer.scenes, recipe.caption_steps, seed=recipe.seed, log_line=say
         )
-    trainer.team.first(None)
+    trainer.processes.first(None)
     trainer.save(out / 'last.pt')
 
 

@@ -9,7 +9,7 @@ import math
 import torch
 
 from mta_training.data.batches import QueueStream, SceneStream, make_batch, slot_generators
-from mta_training.process_group import Team
+from mta_training.process_group import ProcessGroup
 from mta_training.runs.recipe import Recipe
 from mta_training.runs.run_directory import RunError, origin, write_checkpoint
 from mta_training.training.schedule import (
@@ -38,14 +38,14 @@ class Trainer:
     def __init__(self, learner, scenes, recipe, accelerator):
         schedule = recipe.schedule
         self.scenes, self.recipe, self.accelerator = scenes, recipe, accelerator
-        self.team = Team(accelerator.device)
-        if schedule.batch % self.team.size:
+        self.processes = ProcessGroup(accelerator.device)
+        if schedule.batch % self.processes.size:
             raise RunError(
                 f'schedule.batch={schedule.batch} frames do not divide among '
-                f'{self.team.size} processes; choose a multiple.'
+                f'{self.processes.size} processes; choose a multiple.'
             )
-        share = schedule.batch // self.team.size
-        self.slots = range(self.team.rank * share, (self.team.rank + 1) * share)
+        share = schedule.batch // self.processes.size
+        self.slots = range(self.processes.rank * share, (self.processes.rank + 1) * share)
         backbone = learner.model.detector.backbone
         backbone.to(memory_format=torch.channels_last)
         freeze_backbone(backbone, schedule)
@@ -58,7 +58,7 @@ class Trainer:
         self.progress = RunProgress(schedule, sum(len(scene.boxes) for scene in scenes))
         self.best = -1.0
         self.memory = torch.zeros(
-            share, bev.channels, bev.cells, bev.cells, device=accelerator.device
+            share, *learner.model.detector.memory_shape, device=accelerator.device
         )
         self.seen = 0  # batches so far
         self.origin = origin(recipe.start)
@@ -89,7 +89,7 @@ class Trainer:
         values['gradient'] = norm
         self.optimizer.step()
         progress.tick()
-        progress.elapsed_s = self.team.first(progress.elapsed_s)
+        progress.elapsed_s = self.processes.first(progress.elapsed_s)
         return {'step': progress.step, 'minutes': progress.elapsed_s / 60.0, 'lr': rate, **values}
 
     @property
@@ -106,7 +106,7 @@ class Trainer:
             batch,
             self.memory,
             generators,
-            self.team,
+            self.processes,
             past=past,
             with_captions=share >= self.recipe.captions.start,
         )
@@ -147,9 +147,9 @@ class Trainer:
 
     def save(self, path):
         """Write a checkpoint that `load` goes on from; atomic.  All processes call it."""
-        memories = self.team.gather(self.memory.cpu())
+        memories = self.processes.gather(self.memory.cpu())
         state = self.accelerator.get_state_dict(self.wrapped)
-        if self.team.rank:
+        if self.processes.rank:
             return
         write_checkpoint(
             path,
