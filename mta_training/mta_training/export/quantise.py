@@ -65,8 +65,10 @@ def calibration_frames(manifest, bags, count=FRAMES):
             frames = range(first, min(first + _RUN, len(scene.boxes), first + count - made))
             for driven in drive_scene(detector, scene, frames, memory):
                 made += 1
-                _, _, *cameras = driven.frame
-                yield detector.inputs(*cameras, driven.history)
+                frame = driven.frame
+                yield detector.inputs(
+                    frame.images, frame.image_from_ego, frame.camera_mask, driven.history
+                )
 
 
 class _Frames(CalibrationDataReader):
