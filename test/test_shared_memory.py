@@ -61,7 +61,7 @@ prepare()
 import rclpy
 rclpy.init()
 node = rclpy.create_node('somebody')
-print('up', flush=True)
+print('a node is there', flush=True)
 time.sleep(60)
 """
 
@@ -81,8 +81,8 @@ def test_a_killed_process_leaves_nothing_and_a_living_one_keeps_all(tmp_path):
         Child('killed', command, tmp_path / 'killed.log', environment) as killed,
         Child('living', command, tmp_path / 'living.log', environment) as living,
     ):
-        killed.wait_for('up', 30)
-        living.wait_for('up', 30)
+        killed.wait_for('a node is there', 30)
+        living.wait_for('a node is there', 30)
         left, kept = owned_by(killed.pid), owned_by(living.pid)
         assert any(path.stat().st_size > 100_000_000 for path in left), 'our profile is not used'
         os.kill(killed.pid, signal.SIGKILL)
