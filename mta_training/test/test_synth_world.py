@@ -24,6 +24,11 @@ def scenario(index):
     return build_scenario(SEED, index, SECONDS, 160, 90)
 
 
+def cross(a, b):
+    """Cross product of vectors in the plane (numpy 2 keeps its own for three dimensions)."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
 @pytest.mark.parametrize('seed', range(4))
 def test_turns_join_lanes_without_a_kink(seed):
     network = roads.build_network(np.random.default_rng(seed))
@@ -39,8 +44,8 @@ def test_turns_join_lanes_without_a_kink(seed):
         ):
             a, b = np.diff(end, axis=0)[0], np.diff(lane_end, axis=0)[0]
             assert a @ b / np.hypot(*a) / np.hypot(*b) > 0.995
-        cross = np.cross(np.diff(turn.points[:2], axis=0)[0], np.diff(turn.points[-2:], axis=0)[0])
-        assert {'left': cross > 0, 'right': cross < 0, 'straight': abs(cross) < 0.01}[turn.kind]
+        bend = cross(np.diff(turn.points[:2], axis=0)[0], np.diff(turn.points[-2:], axis=0)[0])
+        assert {'left': bend > 0, 'right': bend < 0, 'straight': abs(bend) < 0.01}[turn.kind]
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -56,7 +61,7 @@ def test_right_hand_traffic_until_mirrored(seed):
                 np.array(centre.interpolate(centre.project(Point(middle))).coords[0]) - middle
             )
             # the road's centre line lies on the left of a lane in right-hand traffic
-            assert np.sign(np.cross(ahead - middle, to_centre)) == -side
+            assert np.sign(cross(ahead - middle, to_centre)) == -side
 
 
 def test_lights_never_let_crossing_streets_go_together():
@@ -153,7 +158,7 @@ def test_ego_drives_like_a_car(index):
     assert speed.max() < 15 and acceleration.max() < 2.5 and acceleration.min() > -6.5
     forward = poses[:-1, :2, 0]
     moving = speed > 1.0
-    sideways = np.abs(np.cross(forward, velocity))[moving]
+    sideways = np.abs(cross(forward, velocity))[moving]
     assert sideways.max() < 0.03 * speed.max() + 0.05  # the rear axle does not slip
 
 
