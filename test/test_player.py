@@ -181,7 +181,7 @@ def test_late_subscribers_get_the_static_tree(bag, listener):
         listener.spin_while(lambda: not listener.of('/tf_static'), 20.0)
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=90)
     frames = {entry.child_frame_id for entry in listener.heard[0][2].transforms}
     assert 'cam_front_optical' in frames
 
@@ -218,7 +218,7 @@ def test_loop_goes_round_until_interrupted(bag, listener):
     expected = len(SceneBag(bag).image_stamps('cam_front'))
     listener.spin_while(lambda: len(listener.of(image_topic('cam_front'))) < 2.5 * expected)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
     assert 'Traceback' not in output and re.search(r'stopped after \d+ messages', output)
     stamps = [stamp_ns(message) for _, _, message in listener.of(image_topic('cam_front'))]
@@ -232,7 +232,7 @@ def test_loop_goes_round_until_interrupted(bag, listener):
 
 def test_nobody_listens(bag, domain):
     process = player(bag, '--wait', 0.7, '--rate', 10)
-    output, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=90)
     assert process.returncode == 0
     assert 'nobody listens' in output and 'played' in output
 
@@ -242,7 +242,7 @@ def test_nobody_listens(bag, domain):
     [(('--topics', '/no/such'), 'has no topic /no/such'), (('--start', 99), 'beyond its end')],
 )
 def test_what_does_not_fit_the_bag_is_one_line(bag, domain, arguments, words):
-    output, _ = (process := player(bag, *arguments)).communicate(timeout=40)
+    output, _ = (process := player(bag, *arguments)).communicate(timeout=90)
     assert process.returncode == 1
     assert words in output and len(output.strip().splitlines()) == 1
 
