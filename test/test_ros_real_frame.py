@@ -31,7 +31,8 @@ from vision_msgs.msg import Detection3DArray
 from mta_perception.commands.processes import free_domain
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FRAME = REPOSITORY.parent / 'shared' / 'data' / 'nuscenes_keyframe'
+SHARED = Path(os.environ.get('MTA_SHARED', REPOSITORY.parent / 'shared'))
+FRAME = SHARED / 'data' / 'nuscenes_keyframe'
 MODEL = Path(os.environ.get('MTA_TEST_MODEL', REPOSITORY / 'models' / 'nano'))
 PERIOD_S = 0.2
 OK = 0

@@ -12,16 +12,12 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 import yaml
 
+from mta_perception.checks import require
 from mta_perception.model.config import LanguageConfig, MtaConfig, QFormerConfig
 from mta_training.data.augmentation import Augmentation
 
 OBJECTIVES = ('off', 'mse', 'cosine', 'clip')
 _STRICT = {'extra': 'forbid'}  # pydantic refuses names that it does not know
-
-
-def _check(condition, message):
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -52,24 +48,24 @@ class Schedule:
 
     def __post_init__(self):
         lengths = [value for value in (self.steps, self.epochs, self.minutes) if value]
-        _check(
+        require(
             len(lengths) == 1 and lengths[0] > 0,
             f'schedule: steps={self.steps}, epochs={self.epochs:g}, minutes={self.minutes:g}; '
             'give just one of them.',
         )
-        _check(
+        require(
             self.batch >= 1 and self.accumulate >= 1,
             f'schedule: batch={self.batch}, accumulate={self.accumulate}; expected 1 or more.',
         )
-        _check(
+        require(
             self.history in ('stream', 'queue'),
             f'schedule.history={self.history!r}; choose stream or queue.',
         )
-        _check(
+        require(
             self.curve in ('cosine', 'bevformer'),
             f'schedule.curve={self.curve!r}; choose cosine or bevformer.',
         )
-        _check(
+        require(
             -1 <= self.frozen_stages <= 4,
             f'schedule.frozen_stages={self.frozen_stages}; expected -1 (none) to 4 (all).',
         )
@@ -115,7 +111,7 @@ class Alignment:
 
     def __post_init__(self):
         for name in ('bla', 'dca'):
-            _check(
+            require(
                 getattr(self, name) in OBJECTIVES,
                 f'alignment.{name}={getattr(self, name)!r}; choose one of '
                 f'{", ".join(OBJECTIVES)}.',
@@ -141,11 +137,11 @@ class Captions:
     wrong: float = 0.0  # ... and this share swapped for another object's
 
     def __post_init__(self):
-        _check(
+        require(
             self.box in ('true', 'predicted'),
             f'captions.box={self.box!r}; choose true or predicted.',
         )
-        _check(
+        require(
             0 <= self.missing <= 1 and 0 <= self.wrong <= 1,
             f'captions.missing={self.missing}, wrong={self.wrong}; expected shares, 0 to 1.',
         )
@@ -188,7 +184,7 @@ class Recipe:
 
     def __post_init__(self):
         layer, layers = self.alignment.bla_layer, self.model.qformer.layers
-        _check(
+        require(
             -1 <= layer <= layers,
             f'alignment.bla_layer={layer}: the Q-Former has {layers} '
             'blocks, counted from 1; 0 = the middle one, -1 = the last.',
