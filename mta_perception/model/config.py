@@ -8,17 +8,13 @@ manifest, so a model is always rebuilt with the sizes it was trained with.  `bac
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mta_perception.checks import require
 from mta_perception.contract import CLASSES
 from mta_perception.model.bevformer.config import BEVFormerConfig
 from mta_perception.model.camera_image import ImageConfig
 from mta_perception.model.nano.config import BackboneConfig, BevConfig, DecoderConfig
 
 DETECTORS = ('nano', 'bevformer_nano', 'bevformer_tiny', 'bevformer_tiny_official')
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,11 @@ class QFormerConfig:
     bev_stride: int = 5  # shared, joint: a token for so many cells squared
 
     def __post_init__(self) -> None:
-        _check(
+        require(
             self.bev in ('around', 'shared', 'joint'),
             f'qformer.bev={self.bev!r}; choose around, shared or joint.',
         )
-        _check(
+        require(
             self.width % self.heads == 0,
             f'qformer.width={self.width} is not divisible by qformer.heads={self.heads}.',
         )
@@ -60,12 +56,12 @@ class LanguageConfig:
     adapter_tokens: int = 0  # LLaMA-Adapter prompts per layer but the first; 0: none
 
     def __post_init__(self) -> None:
-        _check(
+        require(
             self.hidden_size % self.num_attention_heads == 0 and self.head_dim % 2 == 0,
             f'language.hidden_size={self.hidden_size} does not give '
             f'{self.num_attention_heads} heads of even width.',
         )
-        _check(
+        require(
             self.adapter_tokens >= 0 and (not self.adapter_tokens or self.num_hidden_layers > 1),
             f'language.adapter_tokens={self.adapter_tokens} with num_hidden_layers='
             f'{self.num_hidden_layers}; expected 0, or more with 2 layers or more: the first '
@@ -92,20 +88,20 @@ class MtaConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
 
     def __post_init__(self) -> None:
-        _check(
+        require(
             self.detector in DETECTORS,
             f'detector={self.detector!r}; choose one of {", ".join(DETECTORS)}.',
         )
         channels, heads = self.bev.channels, self.decoder.heads
-        _check(
+        require(
             channels % heads == 0,
             f'bev.channels={channels} is not divisible by decoder.heads={heads}.',
         )
-        _check(
+        require(
             self.decoder.queries <= len(CLASSES) * self.bev.cells**2,
             f'decoder.queries={self.decoder.queries} is more than the heatmap has cells.',
         )
-        _check(
+        require(
             self.qformer.bev == 'around' or self.bev.cells % self.qformer.bev_stride == 0,
             f'qformer.bev_stride={self.qformer.bev_stride} does not divide the '
             f'{self.bev.cells} cells of the BEV.',
@@ -136,7 +132,7 @@ class MtaConfig:
         Eight Q-Former blocks of width 768 that share the tokens of the BEV (TOD3Cap, MTA).
         """
         name = f'bevformer_{size}'
-        _check(name in DETECTORS, f'size={size!r}; choose tiny, nano or tiny_official.')
+        require(name in DETECTORS, f'size={size!r}; choose tiny, nano or tiny_official.')
         published = BEVFormerConfig.named(size)
         image = published.image
         return cls(
