@@ -281,6 +281,21 @@ def _behind_haze(light, v, u, env, depth, r, g, b):
     light[v, u, 2] = b * clear + env[HORIZON, 2] * (1.0 - clear)
 
 
+@njit(**INLINED)
+def _as_before(light, nearness, v, u, upright):
+    """Copy a pixel of the sky from beside or above it: the sky is smooth, a quarter of its pixels
+    will do.  False where neither is sky."""
+    if u & 1 and nearness[v, u - 1] == 0.0:
+        for c in range(3):
+            light[v, u, c] = light[v, u - 1, c]
+        return True
+    if v & 1 and upright and nearness[v - 1, u] == 0.0:
+        for c in range(3):
+            light[v, u, c] = light[v - 1, u, c]
+        return True
+    return False
+
+
 @njit(**COMPILED)
 def fill_background(nearness, light, rays, ground, surround, sky, air, env):
     """Ground and sky where nothing was drawn, haze over everything; completes `light`."""
@@ -289,28 +304,12 @@ def fill_background(nearness, light, rays, ground, surround, sky, air, env):
     haze, wet, night = air
     # Taken out once: reaching into tuples of arrays in the loop would count references for every
     # pixel, which doubles the time.
-    surface, palette, coarse, shapes, cell = (
-        ground.surface,
-        ground.palette,
-        ground.coarse,
-        ground.shapes,
-        ground.cell,
-    )
-    shade, grain, blotch, origin_x, origin_y = (
-        ground.shade,
-        ground.grain,
-        ground.blotch,
-        ground.origin[0],
-        ground.origin[1],
-    )
-    local, local_x, local_y, local_cell, lamps = (
-        surround.local,
-        surround.origin[0],
-        surround.origin[1],
-        surround.cell,
-        surround.headlights,
-    )
-    to_local_x, to_local_y = origin_x - local_x, origin_y - local_y
+    surface, palette, shade = ground.surface, ground.palette, ground.shade
+    coarse, shapes, cell = ground.coarse, ground.shapes, ground.cell
+    grain, blotch = ground.grain, ground.blotch
+    origin_x, origin_y = ground.origin[0], ground.origin[1]
+    local, local_cell, lamps = surround.local, surround.cell, surround.headlights
+    to_local_x, to_local_y = origin_x - surround.origin[0], origin_y - surround.origin[1]
     foot = np.full(width, -1, np.int32)  # last row of each column that shows a thing
     upright = along_v[2] < 0.0
     for v in range(height):
@@ -318,72 +317,45 @@ def fill_background(nearness, light, rays, ground, surround, sky, air, env):
             w = nearness[v, u]
             if w > 0.0:
                 foot[u] = v
-                _behind_haze(
-                    light, v, u, env, haze / w, light[v, u, 0], light[v, u, 1], light[v, u, 2]
-                )
+                r, g, b = light[v, u, 0], light[v, u, 1], light[v, u, 2]
+                _behind_haze(light, v, u, env, haze / w, r, g, b)
                 continue
             dx = first[0] + u * along_u[0] + v * along_v[0]
             dy = first[1] + u * along_u[1] + v * along_v[1]
             dz = first[2] + u * along_u[2] + v * along_v[2]
             far = -place[2] / min(dz, -1e-5)
             inverse = 1.0 / np.sqrt(dx * dx + dy * dy + dz * dz)
-            if dz < -1e-5 and far < FAR_M:
-                x, y = place[0] + far * dx - origin_x, place[1] + far * dy - origin_y
-                across, up = far / inverse * pixel_angle, -dz * inverse
-                along = across / max(up, 1e-3)
-                level = 1.0 / np.sqrt(dx * dx + dy * dy + 1e-12)
-                r, g, b, kind = _albedo(
-                    surface,
-                    palette,
-                    coarse,
-                    shapes,
-                    cell,
-                    x,
-                    y,
-                    across,
-                    along,
-                    dx * level,
-                    dy * level,
-                )
-                relief = _relief(grain, blotch, kind, x + 100.0, y + 100.0, along)
-                sun, sky_share, lamp, glow = _ground_shares(
-                    local,
-                    shade,
-                    night,
-                    (x + to_local_x) / local_cell,
-                    (y + to_local_y) / local_cell,
-                    x / SHADE_CELL_M,
-                    y / SHADE_CELL_M,
-                )
-                if night and lamps[4] > 0.0:
-                    glow += _on_the_road(lamps, x + origin_x, y + origin_y) * sky_share
-                sun *= env[TO_SUN, 2]
-                r *= relief * (
-                    env[SKY, 0] * sky_share + env[SUN, 0] * sun + env[LAMP, 0] * lamp + glow
-                )
-                g *= relief * (
-                    env[SKY, 1] * sky_share + env[SUN, 1] * sun + env[LAMP, 1] * lamp + glow
-                )
-                b *= relief * (
-                    env[SKY, 2] * sky_share + env[SUN, 2] * sun + env[LAMP, 2] * lamp + glow
-                )
-                if wet > 0.0:
-                    r, g, b = _wet(grain, blotch, env, light, foot[u], u, v, x, y, up, r, g, b)
-                _behind_haze(light, v, u, env, far * haze, r, g, b)
-            # The sky is smooth: a quarter of its pixels will do.
-            elif u & 1 and nearness[v, u - 1] == 0.0:
-                for c in range(3):
-                    light[v, u, c] = light[v, u - 1, c]
-            elif v & 1 and upright and nearness[v - 1, u] == 0.0:
-                for c in range(3):
-                    light[v, u, c] = light[v - 1, u, c]
-            else:
-                _sky_light(
-                    env,
-                    sky,
-                    night,
-                    dx * inverse,
-                    dy * inverse,
-                    max(dz * inverse, 0.0),
-                    light[v, u],
-                )
+            if dz >= -1e-5 or far >= FAR_M:
+                if not _as_before(light, nearness, v, u, upright):
+                    up = max(dz * inverse, 0.0)
+                    _sky_light(env, sky, night, dx * inverse, dy * inverse, up, light[v, u])
+                continue
+            x, y = place[0] + far * dx - origin_x, place[1] + far * dy - origin_y
+            across, up = far / inverse * pixel_angle, -dz * inverse
+            along = across / max(up, 1e-3)
+            level = 1.0 / np.sqrt(dx * dx + dy * dy + 1e-12)
+            ahead_x, ahead_y = dx * level, dy * level
+            r, g, b, kind = _albedo(
+                surface, palette, coarse, shapes, cell, x, y, across, along, ahead_x, ahead_y
+            )
+            relief = _relief(grain, blotch, kind, x + 100.0, y + 100.0, along)
+            local_x, local_y = (x + to_local_x) / local_cell, (y + to_local_y) / local_cell
+            shade_x, shade_y = x / SHADE_CELL_M, y / SHADE_CELL_M
+            sun, sky_share, lamp, glow = _ground_shares(
+                local, shade, night, local_x, local_y, shade_x, shade_y
+            )
+            if night and lamps[4] > 0.0:
+                glow += _on_the_road(lamps, x + origin_x, y + origin_y) * sky_share
+            sun *= env[TO_SUN, 2]
+            r *= relief * (
+                env[SKY, 0] * sky_share + env[SUN, 0] * sun + env[LAMP, 0] * lamp + glow
+            )
+            g *= relief * (
+                env[SKY, 1] * sky_share + env[SUN, 1] * sun + env[LAMP, 1] * lamp + glow
+            )
+            b *= relief * (
+                env[SKY, 2] * sky_share + env[SUN, 2] * sun + env[LAMP, 2] * lamp + glow
+            )
+            if wet > 0.0:
+                r, g, b = _wet(grain, blotch, env, light, foot[u], u, v, x, y, up, r, g, b)
+            _behind_haze(light, v, u, env, far * haze, r, g, b)
