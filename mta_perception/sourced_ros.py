@@ -36,7 +36,9 @@ def set_aside():
     changed = [name for name in os.environ if os.environ[name] != wanted.get(name)]
     if not changed:
         return
-    print(_words(changed, wanted), file=sys.stderr, flush=True)
+    dropped = _dropped(changed, wanted)
+    if dropped or 'ROS_DISTRO' in changed:
+        print(_words(changed, dropped), file=sys.stderr, flush=True)
     # The linker has read LD_LIBRARY_PATH already: that takes a new start.
     restart = 'LD_LIBRARY_PATH' in changed
     gone = set(_parts(os.environ, 'PYTHONPATH')) - set(_parts(wanted, 'PYTHONPATH'))
@@ -130,18 +132,24 @@ def _keep(environment, name, condition):
             environment[name] = os.pathsep.join(kept)
 
 
-def _words(changed, wanted):
+def _dropped(changed, wanted):
+    """What of the environment is set aside, in words; nothing where a path was only added."""
+    dropped = []
+    for name in sorted(set(changed) - set(TELLTALES)):
+        if name in wanted or name.endswith('PATH'):
+            parts = [part for part in _parts(os.environ, name) if part not in _parts(wanted, name)]
+            if parts:
+                dropped.append(f'{parts[0]}{" and others" if parts[1:] else ""} in {name}')
+        else:
+            dropped.append(f'{name}={os.environ[name]}')
+    return dropped
+
+
+def _words(changed, dropped):
     """One line: which program, whose ROS, what was set aside."""
     program = 'mta_perception' if sys.argv[0] == '-m' else Path(sys.argv[0]).name
     whose = (
         f'the ROS 2 {os.environ["ROS_DISTRO"]} of this shell' if 'ROS_DISTRO' in changed else ''
     )
-    dropped = []
-    for name in sorted(set(changed) - set(TELLTALES)):
-        if name in wanted or name.endswith('PATH'):
-            parts = [part for part in _parts(os.environ, name) if part not in _parts(wanted, name)]
-            dropped.append(f'{parts[0]}{" and others" if parts[1:] else ""} in {name}')
-        else:
-            dropped.append(f'{name}={os.environ[name]}')
     what = ': '.join(filter(None, (whose, ', '.join(dropped))))
     return f'{program}: this environment has its own ROS 2 and leaves aside {what}'

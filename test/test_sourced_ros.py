@@ -151,6 +151,14 @@ def test_one_variable_alone_is_enough_to_be_set_aside(other, other_numpy, which)
 
 
 @needs_wheels
+def test_a_program_starts_in_a_workspace_that_names_itself_alone(tmp_path):
+    """As `colcon test` starts them: our own prefix is only added, and nothing is set aside."""
+    done = run('-m', 'mta_perception.commands.cli', '--help', AMENT_PREFIX_PATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert 'leaves aside' not in done.stderr
+
+
+@needs_wheels
 def test_a_program_of_somebody_else_is_left_alone(other):
     done = run(
         '-c',
