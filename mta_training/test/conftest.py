@@ -49,7 +49,7 @@ def exported(tmp_path_factory):
     from mta_perception.model.config import MtaConfig
     from mta_perception.model.language import LanguageModel
     from mta_perception.model.mta_model import MtaModel
-    from mta_training.export import graphs
+    from mta_training.export import model_directory
     from mta_training.language import small_model
 
     directory = tmp_path_factory.mktemp('models') / 'toy'
@@ -67,5 +67,7 @@ def exported(tmp_path_factory):
             for name, parameter in part.named_parameters():
                 if not parameter.abs().sum() or '.heat.' in name:
                     parameter.add_(0.2 * torch.randn_like(parameter))
-    parity = graphs.write_model(model, language, tokenizer, directory, {'data': 'none'}, {})
+    parity = model_directory.write_model(
+        model, language, tokenizer, directory, {'data': 'none'}, {}
+    )
     return model, language, directory, parity

@@ -9,7 +9,7 @@ pytest.importorskip('onnxscript')
 from torch.utils.flop_counter import FlopCounterMode
 from training_cases import silent, small_recipe, toy_scenes
 
-from mta_training.export import graphs
+from mta_training.export import graphs, model_directory
 from mta_training.runs import run_directory
 from mta_training.training import loop
 
@@ -24,7 +24,7 @@ def exported(tmp_path_factory):
     for name, alignment in ARMS.items():
         recipe = small_recipe(schedule={'steps': 3}, alignment=alignment)
         loop.run(toy_scenes(), [], folder / f'run-{name}', recipe, threads=1, say=silent)
-        graphs.export(folder / f'run-{name}', folder / name)
+        model_directory.export(folder / f'run-{name}', folder / name)
     return folder
 
 

@@ -201,7 +201,7 @@ def test_a_wrong_path_is_refused_before_torch_is_imported(
     for module in ('torch', 'onnx', 'transformers', 'mta_training.training.bag_training'):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, 'mta_training.evaluation.torch_frames', raising=False)
-    monkeypatch.delitem(sys.modules, 'mta_training.export.graphs', raising=False)
+    monkeypatch.delitem(sys.modules, 'mta_training.export.model_directory', raising=False)
     code, _, error = mta_train(*arguments)
     assert code == 1
     one_line(error, named)

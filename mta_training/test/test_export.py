@@ -12,7 +12,8 @@ import yaml
 from mta_perception import atomic_files
 from mta_perception.model.language import LanguageModel
 from mta_perception.model.mta_model import MtaModel
-from mta_training.export import graphs
+from mta_training.export import graphs, model_directory
+from mta_training.export.parity import parity
 from mta_training.language import small_model
 
 torch.set_num_threads(1)
@@ -87,8 +88,8 @@ def test_history_and_mask_are_in_the_graph(exported):
 def test_parity_sees_other_weights(exported):
     model, language, directory, _ = exported
     other = MtaModel(model.config).eval()
-    assert graphs.parity(other, language, directory).boxes > 1e-3
-    assert graphs.parity(model, LanguageModel(model.config.language), directory).language > 1e-3
+    assert parity(other, language, directory).boxes > 1e-3
+    assert parity(model, LanguageModel(model.config.language), directory).language > 1e-3
 
 
 def test_interrupted_export_leaves_no_manifest(exported, tmp_path, monkeypatch):
@@ -101,5 +102,5 @@ def test_interrupted_export_leaves_no_manifest(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.onnx, 'export', stop)
     tokenizer = small_model.train_tokenizer(['a car'])
     with pytest.raises(KeyboardInterrupt):
-        graphs.write_model(model, language, tokenizer, tmp_path, {}, {})
+        model_directory.write_model(model, language, tokenizer, tmp_path, {}, {})
     assert not (tmp_path / 'manifest.yaml').exists()

@@ -17,7 +17,7 @@ from mta_perception import atomic_files
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector, open_session
 from mta_training.data.batches import Place, make_batch
-from mta_training.export import graphs, quantise
+from mta_training.export import graphs, model_directory, quantise
 from mta_training.export.model_card import model_card
 
 
@@ -149,9 +149,9 @@ def test_no_frames_and_no_bags_are_named(exported, tmp_path):
         quantise.quantise_detector(floats / 'detector.onnx', tmp_path / 'detector.onnx', [])
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match='--calibration-bags'):
-        graphs.export('no/run', tmp_path / 'out', int8=True)
+        model_directory.export('no/run', tmp_path / 'out', int8=True)
     with pytest.raises(ValueError, match='holds no bags'):
-        graphs.export('no/run', tmp_path / 'out', int8=True, calibration_bags=tmp_path)
+        model_directory.export('no/run', tmp_path / 'out', int8=True, calibration_bags=tmp_path)
     with suppress(FileNotFoundError):
         assert not list((tmp_path / 'out').iterdir())
 

@@ -227,9 +227,9 @@ def export_command(
     if int8 != (calibration_bags is not None):
         raise typer.BadParameter('--int8 and --calibration-bags go together')
     check_paths(bags=(eval_bags, calibration_bags), runs=[(run, checkpoint)])
-    from mta_training.export import graphs
+    from mta_training.export import model_directory
 
-    measured = graphs.export(
+    measured = model_directory.export(
         run,
         out,
         checkpoint=checkpoint,

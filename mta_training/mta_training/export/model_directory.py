@@ -1,0 +1,194 @@
+"""A training run -> `models/<name>/`: graphs, tokeniser, manifest, model card.
+
+The manifest is written last: a directory with one is whole.
+"""
+
+from pathlib import Path
+import subprocess
+
+import yaml
+
+from mta_perception import contract
+from mta_perception.atomic_files import sha256, whole, write_atomically
+from mta_perception.bags.scene_bag import find_bags
+from mta_perception.runtime.manifest import Manifest
+from mta_training.export.graphs import export_graphs
+from mta_training.export.model_card import model_card
+from mta_training.export.parity import parity
+from mta_training.export.quantise import calibration_frames, quantise_detector
+from mta_training.runs.run_directory import load_run, origin
+
+HISTORY_STEP_S = 0.5  # nuScenes keyframes: the spacing training streams with
+ARTEFACTS = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
+
+
+def manifest(config, tokenizer, directory, training, metrics, precision='fp32'):
+    """The dict of manifest.yaml; hashes the files that lie in `directory`."""
+    image, bev, language = config.image, config.bev, config.language
+    return {
+        'contract_version': contract.CONTRACT_VERSION,
+        'name': config.name,
+        'precision': precision,
+        'cameras': list(contract.CAMERAS),
+        'classes': list(contract.CLASSES),
+        'image': {'width': image.width, 'height': image.height, 'scale': image.scale},
+        'bev': {'half_extent_m': bev.half_extent_m, 'cells': bev.cells, 'channels': bev.channels},
+        'box_code': ['x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy'],
+        'history': {'step_s': HISTORY_STEP_S},
+        'decode': dict(contract.DECODE),
+        'captioner': {
+            'prefix_tokens': config.qformer.prefix_tokens,
+            'width': language.hidden_size,
+            'layers': language.num_hidden_layers,
+            'heads': language.num_attention_heads,
+            'head_dim': language.head_dim,
+            'vocabulary': language.vocab_size,
+            'bos': tokenizer.token_to_id('<s>'),
+            'eos': tokenizer.token_to_id('</s>'),
+            'max_tokens': language.max_tokens,
+        },
+        'files': {name: sha256(Path(directory) / name) for name in ARTEFACTS},
+        'training': training,
+        'metrics': metrics,
+        'licence': 'Apache-2.0',
+    }
+
+
+_LIMITS = """
+Trained on one simulated world with flat ground, camera rigs near nuScenes' and about ten object
+styles a class. The numbers above are of the same world and say nothing about real images. The
+network starts from random weights: no real image was used. Not for driving.
+""".strip()
+
+
+def export(
+    run,
+    out,
+    *,
+    checkpoint='last',
+    eval_bags=None,
+    eval_frames=20,
+    int8=False,
+    calibration_bags=None,
+):
+    """Export a run directory into a model directory; returns the flat dict of what was measured.
+
+    With `eval_bags`, a directory of bags nobody trained on, metrics are measured through the
+    exported files and written into manifest and model card.  With `int8` the detector is quantised
+    on frames of `calibration_bags`, training bags, and `fp32_` metrics are those before that.
+    """
+    if int8 and calibration_bags is None:
+        raise ValueError(
+            'int8 needs bags to measure the ranges of activations on: give '
+            '--calibration-bags, a directory of training bags.'
+        )
+    for bags in (calibration_bags, eval_bags):
+        if bags is not None:
+            find_bags(bags)  # fails now rather than minutes later
+    model, language, recipe, state = load_run(run, checkpoint)
+    if recipe.language.model != 'small':
+        raise ValueError(
+            f'{run} captions with {recipe.language.model}: only our own small '
+            'language model has a runtime form. Use `mta-train eval --run`.'
+        )
+    if not model.detector.has_graph:
+        raise ValueError(
+            f'{run} detects with {model.config.detector}, whose graph the node '
+            'cannot run yet. Use `mta-train eval --run`, or train with nano.'
+        )
+    tokenizer, language_model = language.tokenizer, language.runtime_model()
+    training = {
+        'data': state['data'],
+        'recipe': recipe.name,
+        'steps': state['step'],
+        'samples': state['seen'] * recipe.schedule.batch,
+        'minutes': round(state['elapsed_s'] / 60.0, 1),
+        **state.get('origin', origin(recipe.start)),
+        'caption_steps': recipe.caption_steps,
+        'seed': recipe.seed,
+        'bla': recipe.alignment.bla,
+        'dca': recipe.alignment.dca,
+        'git_revision': git_revision(),
+    }
+    out = Path(out)
+    measured = write_model(model, language_model, tokenizer, out, training, {})
+    metrics = _metrics(out, eval_bags, eval_frames)
+    float_metrics, precision = {}, 'fp32'
+    if int8:
+        float_metrics, precision = metrics, 'int8'
+        quantise_model(model.config, tokenizer, out, training, calibration_bags)
+        metrics = _metrics(out, eval_bags, eval_frames)
+    _write_manifest(model.config, tokenizer, out, training, metrics, precision)
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, language_model)]
+    sizes[0] += sizes[1]
+    (out / 'MODEL_CARD.md').write_text(
+        model_card(model.config, *sizes, training, metrics, _LIMITS, precision, float_metrics)
+    )
+    return {
+        **metrics,
+        **{f'fp32_{name}': value for name, value in float_metrics.items()},
+        **{f'parity_{name}': value for name, value in measured._asdict().items()},
+    }
+
+
+def quantise_model(config, tokenizer, out, training, calibration_bags):
+    """Replace detector.onnx of a float32 model directory by its int8 form; see `quantise`."""
+    detector = Path(out) / 'detector.onnx'
+    with whole(detector) as quantised:
+        frames = calibration_frames(Manifest.load(out), calibration_bags)
+        quantise_detector(detector, quantised, frames)
+        (Path(out) / 'manifest.yaml').unlink(missing_ok=True)
+    _write_manifest(config, tokenizer, Path(out), training, {}, 'int8')
+
+
+def _metrics(out, bags, frames):
+    if bags is None:
+        return {}
+    from mta_training.evaluation.onnx_frames import evaluate_model_directory
+
+    return _rounded(evaluate_model_directory(out, find_bags(bags), frames))
+
+
+def _rounded(metrics):
+    """Metrics as plain numbers for YAML; per class only the average precision."""
+    flat = {name: round(float(value), 4) for name, value in metrics.items() if name != 'classes'}
+    flat['AP'] = {name: round(float(entry['AP']), 4) for name, entry in metrics['classes'].items()}
+    return flat
+
+
+def git_revision():
+    """Revision of the code this runs from, or 'unknown' outside a checkout."""
+    try:
+        return subprocess.run(
+            ['git', 'rev-parse', '--short', 'HEAD'],
+            check=True,
+            text=True,
+            capture_output=True,
+            cwd=Path(__file__).parent,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def write_model(model, language_model, tokenizer, out, training, metrics):
+    """Write graphs, tokeniser and manifest into `out`; the manifest last, so that a directory with
+    one is whole.  Returns the measured Parity; raises ValueError where boxes differ by over
+    1e-3."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'manifest.yaml').unlink(missing_ok=True)
+    export_graphs(model, language_model, out)
+    tokenizer.save(str(out / 'tokenizer.json'))
+    measured = parity(model, language_model, out)
+    if not measured.boxes <= 1e-3:
+        raise ValueError(
+            f'{out}: boxes of torch and ONNX differ by {measured.boxes:.2e}; '
+            'expected at most 1e-3. The exported graph is not the trained network.'
+        )
+    _write_manifest(model.config, tokenizer, out, training, metrics)
+    return measured
+
+
+def _write_manifest(config, tokenizer, out, training, metrics, precision='fp32'):
+    values = manifest(config, tokenizer, out, training, metrics, precision)
+    write_atomically(out / 'manifest.yaml', yaml.safe_dump(values, sort_keys=False))
