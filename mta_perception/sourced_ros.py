@@ -84,10 +84,11 @@ def cleaned(environment, prefix, site):
     if not (prefix / 'lib' / f'lib{environment.get("RMW_IMPLEMENTATION")}.so').is_file():
         wanted.pop('RMW_IMPLEMENTATION', None)
     ours = {path.name for path in site.iterdir()} - set(PACKAGES) - {'__pycache__'}
-    if not sourced:
-        ours.discard('mta_msgs')  # a workspace built on our own wheels
-    _keep(wanted, 'PYTHONPATH', lambda entry: not ours & _names(entry))
     libraries = _names(prefix / 'lib')
+    if not sourced:  # a workspace built on our own wheels has its own mta_msgs
+        ours = {name for name in ours if not name.startswith('mta_msgs')}
+        libraries = {name for name in libraries if not name.startswith('libmta_msgs')}
+    _keep(wanted, 'PYTHONPATH', lambda entry: not ours & _names(entry))
     _keep(
         wanted,
         'LD_LIBRARY_PATH',

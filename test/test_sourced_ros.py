@@ -19,9 +19,9 @@ def own(tmp_path):
     """(prefix, site-packages) of an environment with ROS as wheels."""
     prefix = tmp_path / 'own'
     site = prefix / 'lib' / 'python3' / 'site-packages'
-    for name in ('ros_rclpy-9.1.2.dist-info', 'rclpy', 'numpy', 'mta_msgs'):
+    for name in ('ros_rclpy-9.1.2.dist-info', 'rclpy', 'numpy', 'mta_msgs', 'mta_msgs.egg-info'):
         (site / name).mkdir(parents=True)
-    for name in ('librcl.so', 'librmw_fastrtps_cpp.so'):
+    for name in ('librcl.so', 'librmw_fastrtps_cpp.so', 'libmta_msgs__c.so'):
         (prefix / 'lib' / name).touch()
     return prefix, site
 
@@ -74,10 +74,14 @@ def test_what_hides_nothing_of_ours_stays(own, other, tmp_path):
 
 def test_a_workspace_on_top_of_our_own_wheels_stays(own, tmp_path):
     workspace = tmp_path / 'install' / 'mta_msgs'
-    (workspace / 'site-packages' / 'mta_msgs').mkdir(parents=True)
+    for name in ('mta_msgs', 'mta_msgs.egg-info'):
+        (workspace / 'site-packages' / name).mkdir(parents=True)
+    (workspace / 'lib').mkdir()
+    (workspace / 'lib' / 'libmta_msgs__c.so').touch()
     environment = {
         'AMENT_PREFIX_PATH': str(workspace),
         'PYTHONPATH': str(workspace / 'site-packages'),
+        'LD_LIBRARY_PATH': str(workspace / 'lib'),
     }
     assert cleaned(environment, *own) == {
         **environment,
