@@ -232,8 +232,8 @@ def install_training():
     )
     install_pins(ALL_PINS)
     say(
-        'installing torch (for CUDA 2.7 GB to fetch, 4.5 GB on the disk, minutes; where pip has '
-        'a build for CPUs: 0.2 and 0.8 GB)'
+        'installing torch unless it is there (for CUDA 2.7 GB to fetch, 4.5 GB on the disk, '
+        'minutes; where pip has a build for CPUs 0.2 and 0.8 GB)'
     )
     pip(['--requirement', str(TORCH)])
 
