@@ -64,9 +64,9 @@ class NanoDetector(nn.Module):
         )  # (B, C, Y, X)
         found = self.decoder(bev, self._image_reader(features, image_from_ego, camera_mask))
         object_features = torch.cat([found.queries, found.appearance], dim=-1)
-        codes = found.layer_codes[-1]
+        class_logits, codes = found.layer_logits[-1], found.layer_codes[-1]
         return DetectorResult(
-            found.layer_logits[-1],
+            class_logits,
             boxes_from_codes(codes),
             object_features,
             bev,
