@@ -181,7 +181,7 @@ def test_cache_is_read_without_the_encoder(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(
         text_embeddings.TextEncoder,
         'encode',
-        lambda self, texts: encoded.append(texts) or real(self, texts),
+        lambda self, texts, done=None: encoded.append(texts) or real(self, texts),
     )
     assert torch.equal(
         CaptionEmbeddings.of(CAPTIONS, directory, cache).lookup(CAPTIONS), want.flip(0)
@@ -264,7 +264,7 @@ def test_what_was_embedded_before_a_stop_is_kept(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(text_embeddings, '_SAVED_AT_ONCE', 10)
     real, encoded = text_embeddings.TextEncoder.encode, []
 
-    def stops_at_the_third(self, part):
+    def stops_at_the_third(self, part, done=None):
         encoded.append(len(part))
         if len(encoded) == 3:
             raise KeyboardInterrupt

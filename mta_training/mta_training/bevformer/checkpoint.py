@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import yaml
 
-from mta_perception.atomic_files import sha256, whole, write_atomically
+from mta_perception.atomic_files import sha256, whole
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer.official import official_name
 
@@ -198,13 +198,14 @@ def import_checkpoint(path, out, *, configs=None, shift_both_references=False):
 
 def write_imported(out, state, card):
     """Weights, then the card: a directory with a card is whole.  Adds the weights' sha256."""
-    with whole(out / WEIGHTS) as weights:
+    # Both are written before either takes its place, the weights first.
+    with whole(out / CARD) as written, whole(out / WEIGHTS) as weights:
         torch.save(
             {'format': FORMAT, 'config': card['config'], 'state_dict': dict(state)}, weights
         )
         card['files'] = {WEIGHTS: sha256(weights)}
+        written.write_text(yaml.safe_dump(card, sort_keys=False))
         (out / CARD).unlink(missing_ok=True)
-    write_atomically(out / CARD, yaml.safe_dump(card, sort_keys=False))
 
 
 def load_imported(directory):
