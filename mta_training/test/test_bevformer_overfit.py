@@ -33,9 +33,10 @@ def learn(folder, config, scenes, frames, steps, rate):
     detector = trainer.learner.model.detector
     batch = make_batch(scenes, [Place(0, 0, False), Place(1, 0, False)])
     assert missed(detector, batch) == [[], []]
+    # Who does not look finds everything again.
     swapped = batch._replace(images=batch.images.flip(0))
     total = sum(len(frame.labels) for frame in batch.targets)
-    assert sum(len(row) for row in missed(detector, swapped)) > total / 2
+    assert sum(len(row) for row in missed(detector, swapped)) >= total / 2
 
 
 def only(scene, frame):
