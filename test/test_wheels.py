@@ -3,12 +3,24 @@
 from importlib.util import find_spec
 import os
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+NOT_SOURCE = (
+    '.*',
+    'build',
+    'install',
+    'log',
+    'ros2_ws',
+    'demo',
+    'runs',
+    '*.egg-info',
+    '__pycache__',
+)
 FETCHING = (
     'Could not find a version',
     'No matching distribution',
@@ -41,8 +53,11 @@ def pip(*arguments):
 def wheels(tmp_path_factory):
     """Both wheels, made as `python -m build` makes them: from a source distribution."""
     out = tmp_path_factory.mktemp('wheels')
-    for folder in (REPOSITORY, REPOSITORY / 'mta_training'):
-        if find_spec('build'):
+    # From a copy: setuptools leaves build/ behind, and takes what lies there into the next wheel.
+    copy = tmp_path_factory.mktemp('source') / 'checkout'
+    shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    for folder in (copy, copy / 'mta_training'):
+        if find_spec('build.__main__'):
             pip(sys.executable, '-m', 'build', '--outdir', out, folder)
         else:
             pip(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--wheel-dir', out, folder)
