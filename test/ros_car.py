@@ -107,7 +107,7 @@ class Car:
         self.world_xy = np.zeros(2)
         self.images = test_images()
         self.jpegs = {camera: jpeg(image) for camera, image in self.images.items()}
-        self._publishers(reliable)
+        self.make_publishers(reliable)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
@@ -121,7 +121,7 @@ class Car:
 
     # -- what it says
 
-    def _publishers(self, reliable):
+    def make_publishers(self, reliable):
         from nav_msgs.msg import Odometry
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image

@@ -69,17 +69,17 @@ class Drive:
         begin = self.now_ns
         for after, index in arrivals:
             self.wait_until(begin + int(after))
-            self._take(self.sync.add(images[index], self.now_ns))
+            self.take(self.sync.add(images[index], self.now_ns))
         self.wait_until(self.now_ns + 500 * MS)
         return self
 
     def wait_until(self, now_ns):
         while self.now_ns + 20 * MS < now_ns:
             self.now_ns += 20 * MS
-            self._take(self.sync.poll(self.now_ns))
+            self.take(self.sync.poll(self.now_ns))
         self.now_ns = max(now_ns, self.now_ns)
 
-    def _take(self, sets):
+    def take(self, sets):
         self.sets += [(self.now_ns, frames) for frames in sets]
 
     def set_rounds(self):
@@ -245,7 +245,7 @@ def test_a_bag_that_loops_at_once():
         begin = drive.now_ns
         for image in images:
             drive.wait_until(begin + image.stamp_ns - images[0].stamp_ns)
-            drive._take(drive.sync.add(image, drive.now_ns))
+            drive.take(drive.sync.add(image, drive.now_ns))
         drive.now_ns += 40 * MS
     drive.wait_until(drive.now_ns + 500 * MS)
     assert drive.sync.resets == 2
@@ -279,7 +279,7 @@ def test_one_camera_with_a_wrong_clock(off_s, bad):
     begin = drive.now_ns
     for real, sent in zip(images, wrong):
         drive.wait_until(begin + real.stamp_ns - images[0].stamp_ns)
-        drive._take(drive.sync.add(sent, drive.now_ns))
+        drive.take(drive.sync.add(sent, drive.now_ns))
     drive.wait_until(drive.now_ns + 500 * MS)
     check_sets(drive)
     good = [frames for _, frames in drive.sets if len(frames.images) == 5]

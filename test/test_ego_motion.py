@@ -171,12 +171,16 @@ def test_a_small_correction_is_no_jump():
     assert ego.resets == 0
 
 
-def test_memory_is_bounded():
+def test_poses_older_than_what_is_kept_are_gone():
     ego = EgoMotion(EgoMotionConfig(keep_s=1.0))
     for index in range(5000):
         ego.add(START + index * 5_000_000, np.eye(4))
-    assert len(ego._stamps) == len(ego._poses) < 300
-    ego.world_from_ego(START + 4999 * 5_000_000 - 990_000_000)
+    newest = START + 4999 * 5_000_000
+    ego.world_from_ego(newest - 990_000_000)
+    for seconds in (2.0, 20.0):  # forgotten some at a time
+        with pytest.raises(EgoMotionError) as refused:
+            ego.world_from_ego(newest - int(seconds * SECOND))
+        assert refused.value.reason.code is Code.STAMP_BEFORE_ODOMETRY
 
 
 def test_waiting_ends_when_the_pose_comes():

@@ -1,6 +1,8 @@
 """Decoding of every encoding, refusal of damaged images, and where pixels land in the model's
 image."""
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from mta_perception.pipeline.images import (
     plan_for,
     raw_pixels,
 )
+from mta_perception.reasons import Code
 from mta_perception.runtime.manifest import ImageSpec
 
 SPEC = ImageSpec(448, 256, 0.28)
+DAMAGES = (Code.CORRUPT_IMAGE, Code.TRUNCATED_IMAGE, Code.IMPOSSIBLE_IMAGE)
 
 
 def _scene(width=64, height=48):
@@ -144,17 +148,35 @@ def test_overwritten_images_are_refused():
             decode(_image(bytes(damaged), encoding))
 
 
-def test_damaged_bytes_never_raise_anything_else():
+@pytest.mark.parametrize('encoding, write', [('jpeg', _jpeg), ('png', _png)])
+def test_damaged_bytes_give_an_image_of_the_size_in_the_header_or_are_named(encoding, write):
+    scene = _scene()
+    whole = write(scene)
     rng = np.random.default_rng(1)
-    for data, encoding in ((_jpeg(_scene()), 'jpeg'), (_png(_scene()), 'png')):
-        for _ in range(150):
-            damaged = bytearray(data)
-            for place in rng.integers(0, len(data), 3):
-                damaged[place] = rng.integers(256)
-            try:
-                decode(_image(bytes(damaged), encoding))
-            except ImageError:
-                pass
+    came = Counter()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            damaged[place] = rng.integers(256)
+        seen = None
+        try:
+            seen = decode(_image(bytes(damaged), encoding))
+        except ImageError as error:
+            assert error.reason.code in DAMAGES, error
+            assert encoding in error.reason.detail
+            came[error.reason.code] += 1
+        else:
+            assert seen.dtype == np.uint8 and seen.ndim == 3 and seen.shape[2] == 3
+            came['image'] += 1
+        # What has another size than the calibration never becomes the model's image.
+        out = np.full((256, 448, 3), 99, np.uint8)
+        try:
+            model_image(_image(bytes(damaged), encoding), plan_for(SPEC, 64, 48), out)
+        except ImageError as error:
+            assert error.reason.code in (*DAMAGES, Code.WRONG_IMAGE_SIZE), error
+        else:
+            assert seen is not None and seen.shape == scene.shape
+    assert came[Code.CORRUPT_IMAGE] > 20 and sum(came.values()) == 300, came
 
 
 @pytest.mark.parametrize(

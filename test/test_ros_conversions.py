@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-pytest.importorskip('rclpy')
+rclpy = pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs', reason='interface packages are not built here')
 pytest.importorskip('mta_msgs', reason='interface packages are not built here')
 
@@ -16,6 +16,7 @@ from geometry_msgs.msg import Transform
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker
 
+from mta_perception.commands.processes import free_domain
 from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import CAMERAS, CLASSES
 from mta_perception.drawing.overlay import DrawnObject
@@ -370,21 +371,45 @@ def test_parameter_file_shows_every_default_with_its_meaning():
         assert spec.description.split('. ')[0].rstrip('.') in comments, spec.name
 
 
+@pytest.fixture
+def node_with():
+    """Function that makes a node with the declared parameters, some of them given."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=free_domain())
+    nodes = []
+
+    def make(**given):
+        overrides = [rclpy.Parameter(name, value=value) for name, value in given.items()]
+        nodes.append(rclpy.create_node('reader', context=context, parameter_overrides=overrides))
+        parameters.declare(nodes[-1])
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.try_shutdown()
+
+
 @pytest.mark.parametrize(
     'names, words',
     [
-        (CAMERAS[:5], '5 names'),
-        ((*CAMERAS[:5], CAMERAS[0]), '5 of them different'),
-        ((CAMERAS[1], CAMERAS[0], *CAMERAS[2:]), 'out of place'),
+        (CAMERAS[:5], 'has 5 names, 5 of them different'),
+        ((*CAMERAS, 'spare'), 'has 7 names'),
+        ((*CAMERAS[:5], CAMERAS[0]), 'has 6 names, 5 of them different'),
+        ((CAMERAS[1], CAMERAS[0], *CAMERAS[2:]), f'has {CAMERAS[1]}, {CAMERAS[0]} out of place'),
+        (('left', CAMERAS[0], *CAMERAS[2:]), f'has {CAMERAS[0]} out of place'),
     ],
 )
-def test_wrong_cameras_are_refused(names, words):
-    with pytest.raises(ValueError, match=words):
-        parameters._check_cameras(tuple(names))
+def test_wrong_cameras_are_refused(node_with, names, words):
+    with pytest.raises(ValueError, match=f'parameter cameras {words}'):
+        parameters.read(node_with(cameras=list(names)))
 
 
-def test_own_camera_names_are_taken():
-    parameters._check_cameras(('a', 'b', 'c', 'd', 'e', 'f'))
+@pytest.mark.parametrize('names', [list('fedcba'), ['bonnet', *CAMERAS[1:]]])
+def test_own_camera_names_are_taken_in_the_order_they_are_given(node_with, names):
+    read = parameters.read(node_with(cameras=names, min_cameras=4))
+    assert read.cameras == tuple(names)
+    assert read.min_cameras == 4 and read.max_wait_s == SyncConfig.max_wait_s
 
 
 def test_quaternion_of_a_box_is_about_z_only():

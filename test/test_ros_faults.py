@@ -270,7 +270,7 @@ def test_images_on_the_other_transport_are_pointed_out(node, domain, shared_car)
         assert 'wrong transport' in node.output()
     finally:
         raw.close()
-        shared_car._publishers(True)
+        shared_car.make_publishers(True)
         shared_car.wait_for_node()
         start(shared_car)
 

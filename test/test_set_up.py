@@ -189,8 +189,17 @@ def test_everything_missing_is_named_with_one_apt_line(apt, monkeypatch):
     assert str(missing.value).endswith('    sudo apt install g++ cmake')
 
 
-def test_no_compiler_is_asked_for_when_the_build_is_cached(command):
-    prerequisites.check_packages(build_needed=False)
+def test_a_cached_build_asks_for_a_python_that_makes_environments_and_nothing_else(
+    apt, monkeypatch
+):
+    monkeypatch.delenv('CXX', raising=False)
+    apt('g++', 'cmake', 'python3-venv')
+    prerequisites.check_packages(build_needed=False)  # no compiler, no CMake: as it should be
+    monkeypatch.setitem(sys.modules, 'ensurepip', None)  # as on Debian without python3-venv
+    with pytest.raises(prerequisites.PrerequisiteError) as missing:
+        prerequisites.check_packages(build_needed=False)
+    assert 'Python module ensurepip' in str(missing.value)
+    assert str(missing.value).endswith('    sudo apt install python3-venv')
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,14 @@ def test_velocity_that_is_not_finite_does_no_harm():
     assert tracker.update(_stamp(0.1), np.eye(4), _detections(np.eye(4), objects)) == first
 
 
-def test_memory_is_bounded():
-    tracker, rng = Tracker(TrackingConfig(max_tracks=20)), np.random.default_rng(0)
-    for index in range(50):
-        objects = [(*rng.uniform(-50, 50, 2), 0, 0, CONE) for _ in range(10)]
-        tracker.update(_stamp(index * 0.1), np.eye(4), _detections(np.eye(4), objects))
-    assert len(tracker._tracks) <= 20
+@pytest.mark.parametrize('most, known', [(30, True), (20, False)])
+def test_beyond_the_bound_on_memory_the_longest_unseen_are_forgotten(most, known):
+    tracker = Tracker(TrackingConfig(max_tracks=most))
+
+    def see(seconds, row):
+        objects = [(x, row, 0, 0, CONE) for x in range(-45, 50, 10)]
+        return tracker.update(_stamp(seconds), np.eye(4), _detections(np.eye(4), objects))
+
+    first, newest = see(0.0, -30), [see(0.1 * row, 10 * row) for row in (1, 2)][-1]
+    assert (see(0.3, -30) == first) == known
+    assert see(0.4, 20) == newest

@@ -108,9 +108,16 @@ def test_a_failed_run_is_named_and_the_others_are_kept(small_table):
 
 
 def test_scenes_are_chosen_by_their_description(bags):
+    bags = [Path(bag) for bag in bags]  # drives by night, without rain
+    assert tables.chosen_bags(bags, ()) == tables.chosen_bags(bags, ('sunny', 'night')) == bags
     with pytest.raises(ValueError, match='none of the 1 training bags is night and rainy'):
-        tables._chosen([Path(bags[0])], ('night', 'rainy'))
-    assert tables._chosen([Path(bag) for bag in bags], ()) == [Path(bag) for bag in bags]
+        tables.chosen_bags(bags[:1], ('night', 'rainy'))
+
+
+def test_a_table_without_a_scene_to_train_on_starts_no_run(bags, tmp_path):
+    with pytest.raises(ValueError, match='none of the 2 training bags is day and sunny'):
+        tables.run_tables(['domain'], Recipe.load('smoke'), bags, bags, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_stem_on_bytes_is_the_stem(exported, tmp_path):
     prepared = tmp_path / 'prepared.onnx'
     quantise.quant_pre_process(floats / 'detector.onnx', prepared, skip_symbolic_shape=True)
     outputs = []
-    for change in (lambda graph: None, quantise._bytes_into_stem):
+    for change in (lambda graph: None, quantise.bytes_into_stem):
         loaded = onnx.load(prepared)
         change(loaded.graph)
         stem = next(node for node in loaded.graph.node if node.op_type == 'Conv').output[0]

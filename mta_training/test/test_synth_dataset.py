@@ -271,12 +271,18 @@ def test_bytes_do_not_depend_on_workers_nor_on_interruption(tmp_path):
     assert untouched.stat().st_mtime_ns == stamp  # what was finished is not made again
 
 
-def test_a_failing_scene_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+@pytest.fixture
+def full_disk(monkeypatch):
+    """No image can be written."""
+
     class Broken(Renderer):
         def render(self, *arguments):
             raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(generate, 'Renderer', Broken)
+
+
+def test_a_failing_scene_leaves_nothing_that_looks_whole(tmp_path, full_disk):
     with pytest.raises(SynthesisError, match='no space left on the disk'):
         synthesise(tmp_path / 'set', 1, 5, workers=1, **TINY)
     assert not (tmp_path / 'set' / 'v1.0-mini').exists()
@@ -287,12 +293,14 @@ def test_a_failing_scene_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
     'change, words',
     [({'seed': 6}, 'seed 5 \\(now 6\\)'), ({'image_size': (160, 90)}, 'width 128 \\(now 160\\)')],
 )
-def test_a_folder_made_otherwise_is_refused(tmp_path, change, words):
-    root = tmp_path / 'set'
-    generate._prepare(root, record.Settings(5, 128, 72, 1.0, False, True))
-    arguments = {'seed': 5, **TINY, **change}
+def test_a_folder_begun_otherwise_is_refused(tmp_path, full_disk, change, words):
+    def begin(seed=5, **arguments):
+        synthesise(tmp_path / 'set', 1, seed, workers=1, **arguments)
+
+    with pytest.raises(SynthesisError, match='no space left'):
+        begin(**TINY)
     with pytest.raises(SynthesisError, match=words):
-        synthesise(root, 1, arguments.pop('seed'), workers=1, **arguments)
+        begin(**{**TINY, **change})
 
 
 @pytest.mark.parametrize(

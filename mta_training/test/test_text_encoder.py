@@ -129,11 +129,16 @@ def test_clip_is_the_projected_end_of_text(tmp_path, end, capfd):
 
 
 def test_clip_cuts_and_keeps_the_end(clip):
-    encoder = load_text_encoder(clip[0])
-    ids = encoder._tokenizer(['car ' * 200], truncation=True, max_length=77)['input_ids'][0]
-    assert len(ids) == 77 and ids[-1] == encoder._tokenizer.eos_token_id
+    directory, model = clip
+    encoder = load_text_encoder(directory)
     long, cut = encoder.encode(['car ' * 200, 'car ' * 75])
     np.testing.assert_allclose(long, cut, atol=1e-6)
+    tokenizer = CLIPTokenizer.from_pretrained(directory)
+    ids = tokenizer('car ' * 200)['input_ids']
+    with torch.no_grad():  # the 77th position, with the end token there
+        kept = torch.tensor([[*ids[:76], tokenizer.eos_token_id]])
+        hidden = model.text_model(input_ids=kept).last_hidden_state[0, -1]
+        np.testing.assert_allclose(long, model.text_projection(hidden).numpy(), atol=1e-5)
     assert np.isfinite(encoder.encode(['', 'car'])).all()
     assert encoder.encode([]).shape == (0, 24)
 

@@ -42,7 +42,7 @@ def run_tables(names, recipe, bags, held_out, out, *, seeds=3, frames=20, cache=
         for row in TABLES[name].rows:
             if row.changes is None:
                 continue
-            chosen = _chosen(bags, row.only)
+            chosen = chosen_bags(bags, row.only)
             for seed in range(seeds):
                 changed = recipe.changed(row.changes).changed({'seed': recipe.seed + seed})
                 specs[name, row.name, seed] = _spec(
@@ -62,7 +62,8 @@ def run_tables(names, recipe, bags, held_out, out, *, seeds=3, frames=20, cache=
     return files
 
 
-def _chosen(bags, only):
+def chosen_bags(bags, only):
+    """The bags whose scene is all of `only` (words of `conditions`); ValueError where none is."""
     chosen = (
         [bag for bag in bags if set(only) <= set(conditions(SceneBag(bag).description))]
         if only

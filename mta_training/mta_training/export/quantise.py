@@ -100,7 +100,7 @@ def quantise_detector(source, target, frames):
             prepared = Path(scratch) / 'prepared.onnx'
             quant_pre_process(source, prepared, skip_symbolic_shape=True)  # folds batch norms
             model = onnx.load(prepared)
-            _bytes_into_stem(model.graph)
+            bytes_into_stem(model.graph)
             onnx.save(model, prepared)
             nodes = _int8_nodes(model.graph)
             with whole(target) as partial:
@@ -143,7 +143,7 @@ def _int8_nodes(graph):
     return names
 
 
-def _bytes_into_stem(graph):
+def bytes_into_stem(graph):
     """Let the first convolution read the image's bytes: no normalisation, no first rounding.
 
     Mean and deviation move into weights and bias.  Padding must be one number, so that beyond the
@@ -161,7 +161,7 @@ def _bytes_into_stem(graph):
             raise ValueError(
                 f'{kind} was expected before the first convolution, there is '
                 f'{node and node.op_type}: the first lines of the backbone have '
-                'changed, quantise._bytes_into_stem has to follow.'
+                'changed, quantise.bytes_into_stem has to follow.'
             )
         chain.append(node)
     _, divide, subtract, _, transpose = chain
