@@ -12,21 +12,15 @@ import time
 import cv2
 import numpy as np
 import pytest
+import rigs
 
 from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.contract import CAMERAS
+from mta_perception.geometry import quaternion_from_rigid
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_500_000_000 * SECOND_NS  # an old bag's clock, far from today's
 WIDTH, HEIGHT, FOCAL = 640, 360, 500.0
-YAW_DEG = {
-    'cam_front': 0,
-    'cam_front_right': -55,
-    'cam_front_left': 55,
-    'cam_back': 180,
-    'cam_back_left': 110,
-    'cam_back_right': -110,
-}
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -160,14 +154,11 @@ class Car:
 
         message = TransformStamped(child_frame_id=self.frame.format(camera))
         message.header.frame_id = 'base_link'
-        yaw = np.deg2rad(YAW_DEG[camera])
-        t = message.transform.translation
-        t.x, t.y, t.z = float(np.cos(yaw)), float(np.sin(yaw)), 1.5
-        q = message.transform.rotation  # yaw times (optical axes in body axes)
-        w, z = np.cos(yaw / 2), np.sin(yaw / 2)
-        q.x, q.y, q.z, q.w = (
-            float(value) for value in 0.5 * np.array([-w - z, w - z, -w + z, w + z])
-        )
+        azimuth = rigs.AZIMUTH_DEG[camera]
+        xyz = np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth)), 1.5
+        t, q = message.transform.translation, message.transform.rotation
+        t.x, t.y, t.z = map(float, xyz)
+        q.x, q.y, q.z, q.w = map(float, quaternion_from_rigid(rigs.ego_from_camera(azimuth, xyz)))
         return message
 
     def camera_info(self, camera, stamp_ns, focal=FOCAL):
@@ -179,7 +170,7 @@ class Car:
             height=HEIGHT,
             distortion_model='plumb_bob',
         )
-        message.k = [focal, 0.0, WIDTH / 2, 0.0, focal, HEIGHT / 2, 0.0, 0.0, 1.0]
+        message.k = rigs.pinhole(focal, WIDTH, HEIGHT).ravel().tolist()
         return message
 
     def image(self, camera, stamp_ns, data=None):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rigs
 
 torch = pytest.importorskip('torch')
 
@@ -47,23 +48,16 @@ def small_config(**changes):
 def cameras(count, config, seed=0):
     """(count, 6, 4, 4): a car with six cameras, every sample another calibration."""
     rng = np.random.default_rng(seed)
-    focal = 0.8 * config.image.width
-    intrinsics = np.array(
-        [
-            [focal, 0, config.image.width / 2],
-            [0, focal, config.image.content_height / 2],
-            [0, 0, 1],
-        ]
-    )
+    width, height = config.image.width, config.image.content_height
+    intrinsics = rigs.pinhole(0.8 * width, width, height)
     matrices = np.tile(np.eye(4), (count, 6, 1, 1))
     for sample in range(count):
-        for camera, degrees in enumerate((0, -55, 55, 180, 110, -110)):
-            yaw = np.radians(degrees + rng.uniform(-8, 8))
-            forward = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
-            right = np.array([np.cos(yaw), np.sin(yaw), 0.0])
-            rotation = np.stack([right, [0, 0, -1], forward])
-            place = 1.2 * forward + [0, 0, rng.uniform(-0.4, 0.2)]
-            matrices[sample, camera, :3] = intrinsics @ np.c_[rotation, -rotation @ place]
+        for camera, degrees in enumerate(rigs.AZIMUTH_DEG.values()):
+            # From the axes of a nuScenes lidar: x right, y forward.
+            azimuth = 90 + degrees + rng.uniform(-8, 8)
+            yaw = np.radians(azimuth)
+            place = 1.2 * np.cos(yaw), 1.2 * np.sin(yaw), rng.uniform(-0.4, 0.2)
+            matrices[sample, camera, :3] = rigs.image_from_ego(intrinsics, azimuth, place)
     return torch.from_numpy(matrices)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rigs
 
 torch = pytest.importorskip('torch')
 
@@ -18,13 +19,11 @@ SIZE, STRIDE = (224, 128), 8
 def rig(seed=0):
     """image_from_ego (6, 3, 4) float32: six pinholes looking all around."""
     rng = np.random.default_rng(seed)
-    intrinsics = np.array([[170.0, 0, 112], [0, 170.0, 64], [0, 0, 1]])
-    optical = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
-    matrices = []
-    for degrees in (0, -55, 55, 180, 110, -110):
-        rotation = optical @ rigid_from_yaw(-np.radians(degrees))[:3, :3]
-        centre = np.array([1.0, 0.0, 1.5]) + rng.uniform(-0.3, 0.3, 3)
-        matrices.append(intrinsics @ np.c_[rotation, -rotation @ centre])
+    intrinsics = rigs.pinhole(170.0, *SIZE)
+    matrices = [
+        rigs.image_from_ego(intrinsics, degrees, [1.0, 0.0, 1.5] + rng.uniform(-0.3, 0.3, 3))
+        for degrees in rigs.AZIMUTH_DEG.values()
+    ]
     return np.stack(matrices).astype(np.float32)
 
 

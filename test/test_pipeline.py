@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+import rigs
 
 from mta_perception.config import EgoMotionConfig, MemoryConfig, PipelineConfig
 from mta_perception.contract import CAMERAS, nuscenes_channel
 from mta_perception.frames import CameraCalibration, CameraImage, FrameSet
-from mta_perception.geometry import invert_rigid, project, rigid, rigid_from_yaw, transform
+from mta_perception.geometry import invert_rigid, project, rigid_from_yaw, transform
 from mta_perception.pipeline.bev_memory import BevMemory
 from mta_perception.pipeline.drive import DetectorFrame, drive
 from mta_perception.pipeline.ego_motion import EgoMotion
@@ -29,7 +30,6 @@ from tiny_model import write_tiny_model
 SECOND = 1_000_000_000
 START = 1_532_402_927 * SECOND
 BRIGHTNESS = dict(zip(CAMERAS, (20, 60, 100, 140, 180, 220)))
-YAW = dict(zip(CAMERAS, np.radians([0, -55, 55, 180, 110, -110])))
 FIRED_MS = dict(zip(CAMERAS, (-35, -28, -43, -10, 0, -20)))
 SILENT = Reason(Code.NO_IMAGE, 'for 2.0 s')
 SHARED = Path(os.environ.get('MTA_SHARED', Path(__file__).parents[2] / 'shared'))
@@ -45,14 +45,13 @@ JPEGS = {camera: _jpeg(camera) for camera in CAMERAS}
 
 
 def _calibrations():
-    optical = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # ego axes of x right, y down
-    intrinsics = np.array([[1260.0, 0, 800], [0, 1260, 450], [0, 0, 1]])
+    intrinsics = rigs.pinhole(1260.0, 1600, 900)
     return {
         camera: CameraCalibration(
             intrinsics,
             1600,
             900,
-            rigid_from_yaw(YAW[camera], (1.5, 0.0, 1.6)) @ rigid(optical, (0, 0, 0)),
+            rigs.ego_from_camera(rigs.AZIMUTH_DEG[camera], (1.5, 0.0, 1.6)),
         )
         for camera in CAMERAS
     }
@@ -292,7 +291,7 @@ def test_a_calibration_that_changes_drops_the_history(pipeline):
     }
     assert pipeline.step(_frames(1.0), same, ego).history.valid
     calibrations['cam_back'] = calibrations['cam_back']._replace(
-        intrinsics=np.array([[1300.0, 0, 800], [0, 1300, 450], [0, 0, 1]])
+        intrinsics=rigs.pinhole(1300.0, 1600, 900)
     )
     result = pipeline.step(_frames(1.5), calibrations, ego)
     assert not result.history.valid

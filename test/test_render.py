@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rigs
 
 from mta_perception.contract import CAMERAS, CLASS_COLOURS
 from mta_perception.drawing.bev_panel import RANGE_M, SECTORS
@@ -14,21 +15,14 @@ from mta_perception.drawing.overlay import (
     draw_overlay,
     visible_segments,
 )
-from mta_perception.geometry import BOX_EDGES, box_corners, invert_rigid, project, rigid
+from mta_perception.geometry import BOX_EDGES, box_corners, project
 
 WIDTH, HEIGHT = 800, 450
-OPTICAL_AXES = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
 def camera_matrix(azimuth_deg=0.0):
     """image_from_ego of a camera 1.5 m above the rear axle."""
-    angle = np.radians(azimuth_deg)
-    turn = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
-    camera_from_ego = invert_rigid(rigid(turn @ OPTICAL_AXES, (0.0, 0.0, 1.5)))
-    intrinsics = np.array([[630.0, 0, 400.0], [0, 630.0, 225.0], [0, 0, 1]])
-    return intrinsics @ camera_from_ego[:3]
+    return rigs.image_from_ego(rigs.pinhole(630.0, WIDTH, HEIGHT), azimuth_deg, (0.0, 0.0, 1.5))
 
 
 def box(x, y, yaw=0.0, size=(4.0, 2.0, 1.5), velocity=(0.0, 0.0), z=0.75):

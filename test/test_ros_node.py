@@ -10,6 +10,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs', reason='interface packages are not built here')
 pytest.importorskip('mta_msgs', reason='interface packages are not built here')
 
+import rigs
 from ros_car import (
     FOCAL,
     HEIGHT,
@@ -106,7 +107,7 @@ def test_node_says_what_the_offline_pipeline_says(car, node):
         mounted = car.mounting(camera).transform
         t, q = mounted.translation, mounted.rotation
         calibrations[camera] = CameraCalibration(
-            np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]),
+            rigs.pinhole(FOCAL, WIDTH, HEIGHT),
             WIDTH,
             HEIGHT,
             rigid_from_quaternion((q.x, q.y, q.z, q.w), (t.x, t.y, t.z)),
