@@ -172,17 +172,20 @@ def test_everything_arrives_as_it_stands_in_the_bag(bag, listener):
 
 
 def test_late_subscribers_get_the_static_tree(bag, listener):
+    from rosgraph_msgs.msg import Clock
     from tf2_msgs.msg import TFMessage
 
     process = player(bag, '--wait', 0, '--loop')
     try:
-        time.sleep(3.0)  # long after it was sent
+        # The clock runs: the static tree was sent before it.
+        listener.listen(Clock, '/clock')
+        listener.spin_while(lambda: len(listener.of('/clock')) < 50, 60.0)
         listener.listen(TFMessage, '/tf_static', latched=True)
         listener.spin_while(lambda: not listener.of('/tf_static'), 20.0)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=90)
-    frames = {entry.child_frame_id for entry in listener.heard[0][2].transforms}
+    frames = {entry.child_frame_id for entry in listener.of('/tf_static')[0][2].transforms}
     assert 'cam_front_optical' in frames
 
 

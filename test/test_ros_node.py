@@ -239,7 +239,12 @@ def test_ask_says_that_the_model_cannot_answer(car):
 def test_diagnostics_name_cameras_stages_memory_captions_process(car):
     for _ in range(3):
         car.step()
-    time.sleep(0.2)
+    car.status_where(  # no frame is under way any more
+        'frames',
+        lambda level, words, values: (
+            int(values['processed']) + int(values['dropped']) == int(values['frames_in'])
+        ),
+    )
     statuses = car.statuses()
     for camera in CAMERAS:
         level, _, values = statuses[f'camera {camera}']
@@ -337,8 +342,7 @@ def test_another_car_in_a_namespace_with_raw_images_and_tf(tmp_path):
 
         for step in range(4):
             move(car.stamp_ns + int(car.period_s * SECOND_NS), step)
-            time.sleep(0.05)
-            message = car.step(odometry=False)
+            message = car.step(odometry=False)  # the node waits for the transform
             assert len(message.detections) > 0
         assert car.statuses()['odometry'][2]['source'] == 'tf'
         car.close()
