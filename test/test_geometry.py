@@ -55,6 +55,34 @@ def test_inverse_and_lengths(target_from_source):
     )
 
 
+@given(rigids, rigids)
+def test_one_move_after_the_other_is_their_product(c_from_b, b_from_a):
+    points = np.random.default_rng(0).uniform(-50, 50, (20, 3))
+    np.testing.assert_allclose(
+        geometry.transform(c_from_b @ b_from_a, points),
+        geometry.transform(c_from_b, geometry.transform(b_from_a, points)),
+        atol=1e-8,
+    )
+    image_from_c = np.array([[900.0, 0, 800, 0], [0, 900, 450, 0], [0, 0, 1, 0]])
+    direct = geometry.project(image_from_c @ c_from_b @ b_from_a, points)
+    moved = geometry.project(image_from_c, geometry.transform(c_from_b @ b_from_a, points))
+    far = np.abs(direct[1]) > 0.1  # not beside the camera, where pixels run off
+    np.testing.assert_allclose(direct[1], moved[1], atol=1e-8)
+    np.testing.assert_allclose(direct[0][far], moved[0][far], rtol=1e-6, atol=1e-6)
+
+
+@given(yaws, yaws, st.tuples(metres, metres, metres), st.tuples(metres, metres, metres))
+def test_boxes_moved_twice_are_moved_by_the_product(first, second, there, onwards):
+    b_from_a = geometry.rigid_from_yaw(first, there)
+    c_from_b = geometry.rigid_from_yaw(second, onwards)
+    boxes = _boxes(5)
+    np.testing.assert_allclose(
+        geometry.transform_boxes(c_from_b @ b_from_a, boxes),
+        geometry.transform_boxes(c_from_b, geometry.transform_boxes(b_from_a, boxes)),
+        atol=1e-8,
+    )
+
+
 def test_inverse_of_a_stack():
     stack = np.stack([geometry.rigid_from_yaw(yaw, (yaw, 2, 3)) for yaw in (0.1, 1.0, -2.0)])
     for one, inverse in zip(stack, geometry.invert_rigid(stack)):

@@ -4,6 +4,8 @@ image."""
 from collections import Counter
 
 import cv2
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -259,6 +261,26 @@ def test_pixels_land_where_the_plan_says(size):
             centre = [(weights * model_x).sum(), (weights * model_y).sum()] / weights.sum()
             np.testing.assert_allclose(centre, expected, atol=0.06)
             assert not out[plan.scaled[1] :].any() and not out[:, plan.scaled[0] :].any()
+
+
+@given(st.integers(1, 700), st.integers(1, 700))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_an_image_of_any_size_fills_its_part_and_nothing_else(width, height):
+    plan = plan_for(SPEC, width, height)
+    out = np.full((SPEC.height, SPEC.width, 3), 99, np.uint8)
+    white = np.full((height, width, 3), 255, np.uint8)
+    model_image(_image(white, 'rgb8'), plan, out)
+    columns, rows = plan.scaled
+    assert 1 <= columns <= SPEC.width and 1 <= rows <= SPEC.height
+    assert (out[:rows, :columns] == 255).all()
+    assert not out[rows:].any() and not out[:, columns:].any()
+    # Its outer edges, half a pixel from the centres of the outermost ones, stay its outer edges.
+    edges = np.array([[-0.5, -0.5, 1.0], [width - 0.5, height - 0.5, 1.0]])
+    np.testing.assert_allclose(
+        edges @ plan.model_from_image[:2].T,
+        [[-0.5, -0.5], [columns - 0.5, rows - 0.5]],
+        atol=1e-9,
+    )
 
 
 def test_fast_decoding_looks_like_the_slow_one():

@@ -1,5 +1,7 @@
 """Projection, tall map and sampling against slow obvious versions."""
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 import rigs
@@ -9,7 +11,7 @@ torch = pytest.importorskip('torch')
 from mta_perception.geometry import project, rigid_from_yaw
 from mta_perception.model.config import BevConfig
 from mta_perception.model.deformable import attend, sample_map
-from mta_perception.model.grid import cell_centres, metres_to_cells
+from mta_perception.model.grid import BevGrid, cell_centres, metres_to_cells
 from mta_perception.model.nano.bev_encoder import warp_history
 from mta_perception.model.nano.projection import best_views, project_points, tall_map, tall_xy
 
@@ -138,7 +140,17 @@ def test_history_moves_against_the_car(yaw, shift):
     assert torch.linalg.norm(found - place_now[:2]) < 0.15
 
 
-def test_cells_and_metres_are_inverse():
-    config = BevConfig(cells=50)
-    cells = metres_to_cells(cell_centres(config), config).view(50, 50, 2)
-    np.testing.assert_allclose(cells[3, 7].numpy(), [7, 3], atol=1e-4)  # [iy, ix] -> x, y
+@given(
+    st.integers(2, 60),
+    st.floats(5.0, 80.0),
+    st.tuples(st.floats(-0.999, 0.999), st.floats(-0.999, 0.999)),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_a_place_lies_in_the_cell_that_is_said(cells, half_extent_m, share):
+    grid = BevGrid(half_extent_m, cells)
+    xy = torch.tensor(share, dtype=torch.float64) * half_extent_m
+    ix, iy = metres_to_cells(xy, grid).round().long().clamp(0, cells - 1)
+    centre = cell_centres(grid).view(cells, cells, 2)[iy, ix]
+    assert (xy - centre).abs().max() <= 0.5 * grid.cell_m * (1 + 1e-4)
+    back = metres_to_cells(centre, grid)
+    np.testing.assert_allclose(back.numpy(), [ix, iy], atol=1e-3)

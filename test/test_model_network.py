@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -105,10 +107,16 @@ def test_batch_of_two_equals_two_batches_of_one(model):
             assert torch.allclose(a[index], b[0], atol=2e-4), float((a[index] - b[0]).abs().max())
 
 
-def test_box_codes_there_and_back():
-    boxes = torch.rand(20, 10) * 10
-    boxes[:, 6:8] = torch.nn.functional.normalize(boxes[:, 6:8], dim=-1)
-    assert torch.allclose(boxes_from_codes(codes_from_boxes(boxes)), boxes, atol=1e-4)
+@given(
+    st.tuples(*[st.floats(-60, 60)] * 3),
+    st.tuples(*[st.floats(0.02, 50)] * 3),
+    st.floats(-np.pi, np.pi),
+    st.tuples(*[st.floats(-40, 40)] * 2),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_box_codes_there_and_back(centre, size, yaw, velocity):
+    box = torch.tensor([*centre, *size, np.sin(yaw), np.cos(yaw), *velocity])
+    torch.testing.assert_close(boxes_from_codes(codes_from_boxes(box)), box, atol=1e-4, rtol=1e-4)
 
 
 def test_one_peak_for_a_car_two_for_neighbouring_cones(model):

@@ -2,12 +2,14 @@
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
 from mta_training.captions import grammar
 from mta_training.captions.grammar import Facts, Relation, Thing
+
+few = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 def _things():
@@ -33,6 +35,7 @@ FACTS = st.builds(
 
 
 @given(FACTS)
+@few
 def test_parse_inverts_compose(facts):
     sentence = grammar.compose(facts)
     assert grammar.parse(sentence) == facts
@@ -40,7 +43,22 @@ def test_parse_inverts_compose(facts):
     assert sentence == sentence.lower()
 
 
+@given(FACTS, st.data())
+@few
+def test_a_sentence_with_one_other_word_is_another_sentence_or_none(facts, data):
+    words = grammar.compose(facts).split()
+    place = data.draw(st.integers(0, len(words) - 1))
+    words[place] = data.draw(st.sampled_from(['', *grammar.vocabulary(), '7']))
+    sentence = ' '.join(' '.join(words).split())
+    try:
+        read = grammar.parse(sentence)
+    except ValueError:
+        return
+    assert grammar.compose(read) == sentence
+
+
 @given(FACTS)
+@few
 def test_every_word_is_in_the_vocabulary(facts):
     words = set(grammar.compose(facts).split()) - {str(facts.distance)}
     assert words <= set(grammar.vocabulary())
