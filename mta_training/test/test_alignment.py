@@ -14,7 +14,6 @@ from mta_training.losses.alignment import (
 )
 from mta_training.losses.described_objects import text_groups
 
-torch.set_num_threads(1)
 ROWS, WIDTH, WORDS, VOCABULARY = 6, 16, 5, 11
 
 

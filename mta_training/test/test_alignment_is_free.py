@@ -13,7 +13,6 @@ from mta_training.export import graphs, model_directory
 from mta_training.runs import run_directory
 from mta_training.training import loop
 
-torch.set_num_threads(1)
 ARMS = {'baseline': {'bla': 'off', 'dca': 'off'}, 'mta': {'bla': 'mse', 'dca': 'clip'}}
 
 

@@ -32,8 +32,6 @@ from mta_training.runs import run_directory
 from mta_training.runs.recipe import Recipe
 from mta_training.training import loop
 
-torch.set_num_threads(1)
-
 
 def config():
     """BEVFormer nano with a small captioner."""

@@ -15,8 +15,6 @@ from mta_training.data.batches import Place, SceneArrays, make_batch
 from mta_training.data.scene_cache import read_scene
 from mta_training.synth.dataset.generate import synthesise
 
-torch.set_num_threads(1)
-
 
 def learn(folder, config, scenes, frames, steps, rate):
     """Train on one frame of each of two scenes, check that all is found, and by looking."""

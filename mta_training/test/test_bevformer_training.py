@@ -19,7 +19,6 @@ from mta_training.training.schedule import freeze_backbone, learning_rate, make_
 from mta_training.training.trainer import make_stream
 
 CONFIG = small_config()
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='module')

@@ -14,8 +14,6 @@ from mta_perception.model.language import LanguageModel
 from mta_training.language import small_model
 from mta_training.language.frozen_llama import CaptionLanguage
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope='module')
 def tokenizer():

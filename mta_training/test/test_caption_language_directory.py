@@ -16,8 +16,6 @@ from mta_training.language import small_model
 from mta_training.language.frozen_llama import CaptionLanguage
 from mta_training.language.model_directory import quiet
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope='module')
 def tokenizer():

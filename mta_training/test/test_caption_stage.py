@@ -17,8 +17,6 @@ from mta_training.training import loop
 from mta_training.training.caption_stage import finish_captions, seen_objects
 from mta_training.training.learner import Learner
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope='module')
 def scenes():

@@ -13,7 +13,6 @@ from mta_training.data.batches import Place, make_batch
 from mta_training.losses.detection import detection_criterion
 from mta_training.process_group import ProcessGroup
 
-torch.set_num_threads(1)
 CONFIGS = {'nano': MtaConfig.toy(), 'bevformer': MtaConfig.bevformer('nano')}
 
 

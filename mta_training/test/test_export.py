@@ -16,8 +16,6 @@ from mta_training.export import graphs, model_directory
 from mta_training.export.parity import parity
 from mta_training.language import small_model
 
-torch.set_num_threads(1)
-
 
 def test_onnx_equals_torch(exported):
     *_, parity = exported

@@ -25,8 +25,6 @@ from mta_training.language import text_embeddings
 from mta_training.language.model_directory import quiet
 from mta_training.language.text_embeddings import CaptionEmbeddings, load_text_encoder
 
-torch.set_num_threads(1)
-
 CAPTIONS = [
     'a red car about 12 meters away',
     'a person is walking',

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 import sys
 
-import torch
 from toy_scenes import toy_scene
 
 from mta_training.runs.recipe import Recipe
@@ -35,7 +34,6 @@ def silent(line):
 
 def run_from_file(path):
     """Train as a JSON file says; for processes of their own."""
-    torch.set_num_threads(1)
     values = json.loads(Path(path).read_text())
     loop.run(
         toy_scenes(),
