@@ -6,40 +6,46 @@ clock (nuScenes' cameras fire every 50 or 100 ms).  Every camera has an offset t
 stamp less its camera's offset is the round time, equal for all images of a round.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 _RATE_RATIO = 1.5  # a camera this much slower or faster than the others sets no pace
 _HYSTERESIS = 0.8  # another leader must make rounds this much shorter
 _TOLERANCE = 0.4  # of the shorter pauses between rounds: jitter beyond it tears rounds apart
 _SAME_NS = 2_000_000  # scatter that differs by less is the same
 
+Stamps = NDArray[np.int64]  # of one camera's images, ascending [ns]
+
 
 class TriggerPattern(NamedTuple):
     """All times in nanoseconds."""
 
     leader: str
-    offsets_ns: dict  # camera -> stamp minus that of the leader in the same round
-    periods_ns: dict  # camera -> median time between its images
+    offsets_ns: dict[str, float]  # camera -> stamp minus that of the leader in the same round
+    periods_ns: dict[str, float]  # camera -> median time between its images
     pace_ns: float  # median time between rounds
     tolerance_ns: float  # images this close in round time are of one round
 
-    def round_ns(self, camera, stamp_ns):
+    def round_ns(self, camera: str, stamp_ns: float) -> float:
         """Round time of an image."""
         return stamp_ns - self.offsets_ns[camera]
 
-    def sets_pace(self, camera):
+    def sets_pace(self, camera: str) -> bool:
         """False for cameras much faster than the rounds: their images open no round."""
         return self.periods_ns[camera] * _RATE_RATIO >= self.pace_ns
 
-    def is_slow(self, camera):
+    def is_slow(self, camera: str) -> bool:
         """True for cameras that are not part of every round."""
         return self.periods_ns[camera] > _RATE_RATIO * self.pace_ns
 
 
-def learn_pattern(stamps_ns, previous=None):
-    """TriggerPattern from {camera: ascending stamps}; None where they do not show one yet.
+def learn_pattern(
+    stamps_ns: Mapping[str, Sequence[int]], previous: TriggerPattern | None = None
+) -> TriggerPattern | None:
+    """From the ascending stamps of each camera; None where they do not show a pattern yet.
 
     What the stamps do not show is as in `previous`.  Of all cameras that one leads to which the
     others lie nearest and steadiest: the rounds are then split at the longest pauses.
@@ -59,7 +65,7 @@ def learn_pattern(stamps_ns, previous=None):
         for camera, period in periods.items()
         if pace / _RATE_RATIO <= period <= pace * _RATE_RATIO
     ]
-    best = None
+    best: tuple[float, str, dict[str, float]] | None = None  # cost, leader, offsets
     for leader in core:
         offsets, scatter = _offsets(stamps, leader, pace, previous)
         if not set(core) <= set(offsets):
@@ -89,9 +95,12 @@ def learn_pattern(stamps_ns, previous=None):
     )
 
 
-def _offsets(stamps, leader, pace, previous):
+def _offsets(
+    stamps: Mapping[str, Stamps], leader: str, pace: float, previous: TriggerPattern | None
+) -> tuple[dict[str, float], dict[str, float]]:
     """camera -> offset to the leader, camera -> mean deviation from it."""
-    offsets, scatter = {}, {}
+    offsets: dict[str, float] = {}
+    scatter: dict[str, float] = {}
     if previous is not None and leader in previous.offsets_ns:
         offsets = {
             camera: offset - previous.offsets_ns[leader]
@@ -104,7 +113,7 @@ def _offsets(stamps, leader, pace, previous):
     return offsets, scatter
 
 
-def _offset(stamps, leader_stamps, pace):
+def _offset(stamps: Stamps, leader_stamps: Stamps, pace: float) -> tuple[float, float] | None:
     """(median, mean deviation) of the time from the leader's image in the same round, or None.
 
     The leader's image before is of the same round where the leader is the first to fire; the
@@ -116,7 +125,7 @@ def _offset(stamps, leader_stamps, pace):
     nearest = np.abs(stamps[:, None] - leader_stamps[None]).argmin(axis=1)
     near = stamps - leader_stamps[nearest]
     between = (stamps >= leader_stamps[0]) & (stamps <= leader_stamps[-1])
-    best = None
+    best: tuple[float, float] | None = None
     for samples in (
         near[between | (np.abs(near) <= pace / 2)],
         (stamps - leader_stamps[before])[closed],

@@ -1,0 +1,138 @@
+"""What one camera has sent: images that wait for their round, and whether more are expected.
+
+Part of `camera_sync`, which decides over all cameras together.  Stamps are image time, `now_ns` is
+receive time, both in nanoseconds, and the two are never compared.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from mta_perception.config import SyncConfig
+from mta_perception.frames import CameraImage
+from mta_perception.reasons import Code, Reason
+
+WINDOW = 8  # images per camera that the trigger pattern is learnt from
+_REPEAT_NS = 100_000_000  # the same stamp again within this receive time: sent twice
+
+
+class CameraStatus(NamedTuple):
+    """One camera as the synchroniser saw it, for diagnostics."""
+
+    images: int  # accepted since the start
+    rate_hz: float  # by its stamps; 0.0 while unknown
+    age_s: float  # receive time since its newest image; inf when none came
+    alive: bool
+    dropped: dict[Code, int]  # images
+
+
+class Received(NamedTuple):
+    """An image and when it came, receive time [ns]."""
+
+    image: CameraImage
+    arrival_ns: int
+
+
+class CameraStream:
+    """What is known of one camera."""
+
+    def __init__(self, config: SyncConfig) -> None:
+        self.config = config
+        self.pending: list[Received] = []  # stamps ascending
+        self.suspects: list[Received] = []  # of another timeline
+        self.stamps: deque[int] = deque(maxlen=WINDOW)  # accepted
+        self.last_arrival_ns: int | None = None  # of any image, accepted or not
+        self.dropped: Counter[Code] = Counter()  # images
+        self.missed = 0  # rounds in a row that waited for it in vain
+        self.off_by_s = 0.0  # of the newest suspect
+        self._images = 0
+        self._arrivals: deque[int] = deque(maxlen=WINDOW)  # of the accepted
+
+    def clear(self) -> None:
+        """Forget the timeline, keep the statistics."""
+        self.pending.clear()
+        self.suspects.clear()
+        self.stamps.clear()
+        self._arrivals.clear()
+
+    def accept(self, received: Received) -> None:
+        """Count an image that is on the timeline of the others."""
+        self._images += 1
+        self.stamps.append(received.image.stamp_ns)
+        self._arrivals.append(received.arrival_ns)
+        self.missed = 0
+
+    def is_repeat(self, received: Received) -> bool:
+        """Whether the image accepted last was sent twice."""
+        return (
+            bool(self.stamps)
+            and received.image.stamp_ns == self.stamps[-1]
+            and received.arrival_ns - self._arrivals[-1] < _REPEAT_NS
+        )
+
+    def is_speaking(self, now_ns: int) -> bool:
+        """Whether it sent any image, accepted or not, within the silence that is ordinary."""
+        recent_ns = now_ns - self.silence_ns()
+        return self.last_arrival_ns is not None and self.last_arrival_ns >= recent_ns
+
+    def suspects_near(self, stamp_ns: int, now_ns: int) -> list[Received]:
+        """Its suspects that came lately and agree with another camera's stamp on the time."""
+        recent_ns = now_ns - self.silence_ns()
+        return [
+            suspect
+            for suspect in self.suspects
+            if suspect.arrival_ns >= recent_ns
+            and abs(suspect.image.stamp_ns - stamp_ns) <= self.config.jump_s * 1e9
+        ]
+
+    def is_expected(self, now_ns: int, started_ns: int) -> bool:
+        """Whether to wait for images of this camera; started_ns: since when it could send any.
+
+        Counted in rounds missed and not in seconds alone: when all cameras pause, none of them is
+        dead.
+        """
+        since_ns = self._arrivals[-1] if self._arrivals else started_ns
+        return (
+            self.missed < self.config.dead_after_periods
+            or now_ns - since_ns < self.config.dead_after_s * 1e9
+        )
+
+    def silence_ns(self) -> float:
+        """Receive time without an image that is no longer ordinary."""
+        silence = self.config.dead_after_s * 1e9
+        if len(self._arrivals) > 1:
+            pause = float(np.median(np.diff(self._arrivals)))
+            silence = max(silence, self.config.dead_after_periods * pause)
+        return silence
+
+    def why_missing(self, now_ns: int) -> Reason:
+        """Why a set goes out without an image of this camera."""
+        if self.suspects:
+            return Reason(Code.CLOCK_OFF, f'{self.off_by_s:+.1f} s from the other cameras')
+        if self.last_arrival_ns is None:
+            return Reason(Code.NO_IMAGE_YET)
+        return Reason(Code.NO_IMAGE, f'for {(now_ns - self.last_arrival_ns) / 1e9:.1f} s')
+
+    def status(self, now_ns: int, started_ns: int) -> CameraStatus:
+        """As seen at now_ns; started_ns as in `is_expected`."""
+        rate_hz, age_s = 0.0, float('inf')
+        if len(self.stamps) > 1:
+            rate_hz = 1e9 * (len(self.stamps) - 1) / (self.stamps[-1] - self.stamps[0])
+        if self.last_arrival_ns is not None:
+            age_s = (now_ns - self.last_arrival_ns) / 1e9
+        alive = age_s * 1e9 < self.silence_ns() and self.is_expected(now_ns, started_ns)
+        return CameraStatus(self._images, rate_hz, age_s, alive, dict(self.dropped))
+
+
+def increasing(received: Iterable[Received]) -> list[Received]:
+    """Images without those whose stamp is not newer than the camera's one before."""
+    newest: dict[str, int] = {}
+    result = []
+    for one in received:
+        camera, stamp_ns = one.image.camera, one.image.stamp_ns
+        if stamp_ns > newest.get(camera, -1):
+            newest[camera] = stamp_ns
+            result.append(one)
+    return result
