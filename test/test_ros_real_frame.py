@@ -234,6 +234,9 @@ def test_a_plain_script_gets_detections_also_after_a_camera_stops(domain, stamp)
     finally:
         script.close()
     assert {message.header.frame_id for message in script.detections} == {'base_link'}
+    # The node may still answer what the script before this one sent last.
+    first = min(script.rounds[0].values())
     stamps = [stamp_ns(message.header) for message in script.detections]
+    stamps = [stamp for stamp in stamps if stamp >= first]
     assert stamps == sorted(set(stamps))
     assert set(stamps) <= {stamp for round_ in script.rounds for stamp in round_.values()}
