@@ -3,6 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 # Objects above this are drawn, and described first.  Those below are published all the same: who
 # weighs scores (a planner, the mAP) finds more with them than without.
@@ -12,45 +16,45 @@ SURE_SCORE = 0.35
 class DetectorOutputs(NamedTuple):
     """Raw outputs of the detector graph, batch 1 squeezed away."""
 
-    class_logits: np.ndarray  # (Q, K) float32, K = len(contract.CLASSES)
-    boxes: np.ndarray  # (Q, 10) float32, contract.BoxCode, ego frame at reference stamp
-    object_features: np.ndarray  # (Q, F) float32, what the captioner reads
-    bev: np.ndarray  # (C, Y, X) float32, cell [iy, ix]: ix grows with +x, iy with +y
+    class_logits: Floats  # (Q, K) float32, K = len(contract.CLASSES)
+    boxes: Floats  # (Q, 10) float32, contract.BoxCode, ego frame at reference stamp
+    object_features: Floats  # (Q, F) float32, what the captioner reads
+    bev: Floats  # (C, Y, X) float32, cell [iy, ix]: ix grows with +x, iy with +y
 
 
 class Detections(NamedTuple):
     """Decoded objects, best first."""
 
-    boxes: np.ndarray  # (K, 10) float32, contract.BoxCode, ego frame
-    labels: np.ndarray  # (K,) int64, index into contract.CLASSES
-    scores: np.ndarray  # (K,) float32 in [0, 1], descending
-    queries: np.ndarray  # (K,) int64, row of DetectorOutputs each came from
+    boxes: Floats  # (K, 10) float32, contract.BoxCode, ego frame
+    labels: Rows  # (K,) int64, index into contract.CLASSES
+    scores: Floats  # (K,) float32 in [0, 1], descending
+    queries: Rows  # (K,) int64, row of DetectorOutputs each came from
 
 
 class CaptionInputs(NamedTuple):
     """What the captioner is told about K objects of one frame."""
 
-    object_features: np.ndarray  # (K, F) float32
-    boxes: np.ndarray  # (K, 10) float32, contract.BoxCode
-    class_logits: np.ndarray  # (K, 10) float32
-    bev: np.ndarray  # (C, Y, X) float32, shared by the objects
+    object_features: Floats  # (K, F) float32
+    boxes: Floats  # (K, 10) float32, contract.BoxCode
+    class_logits: Floats  # (K, 10) float32
+    bev: Floats  # (C, Y, X) float32, shared by the objects
 
-    def take(self, rows):
+    def take(self, rows: Rows | NDArray[np.bool_]) -> 'CaptionInputs':
         """The same of the objects `rows` (indices or mask)."""
         return CaptionInputs(
             self.object_features[rows], self.boxes[rows], self.class_logits[rows], self.bev
         )
 
 
-def caption_inputs(outputs, detections):
-    """CaptionInputs of decoded Detections, row for row."""
+def caption_inputs(outputs: DetectorOutputs, detections: Detections) -> CaptionInputs:
+    """Of decoded detections, row for row."""
     rows = detections.queries
     return CaptionInputs(
         outputs.object_features[rows], detections.boxes, outputs.class_logits[rows], outputs.bev
     )
 
 
-def decode(outputs, score_threshold, max_detections):
+def decode(outputs: DetectorOutputs, score_threshold: float, max_detections: int) -> Detections:
     """Best class per query, above the threshold, best first: no NMS (BEVFormer's NMSFreeCoder with
     one label a query, so that one object has one caption)."""
     scores = 1.0 / (1.0 + np.exp(-outputs.class_logits.astype(np.float64)))

@@ -3,15 +3,21 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+from mta_perception.geometry import Array
+from mta_perception.reasons import Reason
+
+Pixels = NDArray[np.uint8]
 
 
 class CameraCalibration(NamedTuple):
     """One camera as the car carries it; constant while it drives."""
 
-    intrinsics: np.ndarray  # (3, 3) pixels of the full-size image
+    intrinsics: Array  # (3, 3) pixels of the full-size image
     width: int  # full-size image [px]
     height: int
-    ego_from_camera: np.ndarray  # (4, 4), camera = optical frame
+    ego_from_camera: Array  # (4, 4), camera = optical frame
 
 
 class CameraImage(NamedTuple):
@@ -19,7 +25,7 @@ class CameraImage(NamedTuple):
 
     camera: str
     stamp_ns: int
-    data: object  # bytes-like for jpeg/png; (H, W) or (H, W, C) uint8 for raw
+    data: bytes | memoryview | Pixels  # of a jpeg or png; (H, W) or (H, W, C) for raw
     encoding: str  # 'jpeg' | 'png' | a sensor_msgs/Image encoding such as 'bgr8'
 
 
@@ -27,5 +33,5 @@ class FrameSet(NamedTuple):
     """The images that belong together: what one step of the pipeline sees."""
 
     stamp_ns: int  # reference stamp = stamp of the newest image in the set
-    images: dict  # camera -> CameraImage, only those present
-    missing: dict  # camera -> Reason, the rest of the contract's cameras
+    images: dict[str, CameraImage]  # by camera, only those present
+    missing: dict[str, Reason]  # by camera, the rest of the contract's

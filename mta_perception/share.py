@@ -7,7 +7,7 @@ import sys
 PACKAGE = 'mta_perception'
 
 
-def share_directories():
+def share_directories() -> list[Path]:
     """Directories that may hold params/, models/ and so on, best first; all of them exist."""
     named = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     prefixes = [Path(prefix) for prefix in named if prefix]
@@ -18,7 +18,7 @@ def share_directories():
     return [path for path in candidates if (path / 'params').is_dir()]
 
 
-def cache_directory(*parts):
+def cache_directory(*parts: str) -> Path:
     """A folder below $MTA_CACHE or ~/.cache/mta_perception, made if need be.
 
     Raises OSError that names MTA_CACHE where it cannot be made or written to.
@@ -38,7 +38,7 @@ def cache_directory(*parts):
     return folder
 
 
-def share_file(*parts):
+def share_file(*parts: str) -> Path:
     """Path of a shipped file such as ('params', 'perception.yaml').  Raises FileNotFoundError."""
     directories = share_directories()
     for directory in directories:
@@ -49,7 +49,7 @@ def share_file(*parts):
     raise FileNotFoundError(f'{"/".join(parts)} is not in {looked}. Install the package again.')
 
 
-def model_directory(model):
+def model_directory(model: str | Path) -> Path:
     """Directory of a model given by its path, or by its name under models/.
 
     Raises FileNotFoundError with the names there are.
@@ -57,7 +57,7 @@ def model_directory(model):
     given = Path(model).expanduser()
     if (given / 'manifest.yaml').is_file():
         return given
-    names = set()
+    names: set[str] = set()
     for directory in share_directories():
         candidate = directory / 'models' / model
         if (candidate / 'manifest.yaml').is_file():

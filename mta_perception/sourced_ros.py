@@ -10,6 +10,7 @@ touched, and neither is a program of somebody else that imports the package.  St
 only, and called before anything else is imported.
 """
 
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 import os
 from pathlib import Path
 import sys
@@ -24,7 +25,7 @@ BOOTSTRAP = '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
 BUILD_PATHS = ('CMAKE_PREFIX_PATH', 'COLCON_PREFIX_PATH')
 
 
-def set_aside():
+def set_aside() -> None:
     """Clean os.environ and sys.path of another ROS; start again where libraries are in the way.
 
     Only in our own programs, before they import anything, and only beside our own wheels of ROS.
@@ -51,7 +52,7 @@ def set_aside():
     sys.path[:] = [entry for entry in sys.path if entry not in gone]
 
 
-def is_our_program(argv, orig_argv):
+def is_our_program(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
     """True for `mta`, `mta-train`, `perception_node` and `python -m` with one of our modules.
 
     argv: sys.argv, whose first is still '-m' while the parent packages of a module are imported.
@@ -61,13 +62,13 @@ def is_our_program(argv, orig_argv):
     return bool(argv) and Path(argv[0]).name in PROGRAMS
 
 
-def has_ros_wheels(site):
+def has_ros_wheels(site: Path) -> bool:
     """True where ROS 2 is in this environment as wheels: no other kind has this metadata."""
     return any(site.glob('ros_rclpy-*.dist-info'))
 
 
-def cleaned(environment, prefix, site):
-    """`environment` (a mapping) without what belongs to another ROS, as a dict.
+def cleaned(environment: Mapping[str, str], prefix: Path, site: Path) -> dict[str, str]:
+    """`environment` without what belongs to another ROS.
 
     prefix: sys.prefix of an environment with ROS wheels; site: its site-packages.
     """
@@ -97,7 +98,7 @@ def cleaned(environment, prefix, site):
     return wanted
 
 
-def _is_overlay(prefix):
+def _is_overlay(prefix: str) -> bool:
     """True for a workspace: it is there and has no rcl of its own."""
     # Debian's multiarch puts libraries one folder deeper.
     rcl = [
@@ -108,22 +109,24 @@ def _is_overlay(prefix):
     return Path(prefix).is_dir() and not rcl
 
 
-def _parts(environment, name):
+def _parts(environment: Mapping[str, str], name: str) -> list[str]:
     return [entry for entry in environment.get(name, '').split(os.pathsep) if entry]
 
 
-def _names(folder):
+def _names(folder: str | Path) -> set[str]:
     try:
         return set(os.listdir(folder))
     except OSError:
         return set()
 
 
-def _libraries(folder):
+def _libraries(folder: str) -> set[str]:
     return {name for name in _names(folder) if '.so' in name}
 
 
-def _keep(environment, name, condition):
+def _keep(
+    environment: MutableMapping[str, str], name: str, condition: Callable[[str], bool]
+) -> None:
     """Leave only the entries of a path variable that fulfil condition(entry)."""
     parts = _parts(environment, name)
     kept = [entry for entry in parts if condition(entry)]
@@ -133,7 +136,7 @@ def _keep(environment, name, condition):
             environment[name] = os.pathsep.join(kept)
 
 
-def _dropped(changed, wanted):
+def _dropped(changed: Iterable[str], wanted: Mapping[str, str]) -> list[str]:
     """What of the environment is set aside, in words; nothing where a path was only added."""
     dropped = []
     for name in sorted(set(changed) - set(TELLTALES)):
@@ -146,7 +149,7 @@ def _dropped(changed, wanted):
     return dropped
 
 
-def _words(changed, dropped):
+def _words(changed: Sequence[str], dropped: Sequence[str]) -> str:
     """One line: which program, whose ROS, what was set aside."""
     program = 'mta_perception' if sys.argv[0] == '-m' else Path(sys.argv[0]).name
     whose = (

@@ -9,7 +9,9 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from mta_perception.geometry import invert_rigid
+from mta_perception.config import MemoryConfig
+from mta_perception.detections import Floats
+from mta_perception.geometry import Array, invert_rigid
 from mta_perception.pipeline.pose_jump import jump_m
 from mta_perception.reasons import Code, Reason
 
@@ -17,9 +19,9 @@ from mta_perception.reasons import Code, Reason
 class History(NamedTuple):
     """What the detector gets of the past."""
 
-    bev: Optional[np.ndarray]  # (C, Y, X) float32 in the ego frame of then; None: absent
+    bev: Optional[Floats]  # (C, Y, X) in the ego frame of then; None: absent
     valid: bool
-    ego_prev_from_ego_now: np.ndarray  # (4, 4); identity where absent
+    ego_prev_from_ego_now: Array  # (4, 4); identity where absent
     age_s: float  # 0.0 where absent
 
 
@@ -36,8 +38,8 @@ class MemoryState(NamedTuple):
 
 class _Remembered(NamedTuple):
     stamp_ns: int
-    world_from_ego: np.ndarray
-    bev: np.ndarray
+    world_from_ego: Array
+    bev: Floats
 
 
 ABSENT = History(None, False, np.eye(4), 0.0)
@@ -46,15 +48,16 @@ ABSENT = History(None, False, np.eye(4), 0.0)
 class BevMemory:
     """Recall, then store, once per frame.  One thread at a time."""
 
-    def __init__(self, config):
+    def __init__(self, config: MemoryConfig) -> None:
         self.config = config
-        self._frames = []  # _Remembered, oldest first
+        self._frames: list[_Remembered] = []  # oldest first
         self._recalled = ABSENT
-        self._resets, self._last_reset_ns, self._last_reason = 0, 0, None
+        self._resets, self._last_reset_ns = 0, 0
+        self._last_reason: Reason | None = None
 
     @property
-    def state(self):
-        """MemoryState."""
+    def state(self) -> MemoryState:
+        """As it is now."""
         return MemoryState(
             len(self._frames),
             self._recalled.age_s,
@@ -64,8 +67,8 @@ class BevMemory:
             self._last_reason,
         )
 
-    def recall(self, stamp_ns, world_from_ego):
-        """History for the frame at `stamp_ns` [ns] and pose (4, 4).
+    def recall(self, stamp_ns: int, world_from_ego: Array) -> History:
+        """What is remembered for the frame at `stamp_ns` [ns] and pose (4, 4).
 
         Drops the memory first where the past does not belong to this frame: clock jump, gap, pose
         jump.
@@ -76,7 +79,7 @@ class BevMemory:
         self._recalled = self._nearest(stamp_ns, world_from_ego)
         return self._recalled
 
-    def store(self, stamp_ns, world_from_ego, bev):
+    def store(self, stamp_ns: int, world_from_ego: Array, bev: Floats) -> None:
         """Remember this frame's BEV (C, Y, X); `bev` is kept, not copied."""
         if self._frames and stamp_ns <= self._frames[-1].stamp_ns:
             raise ValueError(
@@ -88,8 +91,8 @@ class BevMemory:
         old = sum(stamp_ns - frame.stamp_ns >= self.config.step_s * 1e9 for frame in self._frames)
         del self._frames[: max(0, old - 1)]
 
-    def reset(self, reason, stamp_ns=0):
-        """Forget everything, for a Reason; a reset of an empty memory is not counted."""
+    def reset(self, reason: Reason, stamp_ns: int = 0) -> None:
+        """Forget everything; a reset of an empty memory is not counted."""
         self._recalled = ABSENT
         if not self._frames:
             return
@@ -97,8 +100,8 @@ class BevMemory:
         self._resets += 1
         self._last_reset_ns, self._last_reason = stamp_ns, reason
 
-    def _why_not_ours(self, stamp_ns, world_from_ego):
-        """Reason why what is remembered is of another drive, or None."""
+    def _why_not_ours(self, stamp_ns: int, world_from_ego: Array) -> Reason | None:
+        """Why what is remembered is of another drive, or None."""
         if not self._frames:
             return None
         newest = self._frames[-1]
@@ -115,7 +118,7 @@ class BevMemory:
             return Reason(Code.POSE_JUMPED, f'by {metres:.1f} m within {seconds:.2f} s')
         return None
 
-    def _nearest(self, stamp_ns, world_from_ego):
+    def _nearest(self, stamp_ns: int, world_from_ego: Array) -> History:
         step_ns = self.config.step_s * 1e9
         # A frame a few milliseconds old shows no motion, and the network would take it for
         # standstill over a whole step: absent, which it was trained with, is better.

@@ -4,7 +4,8 @@ from collections import Counter
 
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import CameraCalibration
-from mta_perception.pipeline.camera_geometry import same_calibration, same_lens
+from mta_perception.geometry import Array
+from mta_perception.pipeline.camera_geometry import Lens, same_calibration, same_lens
 from mta_perception.pipeline.transform_tree import TransformTree
 from mta_perception.reasons import Code, Reason
 
@@ -16,17 +17,18 @@ class Rig:
     one it has.
     """
 
-    def __init__(self, base_frame):
+    def __init__(self, base_frame: str) -> None:
         self.base_frame = base_frame
         self.tree = TransformTree()
-        self.calibrations = {}  # camera -> CameraCalibration
-        # camera -> Reason why it has no calibration
+        self.calibrations: dict[str, CameraCalibration] = {}  # by camera
+        # by camera, why it has no calibration
         self.missing = dict.fromkeys(CAMERAS, Reason(Code.NO_IMAGE_YET))
-        self.changes = Counter()  # camera -> how often a calibration was replaced by another
-        self._lenses = {}  # camera -> (intrinsics (3, 3), width, height)
-        self._frames = {}  # camera -> frame_id of its images
+        # by camera, how often its calibration was replaced by another
+        self.changes: Counter[str] = Counter()
+        self._lenses: dict[str, Lens] = {}  # by camera
+        self._frames: dict[str, str] = {}  # camera -> frame_id of its images
 
-    def set_lens(self, camera, intrinsics, width, height):
+    def set_lens(self, camera: str, intrinsics: Array, width: int, height: int) -> bool:
         """Take a CameraInfo; True where it differs from the one before."""
         known = self._lenses.get(camera)
         if known and same_lens(known, (intrinsics, width, height)):
@@ -35,46 +37,48 @@ class Rig:
         self._update(camera)
         return known is not None
 
-    def set_frame(self, camera, frame_id):
+    def set_frame(self, camera: str, frame_id: str) -> None:
         """Take the frame_id of an image."""
         if self._frames.get(camera) != frame_id:
             self._frames[camera] = frame_id
             self._update(camera)
 
-    def set_static(self, parent, child, parent_from_child):
+    def set_static(self, parent: str, child: str, parent_from_child: Array) -> None:
         """Take a transform of /tf_static.  Raises Refused where it is none."""
         if self.tree.set(parent, child, parent_from_child, static=True):
             for camera in self._frames:
                 self._update(camera)
 
-    def frames_seen(self):
+    def frames_seen(self) -> set[str]:
         """Cameras that have sent an image."""
         return set(self._frames)
 
-    def _update(self, camera):
-        calibration, reason = self._calibration(camera)
+    def _update(self, camera: str) -> None:
+        calibration = self._calibration(camera)
         calibrations = dict(self.calibrations)
         before = calibrations.pop(camera, None)
-        if calibration is not None:
-            same = before is not None and same_calibration(before, calibration)
-            # The older one stays: many small steps away from it are a change in the end.
-            calibrations[camera] = before if same else calibration
-            self.missing.pop(camera, None)
-            self.changes[camera] += before is not None and not same
+        if isinstance(calibration, Reason):
+            self.missing[camera] = calibration
         else:
-            self.missing[camera] = reason
+            self.missing.pop(camera, None)
+            if before is not None and same_calibration(before, calibration):
+                # The older one stays: many small steps away from it are a change in the end.
+                calibration = before
+            elif before is not None:
+                self.changes[camera] += 1
+            calibrations[camera] = calibration
         self.calibrations = calibrations
 
-    def _calibration(self, camera):
-        """(CameraCalibration, None), or (None, Reason why there is none)."""
+    def _calibration(self, camera: str) -> CameraCalibration | Reason:
+        """The calibration, or why there is none."""
         if camera not in self._frames:
-            return None, Reason(Code.NO_IMAGE_YET)
+            return Reason(Code.NO_IMAGE_YET)
         if camera not in self._lenses:
-            return None, Reason(Code.NO_CAMERA_INFO, 'no valid one has come yet')
+            return Reason(Code.NO_CAMERA_INFO, 'no valid one has come yet')
         frame = self._frames[camera]
         ego_from_camera = self.tree.lookup(self.base_frame, frame)
         if ego_from_camera is None:
-            return None, Reason(
+            return Reason(
                 Code.NO_TRANSFORM, f'from {frame or "(empty frame_id)"} to {self.base_frame}'
             )
-        return CameraCalibration(*self._lenses[camera], ego_from_camera), None
+        return CameraCalibration(*self._lenses[camera], ego_from_camera)

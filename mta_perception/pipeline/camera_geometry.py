@@ -4,13 +4,17 @@ one matrix."""
 from typing import NamedTuple, Optional
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mta_perception.frames import CameraCalibration
-from mta_perception.geometry import invert_rigid
-from mta_perception.pipeline.images import ModelImagePlan, plan_for
+from mta_perception.geometry import Array, invert_rigid
+from mta_perception.pipeline.images import ImageSize, ModelImagePlan, plan_for
 from mta_perception.reasons import Code, Reason
 
 _SAME_WITHIN = 1e-6  # pixels, metres, parts of a rotation: what messages lose on their way
+
+# Intrinsics (3, 3) in pixels; width and height of the full-size image.
+Lens = tuple[Array, int, int]
 
 
 class CameraGeometry(NamedTuple):
@@ -18,18 +22,20 @@ class CameraGeometry(NamedTuple):
 
     calibration: CameraCalibration
     plan: Optional[ModelImagePlan]  # None where the calibration cannot be used
-    image_from_camera: Optional[np.ndarray]  # (3, 3) model pixels
-    camera_from_ego: Optional[np.ndarray]  # (4, 4), ego at the image's own stamp
+    image_from_camera: Optional[Array]  # (3, 3) model pixels
+    camera_from_ego: Optional[Array]  # (4, 4), ego at the image's own stamp
     fault: Optional[Reason]  # why it cannot be used, None where it can
 
-    def image_from_ego(self, world_from_ego_at_image, world_from_ego):
+    def image_from_ego(self, world_from_ego_at_image: Array, world_from_ego: Array) -> Array:
         """(3, 4) model pixels of points in `world_from_ego`'s ego frame, the car having been at
-        `world_from_ego_at_image` when the image was taken."""
+        `world_from_ego_at_image` when the image was taken.  Not where there is a fault."""
+        assert self.image_from_camera is not None and self.camera_from_ego is not None
         ego_at_image_from_ego = invert_rigid(world_from_ego_at_image) @ world_from_ego
-        return self.image_from_camera @ (self.camera_from_ego @ ego_at_image_from_ego)[:3]
+        camera_from_ego: Array = self.camera_from_ego @ ego_at_image_from_ego
+        return self.image_from_camera @ camera_from_ego[:3]
 
 
-def camera_geometry(calibration, image_spec):
+def camera_geometry(calibration: CameraCalibration, image_spec: ImageSize) -> CameraGeometry:
     """CameraGeometry for a manifest's ImageSpec; a calibration that cannot be true becomes a
     fault."""
     fault = calibration_fault(calibration)
@@ -46,7 +52,7 @@ def camera_geometry(calibration, image_spec):
     )
 
 
-def calibration_fault(calibration):
+def calibration_fault(calibration: CameraCalibration) -> str:
     """What cannot be true of a CameraCalibration, for people, or ''."""
     intrinsics = np.asarray(calibration.intrinsics)
     ego_from_camera = np.asarray(calibration.ego_from_camera)
@@ -69,12 +75,12 @@ def calibration_fault(calibration):
     return ''
 
 
-def same_lens(one, other):
+def same_lens(one: Lens, other: Lens) -> bool:
     """Whether two (intrinsics, width, height) say the same."""
     return one[1:] == other[1:] and _close(one[0], other[0])
 
 
-def same_calibration(one, other):
+def same_calibration(one: CameraCalibration, other: CameraCalibration) -> bool:
     """Whether two CameraCalibrations say the same, but for what rounding does to them.
 
     A static transform that is published anew, or computed along a chain of others, comes with
@@ -85,7 +91,7 @@ def same_calibration(one, other):
     )
 
 
-def _close(a, b):
+def _close(a: ArrayLike, b: ArrayLike) -> bool:
     return np.shape(a) == np.shape(b) and np.allclose(
         a, b, rtol=0, atol=_SAME_WITHIN, equal_nan=True
     )

@@ -13,8 +13,9 @@ own way: there a batch of pasts is rebuilt with the weights of the moment.
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
+from mta_perception.detections import Floats
+from mta_perception.frames import Pixels
+from mta_perception.geometry import Array
 from mta_perception.pipeline.bev_memory import BevMemory, History
 
 
@@ -22,10 +23,10 @@ class DetectorFrame(NamedTuple):
     """What a detector gets of one moment, but for the past."""
 
     stamp_ns: int
-    world_from_ego: np.ndarray  # (4, 4) at the stamp
-    images: np.ndarray  # (6, H, W, 3) uint8 RGB, model size, zeros where masked
-    image_from_ego: np.ndarray  # (6, 3, 4) float32, pixels of `images`
-    camera_mask: np.ndarray  # (6,) float32, 1 = present
+    world_from_ego: Array  # (4, 4) at the stamp
+    images: Pixels  # (6, H, W, 3) RGB, model size, zeros where masked
+    image_from_ego: Floats  # (6, 3, 4), pixels of `images`
+    camera_mask: Floats  # (6,), 1 = present
 
 
 class DetectorEngine(Protocol):
@@ -33,9 +34,9 @@ class DetectorEngine(Protocol):
 
     def __call__(
         self,
-        images: np.ndarray,
-        image_from_ego: np.ndarray,
-        camera_mask: np.ndarray,
+        images: Pixels,
+        image_from_ego: Floats,
+        camera_mask: Floats,
         history: History,
     ) -> Any:
         """DetectorOutputs, or anything else with a `bev`, which comes back in a History."""

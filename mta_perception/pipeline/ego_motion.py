@@ -11,9 +11,10 @@ import threading
 import time
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mta_perception.config import EgoMotionConfig
-from mta_perception.geometry import interpolate_rigid, rigid_from_quaternion
+from mta_perception.geometry import Array, interpolate_rigid, rigid_from_quaternion
 from mta_perception.pipeline.pose_jump import jump_m
 from mta_perception.reasons import Code, Reason, Refused
 
@@ -35,18 +36,20 @@ class EgoMotion:
     jump), and `last_reset` is then (stamp_ns, Reason).
     """
 
-    def __init__(self, config=None):
+    def __init__(self, config: EgoMotionConfig | None = None) -> None:
         self.config = config or EgoMotionConfig()
-        self.refused = Counter()  # Code -> poses
-        self.reset_counts = Counter()  # Code -> resets
+        self.refused: Counter[Code] = Counter()  # poses
+        self.reset_counts: Counter[Code] = Counter()  # resets
         self.resets = 0
-        self.last_reset = None
+        self.last_reset: tuple[int, Reason] | None = None
         self._changed = threading.Condition()
-        self._stamps = []  # ascending [ns]
-        self._poses = []  # world_from_ego, row for row
+        self._stamps: list[int] = []  # ascending [ns]
+        self._poses: list[Array] = []  # world_from_ego, row for row
         self._swaps = 0
 
-    def add_quaternion(self, stamp_ns, translation, quaternion_xyzw):
+    def add_quaternion(
+        self, stamp_ns: int, translation: ArrayLike, quaternion_xyzw: ArrayLike
+    ) -> Reason | None:
         """As `add`, from a message's translation [m] and quaternion; refuses one not of length
         1."""
         quaternion = np.asarray(quaternion_xyzw, dtype=np.float64)
@@ -57,8 +60,8 @@ class EgoMotion:
             return self.refuse(Code.QUATERNION_LENGTH, f'its length is {length:.3f}')
         return self.add(stamp_ns, rigid_from_quaternion(quaternion, translation))
 
-    def add(self, stamp_ns, world_from_ego):
-        """Take a pose (4, 4) at a stamp.  Returns None, or the Reason why it was refused."""
+    def add(self, stamp_ns: int, world_from_ego: ArrayLike) -> Reason | None:
+        """Take a pose (4, 4) at a stamp.  Returns None, or why it was refused."""
         pose, stamp_ns = np.array(world_from_ego, dtype=np.float64), int(stamp_ns)
         fault = _fault(pose)
         if fault is not None:
@@ -79,7 +82,7 @@ class EgoMotion:
             self._changed.notify_all()
         return None
 
-    def world_from_ego(self, stamp_ns):
+    def world_from_ego(self, stamp_ns: int) -> Array:
         """(4, 4) at the stamp [ns].  Raises EgoMotionError."""
         stamp_ns = int(stamp_ns)
         with self._changed:
@@ -92,7 +95,7 @@ class EgoMotion:
                 )
             place = bisect_right(stamps, stamp_ns)
             if place and stamps[place - 1] == stamp_ns:
-                return self._poses[place - 1].copy()
+                return np.array(self._poses[place - 1])
             limit_ns = self.config.max_extrapolation_s * 1e9
             if place == len(stamps):
                 return self._extrapolate(
@@ -112,7 +115,7 @@ class EgoMotion:
             fraction = (stamp_ns - before) / (after - before)
             return interpolate_rigid(self._poses[place - 1], self._poses[place], fraction)
 
-    def wait_for(self, stamp_ns, timeout_s):
+    def wait_for(self, stamp_ns: int, timeout_s: float) -> bool:
         """Block until the stamp is not ahead of what can be answered; False when it still is.
 
         Images and odometry race each other: without a short wait, odometry published just after
@@ -129,23 +132,23 @@ class EgoMotion:
             return True
 
     @property
-    def newest_stamp_ns(self):
+    def newest_stamp_ns(self) -> int | None:
         """Stamp of the newest pose, or None."""
         with self._changed:
             return self._stamps[-1] if self._stamps else None
 
-    def reset(self, reason):
-        """Forget all poses, for a Reason."""
+    def reset(self, reason: Reason) -> None:
+        """Forget all poses."""
         with self._changed:
             self._reset(self._stamps[-1] if self._stamps else 0, reason)
 
-    def refuse(self, code, detail=''):
-        """Count a pose that cannot be used -> Reason."""
+    def refuse(self, code: Code, detail: str = '') -> Reason:
+        """Count a pose that cannot be used."""
         with self._changed:
             self.refused[code] += 1
         return Reason(code, detail)
 
-    def _reset(self, stamp_ns, reason):
+    def _reset(self, stamp_ns: int, reason: Reason) -> None:
         self._stamps.clear()
         self._poses.clear()
         self._swaps = 0
@@ -153,8 +156,8 @@ class EgoMotion:
         self.reset_counts[reason.code] += 1
         self.last_reset = stamp_ns, reason
 
-    def _jump(self, stamp_ns, pose):
-        """Reason why the poses known are of another drive than this one, or None."""
+    def _jump(self, stamp_ns: int, pose: Array) -> Reason | None:
+        """Why the poses known are of another drive than this one, or None."""
         if not self._stamps:
             return None
         seconds = (stamp_ns - self._stamps[-1]) / 1e9
@@ -165,14 +168,16 @@ class EgoMotion:
             return Reason(Code.POSE_JUMPED, f'by {metres:.1f} m within {seconds:.3f} s')
         return None
 
-    def _forget(self, stamp_ns):
+    def _forget(self, stamp_ns: int) -> None:
         # In chunks: deleting from the front of a list each time would move everything each time.
         oldest = bisect_right(self._stamps, stamp_ns - int(self.config.keep_s * 1e9))
         oldest = max(oldest, len(self._stamps) - _MOST_POSES)
         if oldest > 64:
             del self._stamps[:oldest], self._poses[:oldest]
 
-    def _extrapolate(self, stamp_ns, beyond_ns, limit_ns, code, end):
+    def _extrapolate(
+        self, stamp_ns: int, beyond_ns: int, limit_ns: float, code: Code, end: int
+    ) -> Array:
         """Pose outside the known stamps, `end` 0 or -1 being the nearest known one."""
         if beyond_ns > limit_ns:
             raise EgoMotionError(
@@ -184,13 +189,13 @@ class EgoMotion:
         others = range(len(stamps) - 2, -1, -1) if end else range(1, len(stamps))
         other = next((i for i in others if abs(stamps[i] - near) >= _TWIST_BASE_NS), None)
         if other is None or abs(stamps[other] - near) > self.config.max_gap_s * 1e9:
-            return self._poses[end].copy()  # no twist known: the car is taken as standing
+            return np.array(self._poses[end])  # no twist known: the car is taken as standing
         fraction = (stamp_ns - stamps[other]) / (near - stamps[other])
         return interpolate_rigid(self._poses[other], self._poses[end], fraction)
 
 
-def _fault(pose):
-    """Code that says why `pose` is no rigid transform, or None."""
+def _fault(pose: Array) -> Code | None:
+    """Why `pose` is no rigid transform, or None."""
     if pose.shape != (4, 4) or not np.isfinite(pose).all():
         return Code.POSE_NOT_FINITE
     rotation = pose[:3, :3]

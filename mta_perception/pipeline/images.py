@@ -4,16 +4,20 @@ Pixels: (H, W, 3) uint8, the centre of pixel i at i (OpenCV).  A resize by s map
 - 0.5.
 """
 
-from typing import NamedTuple
+from array import array
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from mta_perception.frames import CameraImage, Pixels
+from mta_perception.geometry import Array
 from mta_perception.reasons import Code, Refused
 
 # Encoding -> channels of a raw image, and OpenCV's conversion to BGR.  OpenCV names a Bayer
 # pattern by its second row and column, ROS by its first: bayer_rggb8 is BayerBG.
-_RAW = {
+_RAW: dict[str, tuple[int, int | None]] = {
     'bgr8': (3, None),
     'rgb8': (3, cv2.COLOR_RGB2BGR),
     'bgra8': (4, cv2.COLOR_BGRA2BGR),
@@ -43,23 +47,35 @@ _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 _MOST_TRAILING_BYTES = 4096  # some cameras pad their JPEGs
 _MOST_PIXELS = 100_000_000  # a damaged header must not make us ask for gigabytes
 
+Size = tuple[int, int]  # width, height [px]
+
 
 class ImageError(Refused):
     """An image cannot be used; `reason` says why."""
+
+
+class ImageSize(Protocol):
+    """A manifest's ImageSpec, or whatever else says how large the model's image is [px]."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
 
 
 class ModelImagePlan(NamedTuple):
     """How a camera's full-size image becomes the model's: resized, then padded bottom/right with
     zeros."""
 
-    source: tuple  # (width, height) the camera delivers [px]
-    scaled: tuple  # (width, height) after the resize
-    size: tuple  # (width, height) of the model's image
-    model_from_image: np.ndarray  # (3, 3) model pixels from camera pixels
+    source: Size  # what the camera delivers
+    scaled: Size  # after the resize
+    size: Size  # of the model's image
+    model_from_image: Array  # (3, 3) model pixels from camera pixels
 
 
-def plan_for(spec, width, height):
-    """ModelImagePlan for a width x height camera; spec has width and height of the model's image.
+def plan_for(spec: ImageSize, width: int, height: int) -> ModelImagePlan:
+    """How the images of a width x height camera become the model's.
 
     The image is scaled as large as fits; cameras of the training resolution get exactly the scale
     of the training.
@@ -76,8 +92,8 @@ def plan_for(spec, width, height):
     return ModelImagePlan((width, height), scaled, (spec.width, spec.height), model_from_image)
 
 
-def model_image(image, plan, out):
-    """Decode, resize and pad a CameraImage into `out` (H, W, 3) uint8 RGB.
+def model_image(image: CameraImage, plan: ModelImagePlan, out: Pixels) -> None:
+    """Decode, resize and pad an image into `out` (H, W, 3) RGB.
 
     Raises ImageError; `out` may then hold anything.
     """
@@ -95,18 +111,19 @@ def model_image(image, plan, out):
     cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=out[: plan.scaled[1], : plan.scaled[0]])
 
 
-def decode(image):
-    """CameraImage -> (H, W, 3) uint8 RGB.  Raises ImageError."""
-    return cv2.cvtColor(_decode_bgr(image), cv2.COLOR_BGR2RGB)
+def decode(image: CameraImage) -> Pixels:
+    """(H, W, 3) RGB.  Raises ImageError."""
+    return _uint8(cv2.cvtColor(_decode_bgr(image), cv2.COLOR_BGR2RGB))
 
 
-def compressed_encoding(data, declared=''):
+def compressed_encoding(data: bytes | memoryview | Pixels, declared: str = '') -> str:
     """'jpeg' or 'png', by the first bytes of a CompressedImage.
 
     declared is the message's format string, for the error text alone: drivers write all sorts of
     things there.
     """
-    start = bytes(memoryview(data)[:8])
+    # typeshed knows the buffer of an array from Python 3.12 on.
+    start = bytes(memoryview(data)[:8])  # type: ignore[arg-type]
     if start.startswith(_JPEG_START):
         return 'jpeg'
     if start == _PNG_START:
@@ -118,10 +135,12 @@ def compressed_encoding(data, declared=''):
     )
 
 
-def raw_pixels(data, width, height, step, encoding):
-    """Fields of a sensor_msgs/Image -> uint8 view (H, W), (H, W, C) or, for nv12, (H * 3 / 2, W).
+def raw_pixels(
+    data: 'bytes | array[int] | Pixels', width: int, height: int, step: int, encoding: str
+) -> Pixels:
+    """Fields of a sensor_msgs/Image -> view (H, W), (H, W, C) or, for nv12, (H * 3 / 2, W).
 
-    data is bytes-like; step is the length of a row in bytes, padding included.  Raises ImageError.
+    step is the length of a row in bytes, padding included.  Raises ImageError.
     """
     channels = _raw_format(encoding)[0]
     if width < 1 or height < 1 or width * height > _MOST_PIXELS:
@@ -142,13 +161,14 @@ def raw_pixels(data, width, height, step, encoding):
             Code.IMPOSSIBLE_IMAGE,
             f'{len(buffer)} bytes, expected {needed} for {width}x{height} {encoding}',
         )
-    shape, strides = (rows, width, channels), (step, channels, 1)
+    shape: tuple[int, ...] = (rows, width, channels)
+    strides: tuple[int, ...] = (step, channels, 1)
     if channels == 1:
-        shape, strides = shape[:2], (step, 1)
+        shape, strides = (rows, width), (step, 1)
     return np.lib.stride_tricks.as_strided(buffer, shape, strides, writeable=False)
 
 
-def _resize(bgr, size):
+def _resize(bgr: Pixels, size: Size) -> Pixels:
     """bgr resized to (width, height).
 
     Halved first, as often as that goes: halving is what a JPEG decoder does for nothing, and what
@@ -158,14 +178,15 @@ def _resize(bgr, size):
     height, width = bgr.shape[:2]
     while width % 2 == 0 and height % 2 == 0 and 2 * size[0] <= width and 2 * size[1] <= height:
         width, height = width // 2, height // 2
-        bgr = cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA)
+        bgr = _uint8(cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA))
     if (width, height) == tuple(size):
         return bgr
     far = 2 * size[0] < width or 2 * size[1] < height
-    return cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if far else cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if far else cv2.INTER_LINEAR
+    return _uint8(cv2.resize(bgr, size, interpolation=how))
 
 
-def _raw_format(encoding):
+def _raw_format(encoding: str) -> tuple[int, int | None]:
     if encoding not in _RAW:
         raise ImageError(
             Code.UNKNOWN_ENCODING, f'{encoding!r}, expected one of {", ".join(ENCODINGS)}'
@@ -173,7 +194,7 @@ def _raw_format(encoding):
     return _RAW[encoding]
 
 
-def _rows(encoding, width, height):
+def _rows(encoding: str, width: int, height: int) -> int:
     """Rows of bytes of a raw image; sizes the format cannot have are refused."""
     by_x, by_y = _NEEDS_EVEN.get(encoding, (1, 1))
     if width % by_x or height % by_y:
@@ -183,15 +204,14 @@ def _rows(encoding, width, height):
     return height * 3 // 2 if encoding == 'nv12' else height
 
 
-def _decode_bgr(image, expected=None, halved=False):
-    """CameraImage -> (H, W, 3) BGR; `expected` (width, height) is checked, `halved` only for
-    JPEG."""
+def _decode_bgr(image: CameraImage, expected: Size | None = None, halved: bool = False) -> Pixels:
+    """(H, W, 3) BGR; `expected` is checked, `halved` only for JPEG."""
     if image.encoding in ('jpeg', 'png'):
         return _decode_compressed(image, expected, halved)
     return _decode_raw(image, expected)
 
 
-def _decode_raw(image, expected):
+def _decode_raw(image: CameraImage, expected: Size | None) -> Pixels:
     channels, conversion = _raw_format(image.encoding)
     pixels = np.asarray(image.data)
     came_channels = 1 if pixels.ndim == 2 else pixels.shape[-1]
@@ -220,10 +240,10 @@ def _decode_raw(image, expected):
             Code.IMPOSSIBLE_IMAGE, f'{width}x{height} is too small for {image.encoding}'
         )
     pixels = np.ascontiguousarray(pixels)
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+    return pixels if conversion is None else _uint8(cv2.cvtColor(pixels, conversion))
 
 
-def _decode_compressed(image, expected, halved):
+def _decode_compressed(image: CameraImage, expected: Size | None, halved: bool) -> Pixels:
     data = np.frombuffer(image.data, np.uint8)
     size = _jpeg_size(data) if image.encoding == 'jpeg' else _png_size(data)
     if size[0] * size[1] > _MOST_PIXELS:
@@ -240,10 +260,15 @@ def _decode_compressed(image, expected, halved):
         bgr = None
     if bgr is None:
         raise ImageError(Code.CORRUPT_IMAGE, f'{image.encoding} cannot be decoded')
-    return bgr
+    return _uint8(bgr)
 
 
-def _check_size(size, expected):
+def _uint8(image: NDArray[Any]) -> Pixels:
+    """The same array: OpenCV's own types leave open what is in it."""
+    return np.asarray(image, np.uint8)
+
+
+def _check_size(size: Size, expected: Size | None) -> None:
     if expected is not None and tuple(size) != tuple(expected):
         raise ImageError(
             Code.WRONG_IMAGE_SIZE,
@@ -251,8 +276,8 @@ def _check_size(size, expected):
         )
 
 
-def _png_size(data):
-    """(width, height); raises ImageError where the file is not whole."""
+def _png_size(data: Pixels) -> Size:
+    """Raises ImageError where the file is not whole."""
     if bytes(data[:8]) != _PNG_START or len(data) < 33:
         raise ImageError(Code.CORRUPT_IMAGE, 'png without a header')
     if _PNG_END not in bytes(data[-_MOST_TRAILING_BYTES:]):
@@ -260,15 +285,16 @@ def _png_size(data):
     return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
 
 
-def _jpeg_size(data):
-    """(width, height); raises ImageError where the file is not whole.
+def _jpeg_size(data: Pixels) -> Size:
+    """Raises ImageError where the file is not whole.
 
     libjpeg paints what is missing grey and reports nothing that OpenCV would pass on, so the
     structure is checked here: header, marker codes within the pixel data, end.
     """
     if bytes(data[:2]) != _JPEG_START:
         raise ImageError(Code.CORRUPT_IMAGE, 'jpeg without a header')
-    size, place = None, 2
+    size: Size | None = None
+    place = 2
     while place + 4 <= len(data):
         if data[place] != 0xFF:
             raise ImageError(Code.CORRUPT_IMAGE, f'jpeg without a marker at byte {place}')
@@ -291,7 +317,7 @@ def _jpeg_size(data):
     raise ImageError(Code.TRUNCATED_IMAGE, 'jpeg ends within the header')
 
 
-def _check_jpeg_scan(data, start):
+def _check_jpeg_scan(data: Pixels, start: int) -> None:
     """Only known markers from `start` on, and the end marker at the end."""
     if _JPEG_END not in bytes(data[max(start, len(data) - _MOST_TRAILING_BYTES) :]):
         raise ImageError(Code.TRUNCATED_IMAGE, 'jpeg has no end')

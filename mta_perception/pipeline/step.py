@@ -6,6 +6,7 @@ raises DroppedFrame.  Both come with a Reason and are counted by its code.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 import time
 from typing import NamedTuple
@@ -14,13 +15,31 @@ import numpy as np
 
 from mta_perception.config import MemoryConfig, PipelineConfig
 from mta_perception.contract import CAMERAS
-from mta_perception.detections import CaptionInputs, Detections, caption_inputs, decode
-from mta_perception.pipeline.bev_memory import BevMemory, MemoryState
-from mta_perception.pipeline.camera_geometry import camera_geometry, same_calibration
-from mta_perception.pipeline.ego_motion import EgoMotionError
+from mta_perception.detections import (
+    CaptionInputs,
+    Detections,
+    DetectorOutputs,
+    Floats,
+    caption_inputs,
+    decode,
+)
+from mta_perception.frames import CameraCalibration, FrameSet, Pixels
+from mta_perception.geometry import Array
+from mta_perception.pipeline.bev_memory import BevMemory, History, MemoryState
+from mta_perception.pipeline.camera_geometry import (
+    CameraGeometry,
+    camera_geometry,
+    same_calibration,
+)
+from mta_perception.pipeline.drive import DetectorEngine
+from mta_perception.pipeline.ego_motion import EgoMotion, EgoMotionError
 from mta_perception.pipeline.images import ImageError, model_image
 from mta_perception.pipeline.tracking import Tracker
 from mta_perception.reasons import Code, Reason, Refused
+from mta_perception.runtime.manifest import Manifest
+
+Calibrations = Mapping[str, CameraCalibration]  # by camera
+Reasons = dict[str, Reason]  # by camera
 
 
 class DroppedFrame(Refused):
@@ -31,25 +50,25 @@ class StepResult(NamedTuple):
     """What one frame set became."""
 
     stamp_ns: int  # reference stamp
-    world_from_ego: np.ndarray  # (4, 4) at the reference stamp
+    world_from_ego: Array  # (4, 4) at the reference stamp
     detections: Detections
-    track_ids: list  # K str, row for row with `detections`
+    track_ids: list[str]  # K, row for row with `detections`
     caption_inputs: CaptionInputs  # row for row with `detections`
     history: MemoryState  # after this frame
-    blind: dict  # camera -> Reason, cameras this frame did without
-    images: np.ndarray  # (6, H, W, 3) uint8 RGB, model size, zeros where blind
-    image_from_ego: np.ndarray  # (6, 3, 4) float32, pixels of `images`; zeros where blind
-    timings_ms: dict  # stage -> ms: project, decode, memory, detector, track
+    blind: Reasons  # cameras this frame did without
+    images: Pixels  # (6, H, W, 3) RGB, model size, zeros where blind
+    image_from_ego: Floats  # (6, 3, 4), pixels of `images`; zeros where blind
+    timings_ms: dict[str, float]  # by stage: project, decode, memory, detector, track
 
 
 class _Stopwatch:
     """Time of each stage in turn."""
 
-    def __init__(self):
-        self.timings_ms = {}
+    def __init__(self) -> None:
+        self.timings_ms: dict[str, float] = {}
         self._since = time.perf_counter()
 
-    def lap(self, stage):
+    def lap(self, stage: str) -> None:
         now = time.perf_counter()
         self.timings_ms[stage] = 1e3 * (now - self._since)
         self._since = now
@@ -58,7 +77,9 @@ class _Stopwatch:
 class PerceptionPipeline:
     """Holds what outlives a frame: memory, tracks, calibrations.  One thread at a time."""
 
-    def __init__(self, manifest, detector, config=None):
+    def __init__(
+        self, manifest: Manifest, detector: DetectorEngine, config: PipelineConfig | None = None
+    ) -> None:
         """detector is a `drive.DetectorEngine` that returns DetectorOutputs."""
         self.manifest, self.config = manifest, config or PipelineConfig()
         config = self.config
@@ -66,8 +87,8 @@ class PerceptionPipeline:
             manifest.score_threshold if config.score_threshold is None else config.score_threshold
         )
         self.max_detections = config.max_detections or manifest.max_detections
-        self.dropped = Counter()  # Code -> frames
-        self.masked = Counter()  # Code -> images that came and could not be used
+        self.dropped: Counter[Code] = Counter()  # Code -> frames
+        self.masked: Counter[Code] = Counter()  # Code -> images that came and could not be used
         self.memory = BevMemory(
             MemoryConfig.trained_at(
                 manifest.history_step_s, max_gap_s=self.config.history_max_gap_s
@@ -75,11 +96,13 @@ class PerceptionPipeline:
         )
         self.tracker = Tracker(self.config.tracking)
         self._detector = detector
-        self._geometry = {}  # camera -> CameraGeometry
-        self._ego_resets = None
+        self._geometry: dict[str, CameraGeometry] = {}  # by camera
+        self._ego_resets: int | None = None
         self._pool = ThreadPoolExecutor(self.config.decode_threads, 'decode')
 
-    def step(self, frames, calibrations, ego_motion):
+    def step(
+        self, frames: FrameSet, calibrations: Calibrations, ego_motion: EgoMotion
+    ) -> StepResult:
         """FrameSet, {camera: CameraCalibration}, EgoMotion -> StepResult.  Raises DroppedFrame.
 
         A dropped frame leaves the memory as it was, unless the past is no longer this drive's.
@@ -90,16 +113,18 @@ class PerceptionPipeline:
             self.dropped[drop.reason.code] += 1
             raise
 
-    def reset(self, reason, stamp_ns=0):
+    def reset(self, reason: Reason, stamp_ns: int = 0) -> None:
         """Forget history and tracks, for a Reason."""
         self.memory.reset(reason, stamp_ns)
         self.tracker.reset()
 
-    def close(self):
+    def close(self) -> None:
         """End the decoding threads."""
         self._pool.shutdown()
 
-    def _step(self, frames, calibrations, ego_motion):
+    def _step(
+        self, frames: FrameSet, calibrations: Calibrations, ego_motion: EgoMotion
+    ) -> StepResult:
         watch, stamp_ns = _Stopwatch(), frames.stamp_ns
         world_from_ego = self._pose(ego_motion, stamp_ns)  # (4, 4)
         self._follow_jumps(ego_motion, stamp_ns)
@@ -114,7 +139,7 @@ class PerceptionPipeline:
         watch.lap('decode')
         history = self._recall(stamp_ns, world_from_ego)
         watch.lap('memory')
-        outputs = self._detector(images, image_from_ego, present, history)
+        outputs: DetectorOutputs = self._detector(images, image_from_ego, present, history)
         self._check_finite(outputs, stamp_ns)
         self.memory.store(stamp_ns, world_from_ego, outputs.bev)
         watch.lap('detector')
@@ -134,22 +159,29 @@ class PerceptionPipeline:
             watch.timings_ms,
         )
 
-    def _pose(self, ego_motion, stamp_ns):
+    def _pose(self, ego_motion: EgoMotion, stamp_ns: int) -> Array:
         try:
             return ego_motion.world_from_ego(stamp_ns)
         except EgoMotionError as error:
             raise DroppedFrame(*error.reason) from error
 
-    def _follow_jumps(self, ego_motion, stamp_ns):
+    def _follow_jumps(self, ego_motion: EgoMotion, stamp_ns: int) -> None:
         """Drop memory and tracks where the odometry began a new world."""
-        if self._ego_resets is not None and ego_motion.resets != self._ego_resets:
+        if self._ego_resets not in (None, ego_motion.resets) and ego_motion.last_reset:
             self.reset(ego_motion.last_reset[1], stamp_ns)
         self._ego_resets = ego_motion.resets
 
-    def _project(self, frames, calibrations, ego_motion, world_from_ego):
+    def _project(
+        self,
+        frames: FrameSet,
+        calibrations: Calibrations,
+        ego_motion: EgoMotion,
+        world_from_ego: Array,
+    ) -> tuple[dict[str, Array], Reasons]:
         """({camera: (3, 4) image_from_ego at the reference stamp}, {camera: Reason}), of the
         cameras with an image those that can be placed and those that cannot."""
-        projections, unplaced = {}, {}
+        projections: dict[str, Array] = {}
+        unplaced: Reasons = {}
         for camera, image in frames.images.items():
             geometry = self._camera_geometry(camera, calibrations.get(camera), frames.stamp_ns)
             if geometry is None:
@@ -169,7 +201,9 @@ class PerceptionPipeline:
         self._count_masked(unplaced)
         return projections, unplaced
 
-    def _camera_geometry(self, camera, calibration, stamp_ns):
+    def _camera_geometry(
+        self, camera: str, calibration: CameraCalibration | None, stamp_ns: int
+    ) -> CameraGeometry | None:
         """CameraGeometry, computed anew where the calibration changed; None where there is none.
 
         The remembered BEV was made with the old calibration: it is forgotten.
@@ -183,21 +217,17 @@ class PerceptionPipeline:
             self._geometry[camera] = camera_geometry(calibration, self.manifest.image)
         return self._geometry[camera]
 
-    def _decode(self, frames, cameras):
+    def _decode(self, frames: FrameSet, cameras: Iterable[str]) -> tuple[Pixels, Reasons]:
         """((6, H, W, 3) uint8 RGB in model size, {camera: Reason}), the images of `cameras`, and
         those of them that cannot be decoded; zeros where there is no image."""
         spec = self.manifest.image
         images = np.zeros((len(CAMERAS), spec.height, spec.width, 3), np.uint8)
-        running = {
-            camera: self._pool.submit(
-                model_image,
-                frames.images[camera],
-                self._geometry[camera].plan,
-                images[CAMERAS.index(camera)],
-            )
-            for camera in cameras
-        }
-        unreadable = {}
+        running = {}
+        for camera in cameras:
+            plan, place = self._geometry[camera].plan, images[CAMERAS.index(camera)]
+            assert plan is not None, f'{camera} was placed'
+            running[camera] = self._pool.submit(model_image, frames.images[camera], plan, place)
+        unreadable: Reasons = {}
         for camera, future in running.items():
             try:
                 future.result()
@@ -207,7 +237,7 @@ class PerceptionPipeline:
         self._count_masked(unreadable)
         return images, unreadable
 
-    def _check_enough(self, blind):
+    def _check_enough(self, blind: Reasons) -> None:
         usable = len(CAMERAS) - len(blind)
         if usable < self.config.min_cameras:
             reasons = ', '.join(f'{camera} ({reason})' for camera, reason in blind.items())
@@ -216,17 +246,17 @@ class PerceptionPipeline:
                 f'{usable} usable, min_cameras is {self.config.min_cameras}; without {reasons}',
             )
 
-    def _count_masked(self, reasons):
+    def _count_masked(self, reasons: Reasons) -> None:
         self.masked.update(reason.code for reason in reasons.values())
 
-    def _recall(self, stamp_ns, world_from_ego):
+    def _recall(self, stamp_ns: int, world_from_ego: Array) -> History:
         resets = self.memory.state.resets
         history = self.memory.recall(stamp_ns, world_from_ego)
         if self.memory.state.resets != resets:
             self.tracker.reset()
         return history
 
-    def _check_finite(self, outputs, stamp_ns):
+    def _check_finite(self, outputs: DetectorOutputs, stamp_ns: int) -> None:
         """A NaN remembered would poison every frame after it."""
         if not np.isfinite(outputs.bev).all():
             self.memory.reset(Reason(Code.OUTPUT_NOT_FINITE), stamp_ns)
@@ -237,7 +267,7 @@ class PerceptionPipeline:
             )
 
 
-def _missing(frames):
+def _missing(frames: FrameSet) -> Reasons:
     """camera -> Reason, for every camera without an image in the frame set."""
     return {
         camera: frames.missing.get(camera, Reason(Code.NO_IMAGE))
@@ -246,7 +276,7 @@ def _missing(frames):
     }
 
 
-def _without_blind(projections, blind):
+def _without_blind(projections: Mapping[str, Array], blind: Reasons) -> tuple[Floats, Floats]:
     """image_from_ego (6, 3, 4) float32 and presence (6,) float32; zeros where blind."""
     image_from_ego = np.zeros((len(CAMERAS), 3, 4), np.float32)
     present = np.array([camera not in blind for camera in CAMERAS], np.float32)

@@ -10,14 +10,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from mta_perception.config import TrackingConfig
 from mta_perception.contract import CLASSES, BoxCode
-from mta_perception.geometry import transform_boxes
+from mta_perception.detections import Detections, Rows
+from mta_perception.geometry import Array, transform_boxes
 
 
 class _Kind(NamedTuple):
     """Classes a detector may confuse with one another, and how far one may be off."""
 
-    classes: tuple
+    classes: tuple[str, ...]
     gate_m: float  # prediction to detection at once
     gate_growth_m_s: float  # ... and more for every second since the track was seen
 
@@ -44,11 +46,11 @@ _IMPOSSIBLE = 1e6
 class _Track:
     """One object over time, in the world frame."""
 
-    def __init__(self, identifier):
+    def __init__(self, identifier: str) -> None:
         self.id = identifier
-        self.trail = deque()  # (stamp_ns, x, y)
+        self.trail: deque[tuple[int, float, float]] = deque()  # stamp_ns, x, y
 
-    def see(self, stamp_ns, box, label):
+    def see(self, stamp_ns: int, box: Array, label: int) -> None:
         self.xy, self.velocity = box[:2], np.nan_to_num(box[BoxCode.VELOCITY])
         self.label, self.stamp_ns = label, stamp_ns
         self.trail.append((stamp_ns, *self.xy))
@@ -57,14 +59,14 @@ class _Track:
 class Tracker:
     """One `update` per frame.  One thread at a time."""
 
-    def __init__(self, config):
+    def __init__(self, config: TrackingConfig) -> None:
         self.config = config
-        self._tracks = []
+        self._tracks: list[_Track] = []
         self._born = 0
-        self._stamp_ns = None
+        self._stamp_ns: int | None = None
 
-    def update(self, stamp_ns, world_from_ego, detections):
-        """Match detections.Detections at `stamp_ns`, pose (4, 4) -> K ids (str), row for row.
+    def update(self, stamp_ns: int, world_from_ego: Array, detections: Detections) -> list[str]:
+        """Match detections at `stamp_ns` and pose (4, 4) -> K ids, row for row.
 
         Ids are unique for the life of this object.  A stamp that is not newer than the last one,
         or one long after it, ends every track.
@@ -82,7 +84,7 @@ class Tracker:
         self._forget(stamp_ns)
         return [track.id for track in tracks]
 
-    def trails(self):
+    def trails(self) -> dict[str, Array]:
         """id -> (n, 2) world x, y [m], oldest first, of the objects in the last frame."""
         return {
             track.id: np.array([point[1:] for point in track.trail])
@@ -90,13 +92,13 @@ class Tracker:
             if track.stamp_ns == self._stamp_ns
         }
 
-    def reset(self):
+    def reset(self) -> None:
         """End every track."""
         self._tracks = []
         self._stamp_ns = None
 
-    def _match(self, stamp_ns, boxes, labels):
-        """dict row of `boxes` -> track."""
+    def _match(self, stamp_ns: int, boxes: Array, labels: Rows) -> dict[int, _Track]:
+        """Row of `boxes` -> track."""
         if not self._tracks or not len(boxes):
             return {}
         seconds = np.array([(stamp_ns - track.stamp_ns) / 1e9 for track in self._tracks])
@@ -123,13 +125,13 @@ class Tracker:
             if possible[row, column]
         }
 
-    def _new_track(self):
+    def _new_track(self) -> _Track:
         self._born += 1
         track = _Track(str(self._born))
         self._tracks.append(track)
         return track
 
-    def _forget(self, stamp_ns):
+    def _forget(self, stamp_ns: int) -> None:
         trail_start_ns = stamp_ns - self.config.trail_s * 1e9
         self._tracks = [
             track

@@ -5,19 +5,29 @@ length are followed; time is not interpolated here: the ego motion itself goes, 
 into `mta_perception.pipeline.ego_motion`.  Imports no ROS.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from mta_perception.geometry import invert_rigid
+from mta_perception.geometry import Array, invert_rigid
 from mta_perception.reasons import Code, Refused
+
+
+class _Link(NamedTuple):
+    """What is above a frame."""
+
+    parent: str
+    parent_from_child: Array  # (4, 4)
+    static: bool
 
 
 class TransformTree:
     """Frames and the link from each to its parent."""
 
-    def __init__(self):
-        self._links = {}  # child -> (parent, parent_from_child (4, 4), static)
+    def __init__(self) -> None:
+        self._links: dict[str, _Link] = {}  # child -> link to its parent
 
-    def set(self, parent, child, parent_from_child, static):
+    def set(self, parent: str, child: str, parent_from_child: Array, static: bool) -> bool:
         """Put in or replace the link above `child`; True where it is new or its value changed.
 
         Raises Refused for a frame above itself.
@@ -29,18 +39,19 @@ class TransformTree:
                 'non-empty frame names.',
             )
         known = self._links.get(child)
-        self._links[child] = (parent, np.asarray(parent_from_child, dtype=np.float64), static)
+        parent_from_child = np.asarray(parent_from_child, dtype=np.float64)
+        self._links[child] = _Link(parent, parent_from_child, static)
         return (
             known is None
-            or known[0] != parent
-            or not np.allclose(known[1], parent_from_child, rtol=0, atol=1e-9)
+            or known.parent != parent
+            or not np.allclose(known.parent_from_child, parent_from_child, rtol=0, atol=1e-9)
         )
 
-    def frames(self):
+    def frames(self) -> list[str]:
         """Every frame that has been named, sorted."""
-        return sorted(set(self._links) | {parent for parent, _, _ in self._links.values()})
+        return sorted(set(self._links) | {link.parent for link in self._links.values()})
 
-    def lookup(self, target, source):
+    def lookup(self, target: str, source: str) -> Array | None:
         """(4, 4) target_from_source, or None where nothing links the two frames."""
         above_source = self._to_root(source)
         above_target = self._to_root(target)
@@ -49,7 +60,7 @@ class TransformTree:
             return None
         return invert_rigid(above_target[common]) @ above_source[common]
 
-    def moving_child_below(self, target, source):
+    def moving_child_below(self, target: str, source: str) -> str | None:
         """The lowest frame on the way from `source` up to `target` whose link moves, or None.
 
         Its messages carry the stamps at which the pose of `source` is known.
@@ -58,13 +69,13 @@ class TransformTree:
         for _ in range(len(self._links)):
             if frame == target or frame not in self._links:
                 return None
-            parent, _, static = self._links[frame]
-            if not static:
+            link = self._links[frame]
+            if not link.static:
                 return frame
-            frame = parent
+            frame = link.parent
         return None
 
-    def _to_root(self, frame):
+    def _to_root(self, frame: str) -> dict[str, Array]:
         """{frame above: (4, 4) above_from_frame}, from the frame itself up to its root."""
         above = {frame: np.eye(4)}
         current, current_from_frame = frame, np.eye(4)
