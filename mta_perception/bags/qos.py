@@ -12,7 +12,7 @@ from rosbags.interfaces import (
 _FOREVER = QosTime(sec=2147483647, nsec=4294967295)
 
 
-def offered_qos(depth, *, reliable=True, latched=False):
+def offered_qos(depth: int, *, reliable: bool = True, latched: bool = False) -> Qos:
     """Keep-last profile without deadlines; latched: also who comes later gets the last ones."""
     return Qos(
         QosHistory.KEEP_LAST,

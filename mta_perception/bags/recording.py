@@ -4,17 +4,20 @@ Stamps inside messages are in bag time; arrival times are the recorder's wall cl
 """
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mta_perception.bags.typestore import time_ns
 from mta_perception.contract import BoxCode
-from mta_perception.geometry import invert_rigid, transform, transform_boxes
+from mta_perception.geometry import Array, invert_rigid, transform, transform_boxes
 
 NODE = '/mta_perception'
 CAPTION_MAX_AGE_S = 3.0  # an older sentence is no longer about what the object does
+Poses = Callable[[int], Array]  # stamp [ns] -> (4, 4) world_from_ego
 VELOCITY_WINDOW_S = 1.0  # how much of a track's past its velocity is fitted to
 
 
@@ -23,11 +26,11 @@ class RecordedDetections(NamedTuple):
 
     stamp_ns: int  # reference stamp, bag time
     arrival_ns: int  # wall clock of the recorder
-    boxes: np.ndarray  # (K, 10) contract.BoxCode, base_link at stamp_ns; velocity is NaN:
+    boxes: Array  # (K, 10) contract.BoxCode, base_link at stamp_ns; velocity is NaN:
     #                        Detection3D has no place for it (see with_track_velocities)
-    class_names: list  # K strings
-    scores: np.ndarray  # (K,)
-    track_ids: list  # K strings
+    class_names: list[str]  # K
+    scores: Array  # (K,)
+    track_ids: list[str]  # K
 
 
 class RecordedCaption(NamedTuple):
@@ -43,13 +46,15 @@ class RecordedCaption(NamedTuple):
 class Recording(NamedTuple):
     """A recorded bag, message by message in order of arrival."""
 
-    detections: list  # RecordedDetections
-    captions: list  # RecordedCaption
-    image_arrivals: dict  # stamp [ns] -> wall clock [ns] at which the first image so stamped came
-    diagnostics: list  # (arrival_ns, {component: {key: value}}), strings as they came
+    detections: list[RecordedDetections]
+    captions: list[RecordedCaption]
+    # stamp [ns] -> wall clock [ns] at which the first image so stamped came
+    image_arrivals: dict[int, int]
+    # (arrival_ns, {component: {key: value}}), strings as they came
+    diagnostics: list[tuple[int, dict[str, dict[str, str]]]]
 
 
-def read_recording(path, node=NODE):
+def read_recording(path: str | Path, node: str = NODE) -> Recording:
     """Read a bag that `ros.recorder` wrote.  Raises ValueError where it is no such bag."""
     from rosbags.highlevel import AnyReader, AnyReaderError
 
@@ -76,7 +81,7 @@ def read_recording(path, node=NODE):
     return recording
 
 
-def _take(recording, topic, arrival_ns, message, node):
+def _take(recording: Recording, topic: str, arrival_ns: int, message: Any, node: str) -> None:
     if topic.endswith('/detections'):
         recording.detections.append(detections_from_message(message, arrival_ns))
     elif topic.endswith('/captions'):
@@ -99,7 +104,7 @@ def _take(recording, topic, arrival_ns, message, node):
             recording.diagnostics.append((arrival_ns, values))
 
 
-def detections_from_message(message, arrival_ns):
+def detections_from_message(message: Any, arrival_ns: int) -> RecordedDetections:
     """RecordedDetections of a vision_msgs/Detection3DArray as rosbags reads it."""
     boxes = np.full((len(message.detections), BoxCode.WIDTH), np.nan)
     for box, detection in zip(boxes, message.detections):
@@ -126,13 +131,16 @@ def detections_from_message(message, arrival_ns):
     )
 
 
-def with_track_velocities(messages, world_from_ego_at):
+def with_track_velocities(
+    messages: Iterable[RecordedDetections], world_from_ego_at: Poses
+) -> list[RecordedDetections]:
     """The messages with velocities: a straight line through each track's last second in the world.
 
     A Detection3D carries no velocity; this is what a listener can know at that moment.  Tracks
     with one message so far keep NaN.  world_from_ego_at: stamp [ns] -> (4, 4).
     """
-    past = defaultdict(list)  # track id -> [(seconds, world xyz)]
+    # track id -> [(seconds, world xyz)]
+    past: defaultdict[str, list[tuple[float, Array]]] = defaultdict(list)
     done = []
     for message in sorted(messages, key=lambda one: one.stamp_ns):
         world_from_ego = world_from_ego_at(message.stamp_ns)
@@ -150,21 +158,23 @@ def with_track_velocities(messages, world_from_ego_at):
     return done
 
 
-def boxes_moved_to(boxes, stamp_ns, to_stamp_ns, world_from_ego_at):
+def boxes_moved_to(
+    boxes: ArrayLike, stamp_ns: int, to_stamp_ns: int, world_from_ego_at: Poses
+) -> Array:
     """(K, 10) boxes of the ego frame at `stamp_ns`, predicted for the ego frame at `to_stamp_ns`.
 
     Each box goes on at its own velocity, then the ego motion is taken out.
     world_from_ego_at: stamp [ns] -> (4, 4).
     """
-    boxes = np.array(boxes, dtype=np.float64).reshape(-1, BoxCode.WIDTH)
+    moved = np.array(boxes, dtype=np.float64).reshape(-1, BoxCode.WIDTH)
     seconds = (to_stamp_ns - stamp_ns) / 1e9
-    velocity = np.nan_to_num(boxes[:, BoxCode.VELOCITY])
-    boxes[:, :2] += velocity * seconds
+    velocity = np.nan_to_num(moved[:, BoxCode.VELOCITY])
+    moved[:, :2] += velocity * seconds
     to_from_now = invert_rigid(world_from_ego_at(to_stamp_ns)) @ world_from_ego_at(stamp_ns)
-    return transform_boxes(to_from_now, boxes)
+    return transform_boxes(to_from_now, moved)
 
 
-def newest_captions(captions, stamp_ns):
+def newest_captions(captions: Iterable[RecordedCaption], stamp_ns: int) -> dict[str, str]:
     """Track id -> its newest sentence at that stamp, at most CAPTION_MAX_AGE_S old."""
     return {
         caption.track_id: caption.caption

@@ -4,15 +4,16 @@ The exact numbers of the ground truth (velocity, attributes, visibility, points)
 of /nuscenes/sample; /ground_truth/* carry the same for people and for ROS tools.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 import json
 from pathlib import Path
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from rosbags.interfaces import ConnectionExtRosbag2
+from rosbags.interfaces import ConnectionExtRosbag2, Qos
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
@@ -20,8 +21,9 @@ from rosbags.typesys import TypesysError
 
 from mta_perception.bags.typestore import time_ns, typestore
 from mta_perception.contract import BASE_FRAME, CAMERAS, CLASSES, BoxCode, optical_frame
+from mta_perception.detections import Rows
 from mta_perception.frames import CameraCalibration, CameraImage
-from mta_perception.geometry import pose_at, rigid_from_quaternion
+from mta_perception.geometry import Array, pose_at, rigid_from_quaternion
 
 _RECORD_KEYS = {
     'sample_token',
@@ -44,23 +46,24 @@ class Sample(NamedTuple):
 
     stamp_ns: int
     token: str  # nuScenes sample token
-    boxes: np.ndarray  # (K, 10) float64 contract.BoxCode; unknown velocity is NaN
-    labels: np.ndarray  # (K,) int64, index into contract.CLASSES
-    instances: list  # K instance tokens
-    annotations: list  # K sample_annotation tokens
-    captions: list  # K sentences, '' where there is none
-    num_lidar_pts: np.ndarray  # (K,) int64
-    num_radar_pts: np.ndarray  # (K,) int64
-    visibility: list  # K tokens '1'..'4', '' unknown
-    attributes: list  # K attribute names, '' for none
-    image_stamps: dict  # camera -> stamp [ns] of the keyframe's image
-    world_from_ego: np.ndarray  # (4, 4) at stamp_ns
-    ego_from_box: np.ndarray  # (K, 4, 4), with the roll and pitch that `boxes` cannot hold
-    annotated: list  # dicts, every object as /nuscenes/sample has it: also those of other
-    #                          categories, with `global` translation, rotation, size, velocity
+    boxes: Array  # (K, 10) float64 contract.BoxCode; unknown velocity is NaN
+    labels: Rows  # (K,) int64, index into contract.CLASSES
+    instances: list[str]  # K instance tokens
+    annotations: list[str]  # K sample_annotation tokens
+    captions: list[str]  # K sentences, '' where there is none
+    num_lidar_pts: Rows  # (K,) int64
+    num_radar_pts: Rows  # (K,) int64
+    visibility: list[str]  # K tokens '1'..'4', '' unknown
+    attributes: list[str]  # K attribute names, '' for none
+    image_stamps: dict[str, int]  # camera -> stamp [ns] of the keyframe's image
+    world_from_ego: Array  # (4, 4) at stamp_ns
+    ego_from_box: Array  # (K, 4, 4), with the roll and pitch that `boxes` cannot hold
+    # Every object as /nuscenes/sample has it: also those of other categories, with `global`
+    # translation, rotation, size, velocity.
+    annotated: list[dict[str, Any]]
 
 
-def find_bags(directory):
+def find_bags(directory: str | Path) -> list[Path]:
     """The bags below a directory (or the directory itself), sorted by name; BagError if none."""
     directory = Path(directory)
     if (directory / 'metadata.yaml').is_file():
@@ -77,7 +80,7 @@ def find_bags(directory):
     return bags
 
 
-def image_topic(camera):
+def image_topic(camera: str) -> str:
     """Topic of a camera's JPEGs in a bag."""
     return f'/{camera}/image_raw/compressed'
 
@@ -88,7 +91,7 @@ class SceneBag:
     Raises BagError, also later where something that is asked for is not in the bag.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not (self.path / 'metadata.yaml').is_file():
             what = (
@@ -109,12 +112,12 @@ class SceneBag:
             raise BagError(f'{self.path} holds no messages. Convert the scene again.')
 
     @contextmanager
-    def _reader(self):
+    def _reader(self) -> Iterator[Reader]:
         with self._damage_named(), Reader(self.path) as reader:
             yield reader
 
     @contextmanager
-    def _damage_named(self):
+    def _damage_named(self) -> Iterator[None]:
         """Whatever rosbags makes of a damaged file becomes a BagError."""
         try:
             yield
@@ -140,7 +143,7 @@ class SceneBag:
                 f'{self.path} cannot be read as a bag: {words}. Record or convert it again.'
             ) from error
 
-    def require(self, *topics):
+    def require(self, *topics: str) -> None:
         """Raise BagError unless the bag has all these topics."""
         missing = [topic for topic in topics if topic not in self.topics]
         if missing:
@@ -150,7 +153,12 @@ class SceneBag:
                 '`mta-train convert`.'
             )
 
-    def raw(self, topics=None, start_ns=None, stop_ns=None):
+    def raw(
+        self,
+        topics: Iterable[str] | None = None,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
+    ) -> Iterator[tuple[str, str, int, bytes]]:
         """Iterate (topic, type, stamp_ns, serialized bytes) in time order."""
         topics = None if topics is None else set(topics)
         with self._reader() as reader:
@@ -161,7 +169,12 @@ class SceneBag:
             for connection, stamp_ns, data in messages:
                 yield connection.topic, connection.msgtype, stamp_ns, data
 
-    def messages(self, topics=None, start_ns=None, stop_ns=None):
+    def messages(
+        self,
+        topics: Iterable[str] | None = None,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
+    ) -> Iterator[tuple[str, int, Any]]:
         """Iterate (topic, stamp_ns, message object) in time order."""
         store = typestore()
         for topic, name, stamp_ns, data in self.raw(topics, start_ns, stop_ns):
@@ -169,19 +182,19 @@ class SceneBag:
                 content = store.deserialize_cdr(data, name)
             yield topic, stamp_ns, content
 
-    def offered_qos(self, topic):
+    def offered_qos(self, topic: str) -> list[Qos]:
         """QoS profiles the bag offers for a topic (rosbags.interfaces.Qos)."""
         extension = self.topics[topic].ext
         assert isinstance(extension, ConnectionExtRosbag2)
         return extension.offered_qos_profiles
 
     @cached_property
-    def cameras(self):
+    def cameras(self) -> tuple[str, ...]:
         """Contract cameras that have images in this bag."""
         return tuple(camera for camera in CAMERAS if image_topic(camera) in self.topics)
 
     @cached_property
-    def calibrations(self):
+    def calibrations(self) -> dict[str, CameraCalibration]:
         """camera -> CameraCalibration."""
         self.require('/tf_static', *(f'/{camera}/camera_info' for camera in self.cameras))
         from_camera = {}
@@ -207,7 +220,7 @@ class SceneBag:
         return result
 
     @cached_property
-    def ego_poses(self):
+    def ego_poses(self) -> tuple[Rows, Array]:
         """(stamps_ns (n,) int64, world_from_ego (n, 4, 4)) from /odom, in time order."""
         self.require('/odom')
         stamps, poses = [], []
@@ -227,18 +240,24 @@ class SceneBag:
             )
         return np.array(stamps, dtype=np.int64), np.array(poses)
 
-    def world_from_ego_at(self, stamp_ns):
+    def world_from_ego_at(self, stamp_ns: int) -> Array:
         """(4, 4) at a stamp, between the two poses around it; the nearest one outside."""
-        return pose_at(*self.ego_poses, stamp_ns)
+        stamps_ns, poses = self.ego_poses
+        return pose_at(stamps_ns, poses, stamp_ns)
 
-    def image_stamps(self, camera):
+    def image_stamps(self, camera: str) -> Rows:
         """(n,) int64 stamps [ns] of a camera's images, in time order."""
         topic = image_topic(camera)
         self.require(topic)
         # A bag's message has the stamp of its header.
         return np.array([stamp for _, _, stamp, _ in self.raw([topic])], dtype=np.int64)
 
-    def images(self, cameras=None, start_ns=None, stop_ns=None):
+    def images(
+        self,
+        cameras: str | Sequence[str] | None = None,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
+    ) -> Iterator[CameraImage]:
         """Iterate CameraImage (JPEG bytes as they were taken) in time order; stop is exclusive.
 
         cameras: a name, a sequence of names, or None for all.
@@ -261,7 +280,7 @@ class SceneBag:
             )
 
     @cached_property
-    def _sample_records(self):
+    def _sample_records(self) -> list[dict[str, Any]]:
         self.require('/nuscenes/sample')
         texts = [text.data for _, _, text in self.messages(['/nuscenes/sample'])]
         try:
@@ -274,29 +293,29 @@ class SceneBag:
                 raise self._no_sample(f'no {", ".join(sorted(missing))}')
         return records
 
-    def _no_sample(self, what):
+    def _no_sample(self, what: object) -> BagError:
         return BagError(
             f'{self.path}: /nuscenes/sample is not as this version writes it: {what}. '
             'Convert the scene again.'
         )
 
     @cached_property
-    def name(self):
+    def name(self) -> str:
         """Scene name, e.g. scene-0001."""
-        return self._sample_records[0]['scene']
+        return str(self._sample_records[0]['scene'])
 
     @cached_property
-    def description(self):
+    def description(self) -> str:
         """The scene's description, e.g. 'Night, turn left'."""
-        return self._sample_records[0]['description']
+        return str(self._sample_records[0]['description'])
 
     @cached_property
-    def split(self):
+    def split(self) -> str:
         """Split the scene belongs to ('train', 'val', ...), '' where the dataset names none."""
-        return self._sample_records[0]['split']
+        return str(self._sample_records[0]['split'])
 
     @cached_property
-    def samples(self):
+    def samples(self) -> list[Sample]:
         """Keyframes in time order."""
         try:
             return [_sample(record) for record in self._sample_records]
@@ -304,17 +323,17 @@ class SceneBag:
             raise self._no_sample(repr(error)) from error
 
 
-def _rigid(transform):
+def _rigid(transform: Any) -> Array:
     rotation, shift = transform.rotation, transform.translation
     return rigid_from_quaternion(
         [rotation.x, rotation.y, rotation.z, rotation.w], [shift.x, shift.y, shift.z]
     )
 
 
-def _sample(record):
+def _sample(record: dict[str, Any]) -> Sample:
     objects = [entry for entry in record['annotations'] if entry['class_name'] in CLASSES]
 
-    def column(key):
+    def column(key: str) -> list[Any]:
         return [entry[key] for entry in objects]
 
     boxes = np.array(

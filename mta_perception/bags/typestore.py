@@ -8,8 +8,10 @@ from functools import lru_cache
 import os
 from pathlib import Path
 import sys
+from typing import Any
 
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 _SOURCE = Path(__file__).resolve().parents[2] / 'ros2_ws'
 _SOURCE_DIRECTORY = {
@@ -18,7 +20,7 @@ _SOURCE_DIRECTORY = {
 }
 
 
-def _definition_directory(package):
+def _definition_directory(package: str) -> Path:
     prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
     tried = [Path(prefix) / 'share' / package for prefix in [*prefixes, sys.prefix]]
     tried.append(_SOURCE_DIRECTORY[package])
@@ -33,7 +35,7 @@ def _definition_directory(package):
 
 
 @lru_cache(maxsize=1)
-def typestore():
+def typestore() -> Typestore:
     """The Typestore all bags are read and written with."""
     store = get_typestore(Stores.ROS2_KILTED)
     added = {}
@@ -44,12 +46,12 @@ def typestore():
     return store
 
 
-def message(name, **fields):
+def message(name: str, **fields: Any) -> Any:
     """A message object, `message('std_msgs/msg/String', data='x')`."""
     return typestore().types[name](**fields)
 
 
-def time_message(stamp_ns):
+def time_message(stamp_ns: int) -> Any:
     """builtin_interfaces/Time from integer nanoseconds."""
     return message(
         'builtin_interfaces/msg/Time',
@@ -58,6 +60,6 @@ def time_message(stamp_ns):
     )
 
 
-def time_ns(stamp):
+def time_ns(stamp: Any) -> int:
     """Integer nanoseconds of a builtin_interfaces/Time."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -1,13 +1,22 @@
 """The captioner graphs in onnxruntime: a Q-Former prefix an object, then greedy words from a KV
 cache."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tokenizers import Tokenizer
 
 from mta_perception.contract import CLASSES, BoxCode
-from mta_perception.runtime.manifest import EXPORT_AGAIN, ManifestError
+from mta_perception.detections import CaptionInputs, Floats, Rows
+from mta_perception.geometry import Array
+from mta_perception.runtime.manifest import (
+    EXPORT_AGAIN,
+    CaptionerSpec,
+    Manifest,
+    ManifestError,
+)
 from mta_perception.runtime.onnx import check_graph, open_session
 
 
@@ -21,7 +30,7 @@ class Caption(NamedTuple):
 class OnnxCaptioner:
     """All objects of a frame as one batch.  Sessions and thread pools of its own."""
 
-    def __init__(self, manifest, threads=1):
+    def __init__(self, manifest: Manifest, threads: int = 1) -> None:
         spec = manifest.captioner
         if spec is None:
             raise ManifestError(
@@ -61,7 +70,7 @@ class OnnxCaptioner:
             },
         )
 
-    def caption(self, inputs):
+    def caption(self, inputs: CaptionInputs) -> list[Caption]:
         """detections.CaptionInputs of K objects -> K Captions, row for row."""
         if not len(inputs.boxes):
             return []
@@ -81,11 +90,12 @@ class OnnxCaptioner:
             for text, row in zip(texts, log_probabilities)
         ]
 
-    def _generate(self, prefix):
+    def _generate(self, prefix: Floats) -> tuple[list[list[int]], list[list[float]]]:
         """Greedy token ids (end token left out) and log probabilities (with it) of prefix (N, P,
         D)."""
         spec, count = self._spec, len(prefix)
-        tokens, log_probabilities = [[] for _ in range(count)], [[] for _ in range(count)]
+        tokens: list[list[int]] = [[] for _ in range(count)]
+        log_probabilities: list[list[float]] = [[] for _ in range(count)]
         active = np.arange(count)
         step = {
             'prefix': prefix,
@@ -115,23 +125,26 @@ class OnnxCaptioner:
             }
         return tokens, log_probabilities
 
-    def _empty_cache(self, count):
+    def _empty_cache(self, count: int) -> Floats:
         spec = self._spec
         return np.zeros((spec.layers, count, spec.heads, 0, spec.head_dim), np.float32)
 
 
-def _float32(values):
+def _float32(values: ArrayLike) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _log_softmax_at(logits, index):
+def _log_softmax_at(logits: Floats, index: Rows) -> Array:
     """(N,) log probability of `index` (N,) under logits (N, V)."""
-    logits = logits.astype(np.float64)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted[np.arange(len(index)), index] - np.log(np.exp(shifted).sum(axis=1))
+    exact: Array = logits.astype(np.float64)
+    shifted = exact - exact.max(axis=1, keepdims=True)
+    chosen: Array = shifted[np.arange(len(index)), index]
+    total: Array = np.exp(shifted).sum(axis=1)
+    log_probability: Array = chosen - np.log(total)
+    return log_probability
 
 
-def _tokenizer(path, spec):
+def _tokenizer(path: Path, spec: CaptionerSpec) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception

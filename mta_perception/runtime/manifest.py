@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import hashlib
 import math
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import yaml
 
@@ -65,8 +65,8 @@ class Manifest:
     directory: Path
     name: str
     contract_version: int
-    cameras: tuple
-    classes: tuple
+    cameras: tuple[str, ...]
+    classes: tuple[str, ...]
     image: ImageSpec
     bev: BevSpec
     history_step_s: float  # age of the history in training [s]
@@ -74,13 +74,13 @@ class Manifest:
     max_detections: int
     captioner: Optional[CaptionerSpec]
     files: Mapping[str, str]  # file name -> sha256
-    training: Mapping
-    metrics: Mapping
+    training: Mapping[str, Any]
+    metrics: Mapping[str, Any]
     licence: str
     precision: str  # of detector.onnx: fp32, or int8 where that is faster
 
     @classmethod
-    def load(cls, directory):
+    def load(cls, directory: str | Path) -> 'Manifest':
         """Read and check `directory`; raises ManifestError."""
         directory = Path(directory).expanduser()
         if directory.name == FILE_NAME:
@@ -116,7 +116,7 @@ class Manifest:
         _check_files(fields, manifest)
         return manifest
 
-    def path(self, name):
+    def path(self, name: str) -> Path:
         """Path of one of `files`."""
         if name not in self.files:
             raise ManifestError(
@@ -129,18 +129,18 @@ class Manifest:
 class _Fields:
     """Typed reading of nested keys; every error names the key, what came and what was expected."""
 
-    def __init__(self, path, values):
+    def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self.path, self.values = path, values
 
-    def get(self, *keys):
-        value = self.values
+    def get(self, *keys: str) -> Any:
+        value: Any = self.values
         for key in keys:
             if not isinstance(value, dict) or key not in value:
                 raise self.error('.'.join(keys), 'nothing', 'a value')
             value = value[key]
         return value
 
-    def number(self, *keys):
+    def number(self, *keys: str) -> float:
         value = self.get(*keys)
         if (
             isinstance(value, bool)
@@ -151,32 +151,34 @@ class _Fields:
             raise self.error('.'.join(keys), value, 'a positive number')
         return float(value)
 
-    def count(self, *keys, least=1):
+    def count(self, *keys: str, least: int = 1) -> int:
         value = self.get(*keys)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.error('.'.join(keys), value, f'a whole number of at least {least}')
         return value
 
-    def text(self, *keys):
+    def text(self, *keys: str) -> str:
         value = self.get(*keys)
         if not isinstance(value, str) or not value:
             raise self.error('.'.join(keys), value, 'a name')
         return value
 
-    def mapping(self, key):
+    def mapping(self, key: str) -> dict[str, Any]:
         value = self.get(key)
         if not isinstance(value, dict) or not value:
             raise self.error(key, value, 'a mapping')
         return value
 
-    def optional_mapping(self, key):
+    def optional_mapping(self, key: str) -> dict[str, Any]:
         return self.values.get(key) or {}
 
-    def error(self, key, came, expected, remedy=EXPORT_AGAIN):
+    def error(
+        self, key: str, came: object, expected: str, remedy: str = EXPORT_AGAIN
+    ) -> ManifestError:
         return ManifestError(f'{self.path}: {key} is {came!r}, expected {expected}. {remedy}')
 
 
-def _read(directory):
+def _read(directory: Path) -> dict[str, Any]:
     path = directory / FILE_NAME
     if not path.is_file():
         raise ManifestError(
@@ -195,7 +197,7 @@ def _read(directory):
     return values
 
 
-def _check_contract(fields):
+def _check_contract(fields: _Fields) -> None:
     version = fields.get('contract_version')
     if version != contract.CONTRACT_VERSION:
         raise fields.error(
@@ -221,7 +223,7 @@ def _check_contract(fields):
             )
 
 
-def _captioner(fields):
+def _captioner(fields: _Fields) -> Optional[CaptionerSpec]:
     if fields.values.get('captioner') is None:
         return None
     names = CaptionerSpec.__dataclass_fields__
@@ -239,7 +241,7 @@ def _captioner(fields):
     return spec
 
 
-def _check_files(fields, manifest):
+def _check_files(fields: _Fields, manifest: Manifest) -> None:
     needed = ('detector.onnx',) + (CAPTION_FILES if manifest.captioner else ())
     for name in needed:
         manifest.path(name)

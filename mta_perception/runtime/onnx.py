@@ -1,12 +1,22 @@
 """The detector graph in onnxruntime."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 import onnxruntime
 
 from mta_perception import contract
 from mta_perception.contract import BoxCode
-from mta_perception.detections import DetectorOutputs
-from mta_perception.runtime.manifest import EXPORT_AGAIN, ManifestError
+from mta_perception.detections import DetectorOutputs, Floats
+from mta_perception.frames import Pixels
+from mta_perception.runtime.manifest import EXPORT_AGAIN, Manifest, ManifestError
+
+# Of one input or output: dtype, shape; None = any size.
+Sizes = Sequence[int | str | None]
+Nodes = Mapping[str, tuple[str, Sizes]]
 
 _TYPES = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32', 'tensor(int64)': 'int64'}
 
@@ -15,7 +25,7 @@ class OnnxDetector:
     """One frame in, raw outputs out.  The session is thread-safe; one caller at a time is
     intended."""
 
-    def __init__(self, manifest, threads=2):
+    def __init__(self, manifest: Manifest, threads: int = 2) -> None:
         self._session = open_session(manifest.path('detector.onnx'), threads)
         bev = (manifest.bev.channels, manifest.bev.cells, manifest.bev.cells)
         cameras, classes = len(contract.CAMERAS), len(contract.CLASSES)
@@ -39,7 +49,9 @@ class OnnxDetector:
         )
         self._no_history = np.zeros((1, *bev), np.float32)
 
-    def __call__(self, images, image_from_ego, camera_mask, history):
+    def __call__(
+        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Any
+    ) -> DetectorOutputs:
         """Run the graph -> DetectorOutputs.
 
         images (6, H, W, 3) uint8 RGB in contract order; image_from_ego (6, 3, 4), pixels of those
@@ -51,7 +63,9 @@ class OnnxDetector:
         )
         return DetectorOutputs(*(output[0] for output in outputs))
 
-    def inputs(self, images, image_from_ego, camera_mask, history):
+    def inputs(
+        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Any
+    ) -> dict[str, NDArray[Any]]:
         """What the graph is given for a call: input name -> array with the batch axis."""
         return {
             'images': images[None],
@@ -63,11 +77,11 @@ class OnnxDetector:
         }
 
 
-def _float32(values):
+def _float32(values: ArrayLike) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def open_session(path, threads):
+def open_session(path: str | Path, threads: int) -> onnxruntime.InferenceSession:
     """InferenceSession on the CPU with a thread pool of its own that sleeps when idle.
 
     Spinning threads would take the cores from the other session and from image decoding.  Raises
@@ -94,7 +108,9 @@ def open_session(path, threads):
         ) from error
 
 
-def check_graph(session, path, inputs, outputs):
+def check_graph(
+    session: onnxruntime.InferenceSession, path: str | Path, inputs: Nodes, outputs: Nodes
+) -> None:
     """Hold a session's inputs and outputs against {name: (dtype, shape)}; None = any size.
 
     A dynamic dimension of the graph fits every size.  Raises ManifestError.
@@ -121,12 +137,12 @@ def check_graph(session, path, inputs, outputs):
             )
 
 
-def _fits(came, wanted):
+def _fits(came: Sizes, wanted: Sizes) -> bool:
     return len(came) == len(wanted) and all(
         want is None or not isinstance(size, int) or size == want
         for size, want in zip(came, wanted)
     )
 
 
-def _describe(dtype, shape):
+def _describe(dtype: str, shape: Sizes) -> str:
     return f'{dtype}[{", ".join("any" if size is None else str(size) for size in shape)}]'

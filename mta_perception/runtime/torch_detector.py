@@ -1,6 +1,6 @@
 """A detector in torch behind the call of `runtime.onnx.OnnxDetector`."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ class TorchDetector:
         """
         self._detector, self._bf16 = detector.eval(), bf16
         self._device = next(detector.parameters()).device
-        self._no_history = torch.zeros(detector.memory_shape, device=self._device)
+        shape = cast(tuple[int, ...], detector.memory_shape)
+        self._no_history = torch.zeros(shape, device=self._device)
 
     def __call__(
         self, images: np.ndarray, image_from_ego: np.ndarray, camera_mask: np.ndarray, history: Any
