@@ -1,5 +1,6 @@
 """`mta bench`: the scripts of bench/, each in a process of its own, one after the other."""
 
+from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
@@ -23,7 +24,9 @@ SCRIPTS = (
 )
 
 
-def run_benchmarks(model, only=None, out=None):
+def run_benchmarks(
+    model: str, only: Sequence[str] | None = None, out: str | Path | None = None
+) -> None:
     """Run all scripts, or those named in `only`; write the numbers to `out` (JSON) where given.
 
     Raises ValueError for an unknown name, RuntimeError where bench/ is not there or one failed.

@@ -23,7 +23,7 @@ Model = Annotated[str, typer.Option(help='Name of a model under models/, or a pa
 Rate = Annotated[float, typer.Option(min=0.05, max=10.0, help='Replay speed; 1 = real time.')]
 
 
-def _print_version(asked: bool):
+def _print_version(asked: bool) -> None:
     if asked:
         print(f'mta {metadata.version("mta_perception")}')
         raise typer.Exit
@@ -37,7 +37,7 @@ def options(
             '--version', callback=_print_version, is_eager=True, help='Print the version and end.'
         ),
     ] = False,
-):
+) -> None:
     """Six cameras in, 3D boxes and sentences out."""
 
 
@@ -56,7 +56,7 @@ def demo(
     ] = 20.0,
     model: Model = 'nano',
     rate: Rate = 1.0,
-):
+) -> None:
     """A synthetic drive through player, node and recorder over DDS, measured and filmed."""
     from mta_perception.commands.demo import run_demo
 
@@ -75,7 +75,7 @@ def play(
     wait: Annotated[
         float, typer.Option(min=0.0, help='Seconds to wait for subscribers; 0 = do not.')
     ] = 30.0,
-):
+) -> None:
     """Replay a bag in real time: latched topics first, then all others and /clock."""
     from mta_perception.ros.player import play_bag
 
@@ -96,7 +96,7 @@ def render(
     width: Annotated[
         int, typer.Option(min=480, max=3840, help='Width of a picture in pixels.')
     ] = 1600,
-):
+) -> None:
     """Draw a bag's ground truth, and what a node said about it, without ROS."""
     from mta_perception.drawing.film import film
     from mta_perception.progress import Progress
@@ -113,7 +113,7 @@ def ask(
     text: Annotated[str, typer.Argument(help='The question.')],
     node: Annotated[str, typer.Option(help='Full name of the node.')] = '/mta_perception',
     timeout: Annotated[float, typer.Option(min=0.1, help='Seconds to wait for the node.')] = 10.0,
-):
+) -> None:
     """Ask the running node a question (service ~/ask); the shipped nano has no answers."""
     from mta_perception.ros.ask import ask_node
 
@@ -132,7 +132,7 @@ def bench(
     out: Annotated[
         Optional[Path], typer.Option(help='Write the numbers there, too (JSON).')
     ] = None,
-):
+) -> None:
     """Measure this machine: renderer, converter, pipeline, captioner, transport, memory."""
     from mta_perception.commands.benchmarks import run_benchmarks
 
@@ -146,7 +146,7 @@ def doctor(
         Optional[Path],
         typer.Option(exists=True, file_okay=False, help='A bag that is to be played, too.'),
     ] = None,
-):
+) -> None:
     """Check this installation and say what to do about what is wrong."""
     from mta_perception.commands.doctor import examine
 
@@ -160,7 +160,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def main():
+def main() -> None:
     """Entry point: expected failures become one line; MTA_DEBUG=1 shows where they came from."""
     try:
         app()

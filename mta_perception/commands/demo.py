@@ -4,6 +4,7 @@ Three commands of `mta-train` run as children beside them: `synth` and `convert`
 `eval --recorded` judges the recorded topics.
 """
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +38,14 @@ DRIVE_MB_PER_S = 20  # of a synthetic bag
 console = Console()
 
 
-def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
+def run_demo(
+    out: str | Path,
+    scene: str | Path | None = None,
+    seed: int = 7,
+    seconds: float = 20.0,
+    model: str = 'nano',
+    rate: float = 1.0,
+) -> None:
     """Everything from an empty cache to `out`/summary.json, which is written last.
 
     out: directory; what an earlier demo left there is replaced.  scene: a bag to play instead of a
@@ -45,7 +54,7 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
     out = Path(out).resolve()
     # What is wrong with scene or model is said before anything is removed or drawn.
     played = SceneBag(scene) if scene is not None else None
-    model = Manifest.load(model_directory(model)).directory.resolve()
+    directory = Manifest.load(model_directory(model)).directory.resolve()
     _clear(out)
     began = time.monotonic()
     if played is None:
@@ -55,7 +64,7 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
         f'playing {length_s:.0f} s in real time, then about a minute of judging and film'
     )
     try:
-        node = replay(played, out, model, rate)
+        node = replay(played, out, directory, rate)
     finally:
         remove_abandoned()  # whichever way the three processes ended
     recording = read_recording(out / 'output_bag')
@@ -65,7 +74,7 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
         'node': node,
         'scene': played.name,
         'description': played.description,
-        'model': model.name,
+        'model': directory.name,
         'rate': rate,
     }
     with Progress('filming, pictures') as progress:
@@ -75,7 +84,7 @@ def run_demo(out, scene=None, seed=7, seconds=20.0, model='nano', rate=1.0):
     _print_summary(summary, out)
 
 
-def _clear(out):
+def _clear(out: Path) -> None:
     """Remove an earlier demo's files; refuse a directory with anything else of those names."""
     out.mkdir(parents=True, exist_ok=True)
     old = [out / 'summary.json', out / 'report' / 'metrics.json', out / 'demo.mp4']
@@ -90,7 +99,7 @@ def _clear(out):
         shutil.rmtree(out / 'output_bag')
 
 
-def synthetic_bag(seed, seconds):
+def synthetic_bag(seed: int, seconds: float) -> Path:
     """The bag of a synthetic drive, drawn once per seed, length and version of the generator."""
     version = _mta_train('synth', '--print-version', capture=True)
     folder = cache_directory('demo') / f'seed{seed}-{seconds:g}s-{version}'
@@ -124,7 +133,9 @@ def synthetic_bag(seed, seconds):
     return found[0]
 
 
-def _mta_train(command, *arguments, log=None, capture=False):
+def _mta_train(
+    command: str, *arguments: object, log: Path | None = None, capture: bool = False
+) -> str:
     """Run `mta-train` on our terminal, or with its output in the file `log`; capture=True returns
     what it printed."""
     words = [sys.executable, '-m', 'mta_training.commands.cli', command, *map(str, arguments)]
@@ -144,7 +155,7 @@ def _mta_train(command, *arguments, log=None, capture=False):
     return (ended.stdout or '').strip()
 
 
-def replay(scene, out, model, rate):
+def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, Any]:
     """Recorder, node and player as processes in a DDS domain of their own; `out`/output_bag.
 
     Returns what can only be seen from outside: peak memory, CPU time and exit code of the node.
@@ -183,7 +194,7 @@ def replay(scene, out, model, rate):
     return usage
 
 
-def _accuracy(scene, out):
+def _accuracy(scene: SceneBag, out: Path) -> dict[str, Any]:
     """Official nuScenes numbers of the recorded messages against the bag's ground truth."""
     report = out / 'report'
     with Progress('judging what was recorded') as progress:
@@ -206,7 +217,7 @@ def _accuracy(scene, out):
     }
 
 
-def _wait_for_end(player, others, seconds):
+def _wait_for_end(player: Child, others: Iterable[Child], seconds: float) -> None:
     """Until the player has ended; raises where anything fails or it takes far too long."""
     began = time.monotonic()
     with Progress('playing, perceiving, recording, seconds', round(seconds, 1)) as progress:
@@ -227,7 +238,7 @@ def _wait_for_end(player, others, seconds):
     player.check()
 
 
-def process_usage(pid):
+def process_usage(pid: int) -> dict[str, Any]:
     """Peak memory [MB] and CPU seconds of a running process."""
     status = Path(f'/proc/{pid}/status').read_text(encoding='utf-8')
     peak_kb = next(
@@ -241,7 +252,7 @@ def process_usage(pid):
     }
 
 
-def _print_summary(summary, out):
+def _print_summary(summary: dict[str, Any], out: Path) -> None:
     table = Table(
         show_header=False,
         title=f'{summary["scene"]}: {summary["description"]}',

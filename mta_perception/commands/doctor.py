@@ -1,5 +1,6 @@
 """`mta doctor`: what is installed, what is missing, what to do about it, said as it is found."""
 
+from collections.abc import Iterator
 from importlib import import_module, metadata
 from importlib.util import find_spec
 import json
@@ -52,7 +53,7 @@ class Finding(NamedTuple):
     remedy: str
 
 
-def examine(model, bag=None):
+def examine(model: str, bag: Path | None = None) -> Iterator[Finding]:
     """Findings one by one, in the order in which to mend them, each made when it is asked for.
 
     What a later check could die of is looked at before; what starts DDS runs in a child.
@@ -72,7 +73,7 @@ def examine(model, bag=None):
         yield _bag(bag)
 
 
-def _python():
+def _python() -> Finding:
     return Finding(
         'python',
         (3, 10) <= sys.version_info[:2] <= (3, 14),
@@ -82,7 +83,7 @@ def _python():
     )
 
 
-def _packages():
+def _packages() -> Iterator[Finding]:
     for package in PACKAGES:
         try:
             yield Finding(package, True, metadata.version(package), '')
@@ -90,7 +91,7 @@ def _packages():
             yield Finding(package, False, 'not installed', 'Run `make env`.')
 
 
-def _rmw():
+def _rmw() -> Finding:
     """The RMW that the environment asks for is there: rcl ends the process where it is not."""
     wanted = os.environ.get('RMW_IMPLEMENTATION')
     if not wanted:
@@ -120,7 +121,7 @@ rclpy.shutdown()
 """
 
 
-def _dds():
+def _dds() -> Finding:
     domain = os.environ.get('ROS_DOMAIN_ID', '0')
     command = [sys.executable, '-c', OPEN_A_PARTICIPANT]
     try:
@@ -144,7 +145,7 @@ def _dds():
     )
 
 
-def _interfaces():
+def _interfaces() -> Iterator[Finding]:
     for package, name in INTERFACES.items():
         try:
             getattr(import_module(f'{package}.msg'), name)
@@ -159,7 +160,7 @@ def _interfaces():
             )
 
 
-def _type_hash():
+def _type_hash() -> Finding:
     """The hash that the built package carries in its type description."""
     name = 'vision_msgs/msg/Detection3DArray'
     if os.environ.get('ROS_DISTRO') == 'humble':
@@ -181,7 +182,7 @@ def _type_hash():
     return Finding('type hash', False, f'no type description of {name}', 'Run `make env`.')
 
 
-def _shared_memory():
+def _shared_memory() -> Finding:
     if not SHARED_MEMORY.is_dir():
         return Finding(
             'shared memory', False, f'no {SHARED_MEMORY}', 'Mount a tmpfs there for the images.'
@@ -198,7 +199,7 @@ def _shared_memory():
     )
 
 
-def _home():
+def _home() -> Finding:
     home = os.path.expanduser('~')
     return Finding(
         'home directory',
@@ -209,7 +210,7 @@ def _home():
     )
 
 
-def _cache():
+def _cache() -> Finding:
     try:
         folder = cache_directory()
     except OSError as error:
@@ -223,7 +224,7 @@ def _cache():
     )
 
 
-def _profile():
+def _profile() -> Finding:
     from mta_perception.ros.environment import PROFILE_VARIABLES, transport_profile_path
 
     variable = next((name for name in PROFILE_VARIABLES if os.environ.get(name)), None)
@@ -242,7 +243,7 @@ def _profile():
     )
 
 
-def _model(model):
+def _model(model: str) -> Finding:
     if find_spec('onnxruntime') is None:
         return Finding('model', False, 'onnxruntime is missing', 'Run `make env`.')
     from mta_perception.runtime.manifest import Manifest
@@ -260,7 +261,7 @@ def _model(model):
     )
 
 
-def _bag(bag):
+def _bag(bag: Path) -> Finding:
     """The bag can be read and has what the node needs: images, calibration, odometry."""
     from mta_perception.bags.scene_bag import SceneBag
     from mta_perception.contract import CAMERAS

@@ -1,5 +1,6 @@
 """Child processes of demo and benchmarks: their own DDS domain, logs in files, clean ends."""
 
+from collections.abc import Mapping, Sequence
 import ctypes
 import os
 from pathlib import Path
@@ -22,7 +23,7 @@ _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def free_domain():
+def free_domain() -> int:
     """A ROS_DOMAIN_ID in which nobody on this machine has opened a participant yet."""
     candidates = list(DOMAINS)
     random.shuffle(candidates)
@@ -39,7 +40,7 @@ def free_domain():
     )
 
 
-def ros_environment(domain):
+def ros_environment(domain: int) -> dict[str, str]:
     """Environment of a child that talks to this machine's processes in `domain` alone."""
     return {
         **os.environ,
@@ -51,7 +52,7 @@ def ros_environment(domain):
     }
 
 
-def ended_words(code):
+def ended_words(code: int) -> str:
     """How a process ended, for people: 'ended with exit code 1', 'was ended by SIGBUS …'."""
     if code >= 0:
         return f'ended with exit code {code}'
@@ -63,7 +64,7 @@ def ended_words(code):
     return f'was ended by {name}' + (f' ({hint})' if hint else '')
 
 
-def _follow_parent():
+def _follow_parent() -> None:
     """In the child, before it becomes its program: SIGINT comes when the parent dies."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
@@ -75,7 +76,13 @@ class Child:
     the thread that made it.
     """
 
-    def __init__(self, name, command, log, environment=None):
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        log: str | Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.log = Path(log)
         with self.log.open('wb') as sink:
@@ -90,20 +97,20 @@ class Child:
             )
         self.pid = self._process.pid
 
-    def __enter__(self):
+    def __enter__(self) -> 'Child':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def running(self):
+    def running(self) -> bool:
         return self._process.poll() is None
 
-    def output(self):
+    def output(self) -> str:
         """What it has printed so far."""
         return self.log.read_text(errors='replace')
 
-    def check(self):
+    def check(self) -> None:
         """Raise RuntimeError with the end of its output where it has ended with an error."""
         code = self._process.poll()
         if code not in (None, 0):
@@ -113,7 +120,7 @@ class Child:
                 f'its whole output is in {self.log}. It ends with:\n  {tail}'
             )
 
-    def wait_for(self, text, timeout_s):
+    def wait_for(self, text: str, timeout_s: float) -> None:
         """Wait until it has printed `text`; raise where it ends or the time is up before."""
         deadline = time.monotonic() + timeout_s
         while text not in self.output():
@@ -125,7 +132,7 @@ class Child:
                 )
             time.sleep(0.05)
 
-    def stop(self, grace_s=15.0):
+    def stop(self, grace_s: float = 15.0) -> int | None:
         """SIGINT, then SIGTERM, then SIGKILL, to this process alone; returns the exit code."""
         for number, patience_s in (
             (signal.SIGINT, grace_s),

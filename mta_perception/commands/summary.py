@@ -1,13 +1,18 @@
 """Numbers of a recorded run: frames, latency, rate, the machine; no ROS."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 import os
 import platform
+from typing import Any
 
 import numpy as np
 
-from mta_perception.bags.scene_bag import image_topic
+from mta_perception.bags.recording import Recording
+from mta_perception.bags.scene_bag import SceneBag, image_topic
+
+Diagnostics = Mapping[str, Mapping[str, str]]  # component -> key -> value
 
 PACKAGES = (
     'numpy',
@@ -19,7 +24,7 @@ PACKAGES = (
 )
 
 
-def summarise(scene, recording):
+def summarise(scene: SceneBag, recording: Recording) -> dict[str, Any]:
     """What was played, processed, dropped and said, as summary.json has it (README.md).
 
     scene: bag.SceneBag that was played.  Raises ValueError where the node said nothing.
@@ -48,14 +53,14 @@ def summarise(scene, recording):
     }
 
 
-def _per_second(count, recording):
+def _per_second(count: int, recording: Recording) -> float | None:
     """A count over the wall time in which images came; None without images."""
     arrivals = recording.image_arrivals.values()
     span_s = (max(arrivals) - min(arrivals)) / 1e9 if arrivals else 0.0
     return round(count / span_s, 3) if span_s > 0 else None
 
 
-def _frame_accounts(diagnostics):
+def _frame_accounts(diagnostics: Diagnostics) -> dict[str, Any]:
     """frames_in = frames_processed + all dropped + unexplained, from the node's own books."""
     values = diagnostics['frames']
     dropped = _counts(values, 'dropped/')
@@ -69,7 +74,7 @@ def _frame_accounts(diagnostics):
     }
 
 
-def _image_accounts(scene, diagnostics):
+def _image_accounts(scene: SceneBag, diagnostics: Diagnostics) -> dict[str, Any]:
     """Per camera: images in the bag, received by the node, dropped before a set, and why."""
     accounts = {}
     for camera in scene.cameras:
@@ -83,7 +88,7 @@ def _image_accounts(scene, diagnostics):
     return accounts
 
 
-def _counts(values, prefix):
+def _counts(values: Mapping[str, str], prefix: str) -> dict[str, int]:
     return {
         key.removeprefix(prefix): int(value)
         for key, value in values.items()
@@ -91,16 +96,16 @@ def _counts(values, prefix):
     }
 
 
-def _stages(diagnostics):
+def _stages(diagnostics: Diagnostics) -> dict[str, dict[str, float]]:
     """stage -> p50, p90, max in ms, from the newest 300 steps."""
-    stages = defaultdict(dict)
+    stages: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for key, value in diagnostics.get('stages', {}).items():
         stage, which, _ = key.rsplit('_', 2)
         stages[stage][which] = round(float(value), 2)
     return dict(stages)
 
 
-def latencies_ms(recording):
+def latencies_ms(recording: Recording) -> list[float]:
     """End to end: from the arrival of the image that completes a frame set (its camera_info comes
     with it and has its stamp, the reference stamp) to the arrival of the set's detections, both
     at the recorder.  One value per detections message whose image arrival was seen."""
@@ -111,7 +116,7 @@ def latencies_ms(recording):
     ]
 
 
-def percentiles(samples):
+def percentiles(samples: Sequence[float]) -> dict[str, float | None]:
     """p50, p90 and max as JSON wants them; None where there are no samples."""
     if not len(samples):
         return {'p50': None, 'p90': None, 'max': None}
@@ -123,16 +128,16 @@ def percentiles(samples):
     }
 
 
-def rate_hz(arrivals_ns):
+def rate_hz(arrivals_ns: Sequence[int]) -> float | None:
     """Messages a second of wall time between the first and the last; None below two messages."""
     if len(arrivals_ns) < 2 or arrivals_ns[-1] <= arrivals_ns[0]:
         return None
     return round((len(arrivals_ns) - 1) * 1e9 / (arrivals_ns[-1] - arrivals_ns[0]), 3)
 
 
-def machine():
+def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)
@@ -148,7 +153,7 @@ def machine():
     }
 
 
-def _cpu_name():
+def _cpu_name() -> str:
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as lines:
             for line in lines:

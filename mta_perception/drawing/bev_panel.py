@@ -4,15 +4,19 @@ In the bird's-eye view forward (ego x) is up and left (ego y) is left; RANGE_M m
 the car and the upper border.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 import math
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from mta_perception.contract import CLASS_COLOURS, BoxCode
-from mta_perception.drawing.lettering import draw_text, line_height, text_width, wrap
-from mta_perception.geometry import box_corners
+from mta_perception.drawing.lettering import Colour, draw_text, line_height, text_width, wrap
+from mta_perception.frames import Pixels
+from mta_perception.geometry import Array, box_corners
 
 RANGE_M = 52.0
 RINGS_M = (10, 20, 30, 40, 50)
@@ -33,7 +37,33 @@ SECTORS = {
 }
 
 
-def draw_bird_eye(panel, objects, ground_truth, trails, missing_cameras, ground_truth_colour):
+class Drawn(Protocol):
+    """What is drawn of an object: overlay.DrawnObject."""
+
+    @property
+    def box(self) -> NDArray[np.floating[Any]]: ...
+
+    @property
+    def class_name(self) -> str: ...
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def track_id(self) -> str: ...
+
+    @property
+    def caption(self) -> str: ...
+
+
+def draw_bird_eye(
+    panel: Pixels,
+    objects: Sequence[Drawn],
+    ground_truth: Sequence[Drawn],
+    trails: Mapping[str, Array],
+    missing_cameras: Iterable[str],
+    ground_truth_colour: Colour,
+) -> None:
     """Boxes, headings, velocities (one second ahead), trails and blind sectors around the car."""
     view = _View(panel.shape[1], panel.shape[0])
     panel[:] = _ground(panel.shape[1], panel.shape[0])
@@ -68,21 +98,22 @@ def draw_bird_eye(panel, objects, ground_truth, trails, missing_cameras, ground_
 class _View:
     """Pixels of the panel from metres in the ego frame."""
 
-    def __init__(self, width, height):
+    def __init__(self, width: int, height: int) -> None:
         self.centre = np.array([(width - 1) / 2, (height - 1) / 2])
         self.pixels_per_m = (height / 2) / RANGE_M
 
-    def pixels(self, points_ego):
+    def pixels(self, points_ego: ArrayLike) -> Array:
         """(..., >=2) metres -> (..., 2) pixels."""
         points = np.asarray(points_ego, dtype=np.float64)
-        return self.centre - self.pixels_per_m * points[..., [1, 0]]
+        offset: Array = self.pixels_per_m * points[..., [1, 0]]
+        return self.centre - offset
 
-    def fixed_point(self, points_ego):
+    def fixed_point(self, points_ego: ArrayLike) -> NDArray[np.int32]:
         return np.round(self.pixels(points_ego) * (1 << SUB_PIXEL_BITS)).astype(np.int32)
 
 
 @lru_cache(maxsize=8)
-def _ground(width, height):
+def _ground(width: int, height: int) -> Pixels:
     """Rings, axes and our own car: the same in every picture."""
     view = _View(width, height)
     panel = np.full((height, width, 3), PANEL, dtype=np.uint8)
@@ -135,7 +166,7 @@ def _ground(width, height):
     return panel
 
 
-def _shade_sector(panel, view, camera):
+def _shade_sector(panel: Pixels, view: _View, camera: str) -> None:
     """What a missing camera would have seen."""
     azimuth, opening = SECTORS[camera]
     angles = np.radians(np.linspace(azimuth - opening / 2, azimuth + opening / 2, 24))
@@ -161,7 +192,9 @@ def _shade_sector(panel, view, camera):
     )
 
 
-def _draw_trails(panel, view, objects, trails):
+def _draw_trails(
+    panel: Pixels, view: _View, objects: Iterable[Drawn], trails: Mapping[str, Array]
+) -> None:
     colours = {item.track_id: CLASS_COLOURS[item.class_name] for item in objects}
     for track_id, points in trails.items():
         if len(points) < 2:
@@ -184,7 +217,13 @@ def _draw_trails(panel, view, objects, trails):
                 )
 
 
-def _draw_footprints(panel, view, boxes, colours, filled):
+def _draw_footprints(
+    panel: Pixels,
+    view: _View,
+    boxes: Sequence[NDArray[np.floating[Any]]],
+    colours: Sequence[Colour],
+    filled: bool,
+) -> None:
     """Outlines from above; the front edge is thick, the inside of predictions tinted."""
     if not boxes:
         return
@@ -200,7 +239,9 @@ def _draw_footprints(panel, view, boxes, colours, filled):
             cv2.polylines(panel, [outline[:2]], False, light, 2, cv2.LINE_AA, SUB_PIXEL_BITS)
 
 
-def _draw_velocity(panel, view, box, colour):
+def _draw_velocity(
+    panel: Pixels, view: _View, box: NDArray[np.floating[Any]], colour: Colour
+) -> None:
     velocity = np.asarray(box[BoxCode.VELOCITY], dtype=np.float64)
     if not np.isfinite(velocity).all() or np.hypot(*velocity) < 0.5:
         return
@@ -218,7 +259,7 @@ def _draw_velocity(panel, view, box, colour):
     )
 
 
-def draw_captions(panel, objects):
+def draw_captions(panel: Pixels, objects: Sequence[Drawn]) -> None:
     """What is said about the objects, nearest first, in two columns; the rest is counted."""
     panel[:] = PANEL
     size = max(10, panel.shape[0] // 37)
@@ -246,7 +287,9 @@ def draw_captions(panel, objects):
         y += entry_h
 
 
-def _draw_entry(area, item, distance, lines, size):
+def _draw_entry(
+    area: Pixels, item: Drawn, distance: float, lines: Sequence[str], size: int
+) -> None:
     """One object: coloured bar, what and where in bold, its sentence below."""
     colour = CLASS_COLOURS[item.class_name]
     area[: area.shape[0] - size * 2 // 3, :3] = colour

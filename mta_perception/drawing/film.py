@@ -5,6 +5,7 @@ the node had made by then, on the images they were made from; ground truth, know
 interpolated to the same instant.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,21 @@ import cv2
 import numpy as np
 
 from mta_perception.atomic_files import whole
-from mta_perception.bags.recording import newest_captions, read_recording, with_track_velocities
-from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.bags.recording import (
+    Poses,
+    RecordedCaption,
+    RecordedDetections,
+    Recording,
+    newest_captions,
+    read_recording,
+    with_track_velocities,
+)
+from mta_perception.bags.scene_bag import Sample, SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, BoxCode
-from mta_perception.drawing.overlay import DrawnObject, draw_overlay
+from mta_perception.drawing.overlay import Box, DrawnObject, draw_overlay
+from mta_perception.frames import CameraCalibration, CameraImage, Pixels
 from mta_perception.geometry import (
+    Array,
     interpolate_rigid,
     invert_rigid,
     rigid_from_yaw,
@@ -24,6 +35,8 @@ from mta_perception.geometry import (
     transform_boxes,
     yaw_from_rigid,
 )
+
+OnProgress = Callable[[int, int], object]  # (done, total)
 
 TRAIL_S = 4.0
 IMAGE_MAX_AGE_S = 0.3  # an older image counts as none, as in the node
@@ -35,18 +48,25 @@ class Written(NamedTuple):
 
     video: Path
     frames: int
-    stills: list
+    stills: list[Path]
 
 
 class Moment(NamedTuple):
     """What one picture of the film shows."""
 
     stamp_ns: int
-    objects: list  # DrawnObject, predictions (or ground truth where nothing was recorded)
-    trails: dict  # track_id -> (n, 2), ego frame at stamp_ns
+    objects: list[DrawnObject]  # predictions (or ground truth where nothing was recorded)
+    trails: dict[str, Array]  # track_id -> (n, 2), ego frame at stamp_ns
 
 
-def film(bag, out, recorded=None, fps=10.0, width=1600, on_progress=None):
+def film(
+    bag: str | Path,
+    out: str | Path,
+    recorded: str | Path | None = None,
+    fps: float = 10.0,
+    width: int = 1600,
+    on_progress: OnProgress | None = None,
+) -> Written:
     """Draw `bag` (directory), with the recorded detections where given, into `out`.
 
     Writes out/demo.mp4 and out/frame_*.png.  on_progress(done, total) follows each picture.
@@ -73,15 +93,23 @@ def film(bag, out, recorded=None, fps=10.0, width=1600, on_progress=None):
     return Written(out / 'demo.mp4', len(moments), stills)
 
 
-def _write(pictures, video, out, fps, count, on_progress):
+def _write(
+    pictures: Iterable[Pixels],
+    video: Path,
+    out: Path,
+    fps: float,
+    count: int,
+    on_progress: OnProgress | None,
+) -> list[Path]:
     """Write `count` RGB pictures as a video, and some of them as PNG into `out`; their paths."""
     still_at = set(np.linspace(0, count - 1, min(STILLS, count)).round().astype(int))
-    stills, writer = [], None
+    stills: list[Path] = []
+    writer = None
     for index, picture in enumerate(pictures):
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         if writer is None:
             writer = cv2.VideoWriter(
-                str(video), cv2.VideoWriter_fourcc(*'mp4v'), fps, (bgr.shape[1], bgr.shape[0])
+                str(video), cv2.VideoWriter.fourcc(*'mp4v'), fps, (bgr.shape[1], bgr.shape[0])
             )
         writer.write(bgr)
         if index in still_at:
@@ -89,11 +117,12 @@ def _write(pictures, video, out, fps, count, on_progress):
             cv2.imwrite(str(stills[-1]), bgr)
         if on_progress:
             on_progress(index + 1, count)
+    assert writer is not None, 'there is at least one picture'
     writer.release()
     return stills
 
 
-def check_video(path, frames):
+def check_video(path: Path, frames: int) -> None:
     """Read the film back.  Raises ValueError where a player would not see all its pictures."""
     reader = cv2.VideoCapture(str(path))
     found = 0
@@ -110,13 +139,13 @@ def check_video(path, frames):
 class GroundTruth:
     """A scene's annotations at any stamp, and its ego poses."""
 
-    def __init__(self, scene):
+    def __init__(self, scene: SceneBag) -> None:
         self.scene = scene
         self.world_from_ego_at = scene.world_from_ego_at
         self.stamps = [sample.stamp_ns for sample in scene.samples]
         self._tracks = [_world_tracks(sample) for sample in scene.samples]
 
-    def at(self, stamp_ns):
+    def at(self, stamp_ns: int) -> list[DrawnObject]:
         """DrawnObjects in the ego frame at `stamp_ns`: interpolated between the key frames around
         it where an instance is in both, else as in the nearer one."""
         if not self.stamps:
@@ -136,7 +165,7 @@ class GroundTruth:
         return objects
 
 
-def _world_tracks(sample):
+def _world_tracks(sample: Sample) -> dict[str, DrawnObject]:
     """Instance -> DrawnObject with its box in the world frame; instance tokens are too long to
     read, so nothing is written for the track."""
     boxes = transform_boxes(sample.world_from_ego, sample.boxes)
@@ -148,7 +177,7 @@ def _world_tracks(sample):
     }
 
 
-def _interpolated(box_a, box_b, fraction):
+def _interpolated(box_a: Box, box_b: Box, fraction: float) -> Box:
     """A box between two of the same object, world frame."""
     poses = [rigid_from_yaw(np.arctan2(box[6], box[7]), box[:3]) for box in (box_a, box_b)]
     pose = interpolate_rigid(poses[0], poses[1], fraction)
@@ -158,7 +187,7 @@ def _interpolated(box_a, box_b, fraction):
     )
 
 
-def _true_moments(truth, fps):
+def _true_moments(truth: GroundTruth, fps: float) -> list[Moment]:
     """Ground truth itself as what is shown, on a grid of 1 / fps seconds."""
     if not truth.stamps:
         return []
@@ -166,13 +195,14 @@ def _true_moments(truth, fps):
     return [Moment(int(stamp), truth.at(int(stamp)), {}) for stamp in steps]
 
 
-def _recorded_moments(truth, recording, fps):
+def _recorded_moments(truth: GroundTruth, recording: Recording, fps: float) -> list[Moment]:
     """What was known at each step of the grid; neighbours may be the same Moment."""
     messages = with_track_velocities(recording.detections, truth.world_from_ego_at)
     if not messages:
         return []
     stamps = np.array([message.stamp_ns for message in messages])
-    shown, moments = {}, []
+    shown: dict[int, Moment] = {}
+    moments = []
     for step in np.arange(stamps[0], stamps[-1] + 1, round(1e9 / fps)):
         index = int(np.searchsorted(stamps, step, side='right')) - 1
         if index not in shown:
@@ -185,7 +215,9 @@ def _recorded_moments(truth, recording, fps):
     return moments
 
 
-def _drawn_objects(message, captions):
+def _drawn_objects(
+    message: RecordedDetections, captions: Iterable[RecordedCaption]
+) -> list[DrawnObject]:
     """The recorded boxes with the newest caption of each track that is not too old."""
     sentences = newest_captions(captions, message.stamp_ns)
     return [
@@ -196,11 +228,11 @@ def _drawn_objects(message, captions):
     ]
 
 
-def _trails(world_from_ego_at, messages):
+def _trails(world_from_ego_at: Poses, messages: Sequence[RecordedDetections]) -> dict[str, Array]:
     """Where each track of the last message was in the last TRAIL_S seconds, in its ego frame."""
     now = messages[-1]
     ego_from_world = invert_rigid(world_from_ego_at(now.stamp_ns))
-    trails = {track_id: [] for track_id in now.track_ids if track_id}
+    trails: dict[str, list[Array]] = {track_id: [] for track_id in now.track_ids if track_id}
     for message in messages:
         if now.stamp_ns - message.stamp_ns > TRAIL_S * 1e9:
             continue
@@ -211,13 +243,16 @@ def _trails(world_from_ego_at, messages):
     return {track_id: np.array(points) for track_id, points in trails.items()}
 
 
-def _pictures(truth, has_recording, moments, width):
+def _pictures(
+    truth: GroundTruth, has_recording: bool, moments: Iterable[Moment], width: int
+) -> Iterator[Pixels]:
     """One RGB picture per moment, in order; the bag's images are read once, as a stream."""
-    stream, newest = truth.scene.images(), {}
+    stream = truth.scene.images()
+    newest: dict[str, CameraImage] = {}
     ahead = next(stream, None)
     last, picture = None, None
     for moment in moments:
-        if moment is not last:
+        if picture is None or moment is not last:
             while ahead is not None and ahead.stamp_ns <= moment.stamp_ns:
                 newest[ahead.camera] = ahead
                 ahead = next(stream, None)
@@ -226,8 +261,15 @@ def _pictures(truth, has_recording, moments, width):
         yield picture
 
 
-def _draw(truth, has_recording, moment, newest, width):
-    images, matrices = {}, {}
+def _draw(
+    truth: GroundTruth,
+    has_recording: bool,
+    moment: Moment,
+    newest: dict[str, CameraImage],
+    width: int,
+) -> Pixels:
+    images: dict[str, Pixels | None] = {}
+    matrices: dict[str, Array] = {}
     world_from_ego = truth.world_from_ego_at(moment.stamp_ns)
     for camera in CAMERAS:
         image = newest.get(camera)
@@ -256,15 +298,18 @@ def _draw(truth, has_recording, moment, newest, width):
     )
 
 
-def _half_size(image):
+def _half_size(image: CameraImage) -> Pixels | None:
     """(h, w, 3) uint8 RGB at half the camera's size; None where the bytes are no whole image."""
     encoded = np.frombuffer(image.data, dtype=np.uint8)
     picture = cv2.imdecode(encoded, cv2.IMREAD_REDUCED_COLOR_2)
-    return None if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return (
+        None if picture is None else np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    )
 
 
-def _half_size_projection(calibration):
+def _half_size_projection(calibration: CameraCalibration) -> Array:
     """(3, 4) pixels of the half-size image from metres in the ego frame at the image's stamp."""
     half_from_full = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
     camera_from_ego = invert_rigid(calibration.ego_from_camera)
-    return half_from_full @ calibration.intrinsics @ camera_from_ego[:3]
+    half_from_camera: Array = half_from_full @ calibration.intrinsics
+    return half_from_camera @ camera_from_ego[:3]

@@ -8,16 +8,19 @@ Layout, as nuScenes draws it: front left, front, front right; below back left, b
 below that the bird's-eye view (forward is up) and the captions, nearest first.  Needs no ROS.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from mta_perception.contract import CAMERAS, CLASS_COLOURS
 from mta_perception.detections import SURE_SCORE
 from mta_perception.drawing.bev_panel import draw_bird_eye, draw_captions
-from mta_perception.drawing.lettering import draw_text, text_width, wrap
-from mta_perception.geometry import BOX_EDGES, box_corners
+from mta_perception.drawing.lettering import Colour, draw_text, text_width, wrap
+from mta_perception.frames import Pixels
+from mta_perception.geometry import BOX_EDGES, Array, box_corners
 
 ROWS = (
     ('cam_front_left', 'cam_front', 'cam_front_right'),
@@ -25,6 +28,7 @@ ROWS = (
 )
 GROUND_TRUTH_COLOUR = (0, 235, 235)
 
+Box = NDArray[np.floating[Any]]  # (10,) contract.BoxCode, of whichever precision
 NEAR_M = 0.2
 SUB_PIXEL_BITS = 4
 
@@ -32,7 +36,7 @@ SUB_PIXEL_BITS = 4
 class DrawnObject(NamedTuple):
     """One box with all that is written about it."""
 
-    box: np.ndarray  # (10,) contract.BoxCode, ego frame
+    box: Box  # (10,) contract.BoxCode, ego frame
     class_name: str  # one of contract.CLASSES
     score: float  # 0..1
     track_id: str  # '' where there is none
@@ -40,15 +44,15 @@ class DrawnObject(NamedTuple):
 
 
 def draw_overlay(
-    images,
-    image_from_ego,
-    objects,
-    ground_truth=(),
-    trails=None,
-    header='',
-    width=1600,
-    objects_are='predicted',
-):
+    images: Mapping[str, Pixels | None],
+    image_from_ego: Mapping[str, NDArray[np.floating[Any]]],
+    objects: Iterable[DrawnObject],
+    ground_truth: Sequence[DrawnObject] = (),
+    trails: Mapping[str, Array] | None = None,
+    header: str = '',
+    width: int = 1600,
+    objects_are: str = 'predicted',
+) -> Pixels:
     """The whole picture; see the head of this file.
 
     objects, ground_truth: DrawnObject, ego frame at the stamp shown.  trails: track_id -> (n, 2)
@@ -79,7 +83,7 @@ def draw_overlay(
     return canvas
 
 
-def _draw_header(bar, header, objects_legend, n_ground_truth):
+def _draw_header(bar: Pixels, header: str, objects_legend: str, n_ground_truth: int) -> None:
     """Title at the left, legend of the box colours at the right."""
     size = max(11, bar.shape[0] * 2 // 5)
     y = (bar.shape[0] - size) // 2 - 2
@@ -98,7 +102,14 @@ def _draw_header(bar, header, objects_legend, n_ground_truth):
         draw_text(bar, line, (12, y), size, (235, 238, 242), bold=True)
 
 
-def _draw_camera(tile, camera, image, image_from_ego, objects, ground_truth):
+def _draw_camera(
+    tile: Pixels,
+    camera: str,
+    image: Pixels | None,
+    image_from_ego: ArrayLike | None,
+    objects: Sequence[DrawnObject],
+    ground_truth: Sequence[DrawnObject],
+) -> None:
     """One camera's tile: the image resized in, ground truth thin, predictions on top."""
     name = camera.removeprefix('cam_').replace('_', ' ')
     if image is None:
@@ -128,7 +139,7 @@ def _draw_camera(tile, camera, image, image_from_ego, objects, ground_truth):
     draw_text(tile, name, (6, 3), size, (255, 255, 255), bold=True)
 
 
-def _draw_no_image(tile, name):
+def _draw_no_image(tile: Pixels, name: str) -> None:
     tile[:] = (34, 36, 42)
     h, w = tile.shape[:2]
     for x in range(-h, w, 28):
@@ -139,7 +150,13 @@ def _draw_no_image(tile, name):
         draw_text(tile, text, (x, h // 2 + int((row - 1) * 1.4 * size)), size, colour, bold=True)
 
 
-def draw_boxes(image, image_from_ego, objects, colour=None, labels=True):
+def draw_boxes(
+    image: Pixels,
+    image_from_ego: Array,
+    objects: Sequence[DrawnObject],
+    colour: Colour | None = None,
+    labels: bool = True,
+) -> None:
     """Draw the wireframes of `objects` into `image` (h, w, 3), in place, far ones first.
 
     The front face is tinted and thicker.  colour None takes the class's; labels writes class and
@@ -170,11 +187,13 @@ def draw_boxes(image, image_from_ego, objects, colour=None, labels=True):
         )
 
 
-def _colour(item, colour):
+def _colour(item: DrawnObject, colour: Colour | None) -> Colour:
     return colour if colour is not None else CLASS_COLOURS[item.class_name]
 
 
-def visible_segments(homogeneous, image_size):
+def visible_segments(
+    homogeneous: Array, image_size: tuple[int, int]
+) -> tuple[Array, NDArray[np.intp]]:
     """The parts of the boxes' edges that the image shows: (n, 2, 2) pixels, (n,) index of the box.
 
     homogeneous: (K, 8, 3) corners times the projection matrix, depth last.  Edges are cut at
@@ -191,7 +210,7 @@ def visible_segments(homogeneous, image_size):
     return ends, owners
 
 
-def _cut(ends, owners, inside):
+def _cut(ends: Array, owners: NDArray[np.intp], inside: Array) -> tuple[Array, NDArray[np.intp]]:
     """Keep of each segment (n, 2, D) the part on the positive side of a plane, drop the rest.
 
     inside: (n, 2) signed distance of the two ends.
@@ -204,17 +223,19 @@ def _cut(ends, owners, inside):
     return np.where((inside > 0)[..., None], ends, crossing[:, None]), owners
 
 
-def _fixed_point(pixels):
+def _fixed_point(pixels: ArrayLike) -> NDArray[np.int32]:
     return np.round(np.asarray(pixels) * (1 << SUB_PIXEL_BITS)).astype(np.int32)
 
 
-def _draw_segments(image, segments, colour, thickness):
+def _draw_segments(image: Pixels, segments: Array, colour: Colour, thickness: int) -> None:
     cv2.polylines(
         image, list(_fixed_point(segments)), False, colour, thickness, cv2.LINE_AA, SUB_PIXEL_BITS
     )
 
 
-def _tint_front_faces(image, faces, colours, strength=0.35):
+def _tint_front_faces(
+    image: Pixels, faces: Sequence[Array], colours: Sequence[Colour], strength: float = 0.35
+) -> None:
     """Blend front faces ((4, 3) homogeneous) over the image; not those cut by the near plane."""
     whole = [
         (face[:, :2] / face[:, 2:], colour)
@@ -237,13 +258,13 @@ def _tint_front_faces(image, faces, colours, strength=0.35):
         part[:] = cv2.addWeighted(filled, strength, part, 1 - strength, 0)
 
 
-def _draw_labels(image, entries):
+def _draw_labels(image: Pixels, entries: Iterable[tuple[DrawnObject, Array, Colour]]) -> None:
     """Class and id on a plate over each box; entries (object, segments, colour), near ones first.
 
     Too small boxes and plates that would cover a nearer one's are left out.
     """
     size = max(9, image.shape[1] // 52)
-    taken = []
+    taken: list[tuple[int, int, int, int]] = []
     for item, segments, colour in entries:
         low, high = segments.min(axis=(0, 1)), segments.max(axis=(0, 1))
         if high[1] - low[1] < image.shape[0] / 24:

@@ -1,11 +1,12 @@
 """One call of the node's ~/ask service."""
 
 import os
+from typing import Any
 
 from mta_perception.ros.environment import prepare
 
 
-def ask_node(instruction, node_name='/mta_perception', timeout_s=10.0):
+def ask_node(instruction: str, node_name: str = '/mta_perception', timeout_s: float = 10.0) -> Any:
     """The Ask response of the running node.  Raises RuntimeError where none answers in time."""
     prepare()
     from mta_msgs.srv import Ask

@@ -20,7 +20,7 @@ PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES
 WITH_FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 
-def prepare(transport_profile=True):
+def prepare(transport_profile: bool = True) -> None:
     """Set AMENT_PREFIX_PATH and, with `transport_profile`, the shared-memory profile; make room.
 
     Call it before rclpy is imported: where shared memory is full, that ends the process.  What
@@ -53,7 +53,7 @@ def _say_what_is_missing_of_shared_memory():
         )
 
 
-def transport_variables():
+def transport_variables() -> dict[str, str]:
     """{variable: profile} to set, so that Fast DDS reads the user's or else the shipped one."""
     now, formerly = PROFILE_VARIABLES
     wanted = formerly if os.environ.get('ROS_DISTRO') in WITH_FAST_DDS_2 else now
@@ -62,7 +62,7 @@ def transport_variables():
     return {wanted: os.environ.get(now) or str(transport_profile_path())}
 
 
-def home_is_writable():
+def home_is_writable() -> bool:
     """False in containers and CI without a home directory, or with somebody else's."""
     home = Path(os.path.expanduser('~'))
     deepest = (home / '.ros' / 'log', home / '.ros', home)
@@ -70,6 +70,6 @@ def home_is_writable():
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def transport_profile_path():
+def transport_profile_path() -> Path:
     """The shipped Fast DDS profile."""
     return share_file('params', 'fastdds_shared_memory.xml')

@@ -5,6 +5,8 @@ message goes out when it is due, and /clock in bag time a hundred times a second
 """
 
 from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
 import signal
 import time
 from typing import NamedTuple
@@ -30,7 +32,16 @@ class Played(NamedTuple):
     finished: bool  # False: stopped by a signal
 
 
-def play_bag(bag, *, rate=1.0, loop=False, start_s=0.0, topics=None, wait_s=30.0, clock=True):
+def play_bag(
+    bag: str | Path,
+    *,
+    rate: float = 1.0,
+    loop: bool = False,
+    start_s: float = 0.0,
+    topics: Iterable[str] | None = None,
+    wait_s: float = 30.0,
+    clock: bool = True,
+) -> Played:
     """Replay a bag directory until its end (or SIGINT, SIGTERM); returns Played.
 
     rate     speed, 1 = real time

@@ -30,7 +30,7 @@ class Removed(NamedTuple):
     bytes: int
 
 
-def remove_abandoned(folder=SHARED_MEMORY):
+def remove_abandoned(folder: Path = SHARED_MEMORY) -> 'Removed':
     """Remove what no living process holds; returns Removed.  What we may not remove stays."""
     segments, size = 0, 0
     for lock in _locks(folder):
@@ -45,7 +45,7 @@ def remove_abandoned(folder=SHARED_MEMORY):
     return Removed(segments, size)
 
 
-def free_bytes(folder=SHARED_MEMORY):
+def free_bytes(folder: Path = SHARED_MEMORY) -> int:
     """Room for segments; 0 where there is no shared memory."""
     try:
         room = os.statvfs(folder)
