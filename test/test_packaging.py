@@ -220,7 +220,7 @@ def test_colcon_counts_the_tests_of_each_package(tmp_path):
     done = colcon('build', *places, *install)
     assert done.returncode == 0, done.stdout + done.stderr
     done = colcon(
-        'test', *places, *install, '--pytest-args', '-k', 'test_geometry.py or test_captions.py'
+        'test', *places, *install, '--pytest-args', '-k', 'test_geometry.py or test_grammar.py'
     )
     assert done.returncode == 0, done.stdout + done.stderr
     files = {}
@@ -229,7 +229,7 @@ def test_colcon_counts_the_tests_of_each_package(tmp_path):
         files[package] = {case.get('classname') for case in tree.iter('testcase')}
     assert files == {
         'mta_perception': {'mta_perception.test.test_geometry'},
-        'mta_training': {'mta_training.mta_training.test.test_captions'},
+        'mta_training': {'mta_training.mta_training.test.test_grammar'},
     }
 
 

@@ -3,7 +3,7 @@
 For whoever has the frames at hand: evaluation in torch and in ONNX, calibration of int8, the
 caption stage.  The memory is the vehicle's and decides by stamps and poses what a frame gets of
 the past.  `PerceptionPipeline.step` makes the same three calls, recall, detector, store, between
-its own checks; `test_drive.py` holds the two together.
+its own checks; `test_pipeline.py` holds the two together.
 
 It lies on the vehicle side because memory and engines do, and needs neither torch nor ROS.  What
 learns from queues or slots of several drives at once (`mta_training/training/learner.py`) has its
