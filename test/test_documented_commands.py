@@ -110,8 +110,8 @@ NOT_RUN = {
     'uv ': 'fetches from a registry',
     'make ros-env': 'needs a sourced ROS 2; its parts have tests of their own',
     'mta ask': 'needs a running node; test_ros_node.py calls the service',
-    'mta-train import-bevformer': 'needs published weights; test_published_checkpoint.py runs it on '
-    'small ones of the same form',
+    'mta-train import-bevformer': 'needs published weights; test_published_checkpoint.py runs '
+    'it on small ones of the same form',
     'mta-train eval --recorded': 'needs a recorded drive; the demo runs it',
     'make golden': 'needs the golden case; test_golden.py runs it where that is there',
     'accelerate ': 'needs GPUs or several machines; test_parallel_training.py trains in processes',
