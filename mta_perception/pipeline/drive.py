@@ -11,12 +11,14 @@ own way: there a batch of pasts is rebuilt with the weights of the moment.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mta_perception.detections import Floats
 from mta_perception.frames import Pixels
 from mta_perception.geometry import Array
 from mta_perception.pipeline.bev_memory import BevMemory, History
+
+Outputs = TypeVar('Outputs', covariant=True)
 
 
 class DetectorFrame(NamedTuple):
@@ -29,7 +31,7 @@ class DetectorFrame(NamedTuple):
     camera_mask: Floats  # (6,), 1 = present
 
 
-class DetectorEngine(Protocol):
+class DetectorEngine(Protocol[Outputs]):
     """What runs a detector: runtime.onnx.OnnxDetector, runtime.torch_detector.TorchDetector."""
 
     def __call__(
@@ -38,7 +40,7 @@ class DetectorEngine(Protocol):
         image_from_ego: Floats,
         camera_mask: Floats,
         history: History,
-    ) -> Any:
+    ) -> Outputs:
         """DetectorOutputs, or anything else with a `bev`, which comes back in a History."""
 
 
@@ -51,7 +53,7 @@ class DrivenFrame(NamedTuple):
 
 
 def drive(
-    detector: DetectorEngine, frames: Iterable[DetectorFrame], memory: BevMemory
+    detector: DetectorEngine[Any], frames: Iterable[DetectorFrame], memory: BevMemory
 ) -> Iterator[DrivenFrame]:
     """Yield a DrivenFrame for each DetectorFrame, in the order of time.
 

@@ -78,9 +78,11 @@ class PerceptionPipeline:
     """Holds what outlives a frame: memory, tracks, calibrations.  One thread at a time."""
 
     def __init__(
-        self, manifest: Manifest, detector: DetectorEngine, config: PipelineConfig | None = None
+        self,
+        manifest: Manifest,
+        detector: DetectorEngine[DetectorOutputs],
+        config: PipelineConfig | None = None,
     ) -> None:
-        """detector is a `drive.DetectorEngine` that returns DetectorOutputs."""
         self.manifest, self.config = manifest, config or PipelineConfig()
         config = self.config
         self.score_threshold = (
@@ -139,7 +141,7 @@ class PerceptionPipeline:
         watch.lap('decode')
         history = self._recall(stamp_ns, world_from_ego)
         watch.lap('memory')
-        outputs: DetectorOutputs = self._detector(images, image_from_ego, present, history)
+        outputs = self._detector(images, image_from_ego, present, history)
         self._check_finite(outputs, stamp_ns)
         self.memory.store(stamp_ns, world_from_ego, outputs.bev)
         watch.lap('detector')
