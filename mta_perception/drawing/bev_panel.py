@@ -109,7 +109,8 @@ class _View:
         return self.centre - offset
 
     def fixed_point(self, points_ego: ArrayLike) -> NDArray[np.int32]:
-        return np.round(self.pixels(points_ego) * (1 << SUB_PIXEL_BITS)).astype(np.int32)
+        rounded: Array = np.round(self.pixels(points_ego) * (1 << SUB_PIXEL_BITS))
+        return rounded.astype(np.int32)
 
 
 @lru_cache(maxsize=8)

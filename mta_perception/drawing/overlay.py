@@ -126,7 +126,7 @@ def _draw_camera(
     )
     if image_from_ego is not None:
         # Pixel centre i is at i: a scaled image keeps its *borders*, which lie at -0.5.
-        tile_from_image = np.array(
+        tile_from_image: Array = np.array(
             [[scale[0], 0, 0.5 * scale[0] - 0.5], [0, scale[1], 0.5 * scale[1] - 0.5], [0, 0, 1]]
         )
         tile_from_ego = tile_from_image @ np.asarray(image_from_ego, dtype=np.float64)
@@ -224,7 +224,8 @@ def _cut(ends: Array, owners: NDArray[np.intp], inside: Array) -> tuple[Array, N
 
 
 def _fixed_point(pixels: ArrayLike) -> NDArray[np.int32]:
-    return np.round(np.asarray(pixels) * (1 << SUB_PIXEL_BITS)).astype(np.int32)
+    rounded: Array = np.round(np.asarray(pixels) * (1 << SUB_PIXEL_BITS))
+    return rounded.astype(np.int32)
 
 
 def _draw_segments(image: Pixels, segments: Array, colour: Colour, thickness: int) -> None:

@@ -2,11 +2,11 @@
 
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 
-from mta_perception.detections import DetectorOutputs
+from mta_perception.detections import DetectorOutputs, Floats
+from mta_perception.frames import Pixels
 
 
 class TorchDetector:
@@ -23,7 +23,7 @@ class TorchDetector:
         self._no_history = torch.zeros(shape, device=self._device)
 
     def __call__(
-        self, images: np.ndarray, image_from_ego: np.ndarray, camera_mask: np.ndarray, history: Any
+        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Any
     ) -> DetectorOutputs:
         """As OnnxDetector's."""
         found = self.detect(images, image_from_ego, camera_mask, history)
@@ -33,7 +33,7 @@ class TorchDetector:
 
     @torch.no_grad()
     def detect(
-        self, images: np.ndarray, image_from_ego: np.ndarray, camera_mask: np.ndarray, history: Any
+        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Any
     ) -> Any:
         """The same as a DetectorResult of the one sample; its tensors stay on the device."""
         inputs = (
