@@ -1,9 +1,11 @@
 """What flows out of the detector, and how the raw network output becomes it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mta_perception.geometry import Array
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -11,6 +13,20 @@ Rows = NDArray[np.int64]
 # Objects above this are drawn, and described first.  Those below are published all the same: who
 # weighs scores (a planner, the mAP) finds more with them than without.
 SURE_SCORE = 0.35
+
+
+class Past(Protocol):
+    """What a detector reads of the past: pipeline.bev_memory.History."""
+
+    @property
+    def bev(self) -> Any:
+        """(C, Y, X) as the engine returned it, numpy or torch; None where not valid."""
+
+    @property
+    def valid(self) -> bool: ...
+
+    @property
+    def ego_prev_from_ego_now(self) -> Array: ...
 
 
 class DetectorOutputs(NamedTuple):

@@ -155,7 +155,7 @@ def _mta_train(
     return (ended.stdout or '').strip()
 
 
-def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, Any]:
+def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, float | None]:
     """Recorder, node and player as processes in a DDS domain of their own; `out`/output_bag.
 
     Returns what can only be seen from outside: peak memory, CPU time and exit code of the node.
@@ -187,8 +187,7 @@ def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, An
                 _wait_for_end(player, (recorder, node), seconds)
             time.sleep(SETTLE_S)
             node.check()
-            usage = process_usage(node.pid)
-            usage['exit_code'] = node.stop()
+            usage = {**process_usage(node.pid), 'exit_code': node.stop()}
         recorder.stop()
         recorder.check()
     return usage
@@ -238,7 +237,7 @@ def _wait_for_end(player: Child, others: Iterable[Child], seconds: float) -> Non
     player.check()
 
 
-def process_usage(pid: int) -> dict[str, Any]:
+def process_usage(pid: int) -> dict[str, float]:
     """Peak memory [MB] and CPU seconds of a running process."""
     status = Path(f'/proc/{pid}/status').read_text(encoding='utf-8')
     peak_kb = next(

@@ -18,6 +18,8 @@ from mta_perception.drawing.lettering import Colour, draw_text, line_height, tex
 from mta_perception.frames import Pixels
 from mta_perception.geometry import Array, box_corners
 
+Box = NDArray[np.floating[Any]]  # (10,) contract.BoxCode, of whichever precision
+
 RANGE_M = 52.0
 RINGS_M = (10, 20, 30, 40, 50)
 EGO_SIZE_M = (4.1, 1.75)  # the nuScenes car; base_link is under its rear axle
@@ -41,7 +43,7 @@ class Drawn(Protocol):
     """What is drawn of an object: overlay.DrawnObject."""
 
     @property
-    def box(self) -> NDArray[np.floating[Any]]: ...
+    def box(self) -> Box: ...
 
     @property
     def class_name(self) -> str: ...
@@ -221,7 +223,7 @@ def _draw_trails(
 def _draw_footprints(
     panel: Pixels,
     view: _View,
-    boxes: Sequence[NDArray[np.floating[Any]]],
+    boxes: Sequence[Box],
     colours: Sequence[Colour],
     filled: bool,
 ) -> None:
@@ -240,9 +242,7 @@ def _draw_footprints(
             cv2.polylines(panel, [outline[:2]], False, light, 2, cv2.LINE_AA, SUB_PIXEL_BITS)
 
 
-def _draw_velocity(
-    panel: Pixels, view: _View, box: NDArray[np.floating[Any]], colour: Colour
-) -> None:
+def _draw_velocity(panel: Pixels, view: _View, box: Box, colour: Colour) -> None:
     velocity = np.asarray(box[BoxCode.VELOCITY], dtype=np.float64)
     if not np.isfinite(velocity).all() or np.hypot(*velocity) < 0.5:
         return

@@ -24,7 +24,8 @@ from mta_perception.bags.recording import (
 )
 from mta_perception.bags.scene_bag import Sample, SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, BoxCode
-from mta_perception.drawing.overlay import Box, DrawnObject, draw_overlay
+from mta_perception.drawing.bev_panel import Box
+from mta_perception.drawing.overlay import DrawnObject, draw_overlay
 from mta_perception.frames import CameraCalibration, CameraImage, Pixels
 from mta_perception.geometry import (
     Array,

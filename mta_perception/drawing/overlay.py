@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mta_perception.contract import CAMERAS, CLASS_COLOURS
 from mta_perception.detections import SURE_SCORE
-from mta_perception.drawing.bev_panel import draw_bird_eye, draw_captions
+from mta_perception.drawing.bev_panel import Box, draw_bird_eye, draw_captions
 from mta_perception.drawing.lettering import Colour, draw_text, text_width, wrap
 from mta_perception.frames import Pixels
 from mta_perception.geometry import BOX_EDGES, Array, box_corners
@@ -28,7 +28,6 @@ ROWS = (
 )
 GROUND_TRUTH_COLOUR = (0, 235, 235)
 
-Box = NDArray[np.floating[Any]]  # (10,) contract.BoxCode, of whichever precision
 NEAR_M = 0.2
 SUB_PIXEL_BITS = 4
 

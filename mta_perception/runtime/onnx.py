@@ -10,7 +10,7 @@ import onnxruntime
 
 from mta_perception import contract
 from mta_perception.contract import BoxCode
-from mta_perception.detections import DetectorOutputs, Floats
+from mta_perception.detections import DetectorOutputs, Floats, Past
 from mta_perception.frames import Pixels
 from mta_perception.runtime.manifest import EXPORT_AGAIN, Manifest, ManifestError
 
@@ -50,7 +50,7 @@ class OnnxDetector:
         self._no_history = np.zeros((1, *bev), np.float32)
 
     def __call__(
-        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Any
+        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Past
     ) -> DetectorOutputs:
         """Run the graph -> DetectorOutputs.
 
@@ -64,7 +64,7 @@ class OnnxDetector:
         return DetectorOutputs(*(output[0] for output in outputs))
 
     def inputs(
-        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Any
+        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Past
     ) -> dict[str, NDArray[Any]]:
         """What the graph is given for a call: input name -> array with the batch axis."""
         return {

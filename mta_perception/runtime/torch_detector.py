@@ -5,8 +5,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from mta_perception.detections import DetectorOutputs, Floats
+from mta_perception.detections import DetectorOutputs, Floats, Past
 from mta_perception.frames import Pixels
+from mta_perception.geometry import Array
 
 
 class TorchDetector:
@@ -23,7 +24,7 @@ class TorchDetector:
         self._no_history = torch.zeros(shape, device=self._device)
 
     def __call__(
-        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Any
+        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Past
     ) -> DetectorOutputs:
         """As OnnxDetector's."""
         found = self.detect(images, image_from_ego, camera_mask, history)
@@ -31,9 +32,8 @@ class TorchDetector:
             *(getattr(found, name).cpu().numpy() for name in DetectorOutputs._fields)
         )
 
-    @torch.no_grad()
     def detect(
-        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Any
+        self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Past
     ) -> Any:
         """The same as a DetectorResult of the one sample; its tensors stay on the device."""
         inputs = (
@@ -44,9 +44,10 @@ class TorchDetector:
             torch.tensor(float(history.valid), device=self._device),
             self._on_device(history.ego_prev_from_ego_now).float(),
         )
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
+        with torch.no_grad(), autocast:
             result = self._detector(*(part[None] for part in inputs))
         return result.sample(0)
 
-    def _on_device(self, values: Any) -> torch.Tensor:
+    def _on_device(self, values: Pixels | Floats | Array | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(values).to(self._device)
