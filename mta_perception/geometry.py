@@ -100,6 +100,16 @@ def yaw_from_rigid(target_from_source: Array) -> float:
     return float(np.arctan2(target_from_source[1, 0], target_from_source[0, 0]))
 
 
+def level_pose(world_from_ego: Array) -> Array:
+    """world_from_level: the same place and heading, z up along the world's.
+
+    The bird's-eye view lies level in a world whose z axis is gravity's: a road that leans two
+    degrees under the car puts what stands 30 m aside a metre too high or too low in the car's own
+    frame.
+    """
+    return rigid_from_yaw(yaw_from_rigid(world_from_ego), world_from_ego[:3, 3])
+
+
 def invert_rigid(target_from_source: ArrayLike) -> Array:
     """(..., 4, 4) source_from_target."""
     matrix = np.asarray(target_from_source, dtype=np.float64)

@@ -23,7 +23,14 @@ from mta_perception.bags.typestore import time_ns, typestore
 from mta_perception.contract import BASE_FRAME, CAMERAS, CLASSES, BoxCode, optical_frame
 from mta_perception.detections import Rows
 from mta_perception.frames import CameraCalibration, CameraImage
-from mta_perception.geometry import Array, pose_at, rigid_from_quaternion
+from mta_perception.geometry import (
+    Array,
+    invert_rigid,
+    level_pose,
+    pose_at,
+    rigid_from_quaternion,
+    transform_boxes,
+)
 
 _RECORD_KEYS = {
     'sample_token',
@@ -61,6 +68,16 @@ class Sample(NamedTuple):
     # Every object as /nuscenes/sample has it: also those of other categories, with `global`
     # translation, rotation, size, velocity.
     annotated: list[dict[str, Any]]
+
+    def levelled(self) -> 'Sample':
+        """The same in the level frame, in which the bird's-eye view lies (geometry.level_pose)."""
+        world_from_level = level_pose(self.world_from_ego)
+        level_from_ego = invert_rigid(world_from_level) @ self.world_from_ego
+        return self._replace(
+            boxes=transform_boxes(level_from_ego, self.boxes),
+            world_from_ego=world_from_level,
+            ego_from_box=level_from_ego @ self.ego_from_box,
+        )
 
 
 def find_bags(directory: str | Path) -> list[Path]:

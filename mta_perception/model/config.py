@@ -107,6 +107,11 @@ class MtaConfig:
             f'{self.bev.cells} cells of the BEV.',
         )
 
+    @property
+    def sees_photographs(self) -> bool:
+        """Whether its backbone starts from weights that learned from photographs."""
+        return self.detector == 'nano' and self.backbone.kind == 'lite0'
+
     @classmethod
     def nano(cls) -> 'MtaConfig':
         """The size that fits two CPU cores."""

@@ -24,7 +24,7 @@ from mta_perception.detections import (
     decode,
 )
 from mta_perception.frames import CameraCalibration, FrameSet, Pixels
-from mta_perception.geometry import Array
+from mta_perception.geometry import Array, invert_rigid, level_pose, transform_boxes
 from mta_perception.pipeline.bev_memory import BevMemory, History, MemoryState
 from mta_perception.pipeline.camera_geometry import (
     CameraGeometry,
@@ -129,35 +129,40 @@ class PerceptionPipeline:
     ) -> StepResult:
         watch, stamp_ns = _Stopwatch(), frames.stamp_ns
         world_from_ego = self._pose(ego_motion, stamp_ns)  # (4, 4)
+        # The frame of BEV, memory and tracks; what goes out is in the car's own.
+        world_from_bev = level_pose(world_from_ego) if self.config.level else world_from_ego
         self._follow_jumps(ego_motion, stamp_ns)
         missing = _missing(frames)
-        projections, unplaced = self._project(frames, calibrations, ego_motion, world_from_ego)
+        projections, unplaced = self._project(frames, calibrations, ego_motion, world_from_bev)
         watch.lap('project')
         self._check_enough({**missing, **unplaced})
         images, unreadable = self._decode(frames, projections)  # (6, H, W, 3)
         blind = {**missing, **unplaced, **unreadable}
         self._check_enough(blind)
-        image_from_ego, present = _without_blind(projections, blind)  # (6, 3, 4), (6,)
+        image_from_bev, present = _without_blind(projections, blind)  # (6, 3, 4), (6,)
         watch.lap('decode')
-        history = self._recall(stamp_ns, world_from_ego)
+        history = self._recall(stamp_ns, world_from_bev)
         watch.lap('memory')
-        outputs = self._detector(images, image_from_ego, present, history)
+        outputs = self._detector(images, image_from_bev, present, history)
         self._check_finite(outputs, stamp_ns)
-        self.memory.store(stamp_ns, world_from_ego, outputs.bev)
+        self.memory.store(stamp_ns, world_from_bev, outputs.bev)
         watch.lap('detector')
         detections = decode(outputs, self.score_threshold, self.max_detections)
-        track_ids = self.tracker.update(stamp_ns, world_from_ego, detections)
+        track_ids = self.tracker.update(stamp_ns, world_from_bev, detections)
+        inputs = caption_inputs(outputs, detections)
+        ego_from_bev = invert_rigid(world_from_ego) @ world_from_bev
+        detections = detections._replace(boxes=_moved(ego_from_bev, detections.boxes))
         watch.lap('track')
         return StepResult(
             stamp_ns,
             world_from_ego,
             detections,
             track_ids,
-            caption_inputs(outputs, detections),
+            inputs,
             self.memory.state,
             blind,
             images,
-            image_from_ego,
+            (image_from_bev @ invert_rigid(ego_from_bev)).astype(np.float32),
             watch.timings_ms,
         )
 
@@ -178,9 +183,9 @@ class PerceptionPipeline:
         frames: FrameSet,
         calibrations: Calibrations,
         ego_motion: EgoMotion,
-        world_from_ego: Array,
+        world_from_bev: Array,
     ) -> tuple[dict[str, Array], Reasons]:
-        """({camera: (3, 4) image_from_ego at the reference stamp}, {camera: Reason}), of the
+        """({camera: (3, 4) image_from_bev at the reference stamp}, {camera: Reason}), of the
         cameras with an image those that can be placed and those that cannot."""
         projections: dict[str, Array] = {}
         unplaced: Reasons = {}
@@ -199,7 +204,7 @@ class PerceptionPipeline:
             except EgoMotionError as error:
                 unplaced[camera] = error.reason
                 continue
-            projections[camera] = geometry.image_from_ego(world_from_ego_at_image, world_from_ego)
+            projections[camera] = geometry.image_from_ego(world_from_ego_at_image, world_from_bev)
         self._count_masked(unplaced)
         return projections, unplaced
 
@@ -278,10 +283,17 @@ def _missing(frames: FrameSet) -> Reasons:
     }
 
 
+def _moved(ego_from_bev: Array, boxes: Floats) -> Floats:
+    """(K, 10) boxes in the ego frame; untouched where that is the level one."""
+    if np.array_equal(ego_from_bev, np.eye(4)):
+        return boxes
+    return transform_boxes(ego_from_bev, boxes).astype(np.float32)
+
+
 def _without_blind(projections: Mapping[str, Array], blind: Reasons) -> tuple[Floats, Floats]:
-    """image_from_ego (6, 3, 4) float32 and presence (6,) float32; zeros where blind."""
-    image_from_ego = np.zeros((len(CAMERAS), 3, 4), np.float32)
+    """Projections (6, 3, 4) float32 and presence (6,) float32; zeros where blind."""
+    image_from_bev = np.zeros((len(CAMERAS), 3, 4), np.float32)
     present = np.array([camera not in blind for camera in CAMERAS], np.float32)
     for index in np.flatnonzero(present):
-        image_from_ego[index] = projections[CAMERAS[index]]
-    return image_from_ego, present
+        image_from_bev[index] = projections[CAMERAS[index]]
+    return image_from_bev, present

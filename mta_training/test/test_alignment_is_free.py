@@ -65,7 +65,7 @@ def test_parameters_and_flops_are_the_same(exported):
 def test_nothing_of_the_alignments_is_exported(exported):
     state = run_directory.read_checkpoint(exported / 'run-mta')
     extra = {name.split('.')[0] for name in state['learner']} - {'model', 'language'}
-    assert extra == {'perspective', 'bla', 'dca'}
+    assert extra == {'heads', 'bla', 'dca'}
     words = (exported / 'mta' / 'language.onnx').read_bytes() + (
         exported / 'mta' / 'qformer.onnx'
     ).read_bytes()

@@ -171,7 +171,7 @@ def test_an_imported_checkpoint_fits_its_own_size_only(tmp_path):
 
     class Started:  # what load_detector needs of a Learner
         model = None
-        perspective = None
+        heads = None
 
     Started.model = torch.nn.Module()
     Started.model.detector = BevFormerDetector(Recipe.load('paper').model)

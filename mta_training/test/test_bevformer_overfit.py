@@ -11,7 +11,8 @@ from small_bevformer import drives, missed, small_config, small_trainer
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer.config import PaddedImageConfig
 from mta_training.conversion.convert import convert
-from mta_training.data.batches import Place, SceneArrays, make_batch
+from mta_training.data.batches import Place, make_batch
+from mta_training.data.scene_arrays import SceneArrays
 from mta_training.data.scene_cache import read_scene
 from mta_training.synth.dataset.generate import synthesise
 

@@ -99,7 +99,7 @@ def test_gradient_reaches_every_parameter(scenes, tmp_path):
     trainer = small_trainer(
         tmp_path, scenes, small_model(), schedule={'history': 'queue', 'batch': 4}
     )
-    trainer.stream.order = [4, 9, 3, 8]  # neither is the first of its scene
+    trainer.batches.stream.order = [4, 9, 3, 8]  # neither is the first of its scene
     trainer.learner.train()
     trainer.accumulate(share=0.0)
     for name, parameter in trainer.learner.model.detector.named_parameters():

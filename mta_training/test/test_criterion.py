@@ -12,6 +12,7 @@ from mta_perception.model.mta_model import build_detector
 from mta_training.data.batches import Place, make_batch
 from mta_training.losses.detection import detection_criterion
 from mta_training.process_group import ProcessGroup
+from mta_training.runs.recipe import Weights
 
 CONFIGS = {'nano': MtaConfig.toy(), 'bevformer': MtaConfig.bevformer('nano')}
 
@@ -25,7 +26,7 @@ def judged(kind):
     batch = make_batch([scene._replace(boxes=[boxes])], [Place(0, 0, False)])
     torch.manual_seed(0)
     detector = build_detector(config).eval()
-    criterion = detection_criterion(detector, 0.5)
+    criterion = detection_criterion(detector, Weights())
     with torch.no_grad():
         for parameter in detector.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -43,7 +44,7 @@ def test_every_detector_has_losses_and_matches(kind):
     criterion, result, batch = judged(kind)
     loss = criterion(result, batch, ProcessGroup.alone())
     assert set(loss.terms) <= set(loss.log) and float(loss.terms['detection']) > 0
-    assert ('perspective' in loss.terms) == (criterion.perspective is not None)
+    assert ('perspective' in loss.terms) == (criterion.heads is not None)
     for queries, objects in (loss.matches[0], criterion.match(result.sample(0), batch.targets[0])):
         assert len(set(queries)) == len(queries) == len(objects) == len(set(objects)) >= 5
 

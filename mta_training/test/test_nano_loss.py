@@ -12,14 +12,15 @@ from mta_perception.model.config import BevConfig
 from mta_perception.model.grid import metres_to_cells
 from mta_perception.model.nano.detection_decoder import DecoderOutputs, codes_from_boxes
 from mta_training.data.targets import Targets
+from mta_training.losses.dense_targets import bev_targets, pad_objects
 from mta_training.losses.nano import (
-    code_loss,
-    dense_targets,
     detection_loss,
     heat_loss,
     match,
+    velocity_loss,
 )
 
+SMALL = ('barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone')
 BEV = BevConfig(cells=20, channels=8, heads=2)
 
 
@@ -33,12 +34,15 @@ def targets(count, seed=0):
     return Targets(torch.tensor(boxes), torch.tensor(rng.integers(0, 10, count)))
 
 
+def dense_targets(frame, bev):
+    """Heat, codes and weights of one frame."""
+    return (part[0] for part in bev_targets(pad_objects([frame], 'cpu'), bev))
+
+
 def perfect_stages(frames, noise=0.0):
     """Stages whose queries are the objects, surely, and whose dense maps are the targets."""
     generator = torch.Generator().manual_seed(0)
-    dense = [dense_targets(frame, BEV) for frame in frames]
-    heat = torch.stack([part[0] for part in dense])
-    codes = torch.stack([part[1] for part in dense])
+    heat, codes, _ = bev_targets(pad_objects(frames, 'cpu'), BEV)
     queries = 12
     logits = torch.full((2, len(frames), queries, 10), -9.0)
     layer_codes = torch.zeros(2, len(frames), queries, 10)
@@ -82,14 +86,61 @@ def test_heat_loss_is_least_at_the_target():
     assert heat_loss(missed, heat) > 1.0 and heat_loss(invented, heat) > 1.0
 
 
+def test_dense_targets_are_those_of_a_loop_over_cells():
+    """Against the obvious version, for a batch of unequal frames."""
+    frames = [targets(30, 5), targets(0), targets(7, 6)]
+    heat, codes, weights = bev_targets(pad_objects(frames, 'cpu'), BEV)
+    for number, frame in enumerate(frames):
+        places = metres_to_cells(frame.boxes[:, :2], BEV)
+        internal = codes_from_boxes(frame.boxes)
+        for iy in range(BEV.cells):
+            for ix in range(BEV.cells):
+                near = [
+                    (float((places[k] - torch.tensor([ix, iy])).square().sum()), k)
+                    for k in range(len(places))
+                    if (places[k].round() - torch.tensor([ix, iy])).abs().max() <= 1
+                ]
+                if near:
+                    k = min(near)[1]
+                    own = places[k].round().tolist() == [ix, iy]
+                    assert weights[number, iy, ix] == pytest.approx(1.0 if own else 0.3)
+                    torch.testing.assert_close(codes[number, :, iy, ix], internal[k])
+                else:
+                    assert weights[number, iy, ix] == 0.0
+        for label in range(10):
+            wanted = torch.zeros(BEV.cells, BEV.cells)
+            for k in torch.nonzero(frame.labels == label).flatten().tolist():
+                x, y = places[k].tolist()
+                ix, iy = places[k].round().int().tolist()
+                sigma = 0.55 if CLASSES[label] in SMALL else 0.9
+                for row in range(max(iy - 3, 0), min(iy + 4, BEV.cells)):
+                    for column in range(max(ix - 3, 0), min(ix + 4, BEV.cells)):
+                        square = (column - x) ** 2 + (row - y) ** 2
+                        value = np.exp(-square / (2 * sigma * sigma))
+                        wanted[row, column] = max(float(wanted[row, column]), value)
+                wanted[iy, ix] = 1.0
+            torch.testing.assert_close(heat[number, label], wanted, atol=1e-5, rtol=1e-4)
+
+
 def test_unknown_velocity_costs_nothing_and_gives_no_nan():
-    goal = torch.zeros(1, 10)
-    goal[0, 8:] = float('nan')
-    codes = torch.ones(1, 10, requires_grad=True)
-    loss = code_loss(codes, goal).sum()
+    goal = torch.tensor([[float('nan'), 1.0], [3.0, 0.0]])
+    velocities = torch.ones(2, 2, requires_grad=True)
+    loss = velocity_loss(velocities, goal, torch.ones(2))
     loss.backward()
-    assert float(loss.detach()) == 8.0
-    assert torch.isfinite(codes.grad).all() and (codes.grad[0, 8:] == 0).all()
+    assert torch.isfinite(velocities.grad).all() and (velocities.grad[0] == 0).all()
+
+
+def test_believing_that_everything_stands_is_not_the_best_guess_of_a_mostly_standing_world():
+    """One of ten moves at 8 m/s: the same guess for all costs less away from zero, where the
+    median, and so a plain L1 loss, has it at zero."""
+    goals = torch.zeros(10, 2)
+    goals[0, 0] = 8.0
+    costs = {}
+    for guess in (0.0, 1.0, 2.0):
+        believed = torch.zeros(10, 2)
+        believed[:, 0] = guess
+        costs[guess] = float(velocity_loss(believed, goals, torch.ones(10)))
+    assert costs[1.0] < costs[0.0]
 
 
 def test_match_is_the_cheapest_assignment():

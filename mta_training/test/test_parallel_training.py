@@ -42,7 +42,7 @@ def _gradients(out, recipe, mute):
         ]
     trainer = Trainer(learner, scenes, recipe, accelerator)
     # Slot i shows scene i, so that the silent half is one process.
-    trainer.stream.step = lambda: [
+    trainer.batches.stream.step = lambda: [
         train_places(slot, recipe.schedule.history) for slot in range(recipe.schedule.batch)
     ]
     trainer.wrapped.train()

@@ -17,6 +17,7 @@ from mta_perception.geometry import invert_rigid, transform
 from mta_perception.model.config import ImageConfig
 from mta_training.conversion.convert import convert
 from mta_training.data import scene_cache
+from mta_training.data.scene_arrays import load_scene
 from mta_training.training.bag_training import split_bags
 
 IMAGE = ImageConfig(448, 256, 0.28)
@@ -71,7 +72,7 @@ def test_cache_gives_back_the_scene_and_is_made_once(real_bag, tmp_path):
     made = (first / 'images.npy').stat().st_mtime_ns
     assert scene_cache.cache_scene(real_bag, tmp_path, IMAGE) == first
     assert (first / 'images.npy').stat().st_mtime_ns == made
-    loaded, direct = scene_cache.load_scene(first), scene_cache.read_scene(real_bag, IMAGE)
+    loaded, direct = load_scene(first), scene_cache.read_scene(real_bag, IMAGE)
     assert isinstance(loaded.images, np.memmap)
     assert loaded.captions == direct.captions and loaded.sample_tokens == direct.sample_tokens
     for name in ('images', 'present', 'image_from_ego', 'world_from_ego', 'stamps_ns'):

@@ -166,7 +166,7 @@ def curve(run):
     """What log.csv says of each step, but the time."""
     with open(run / 'log.csv', newline='') as file:
         return [
-            {name: value for name, value in row.items() if name != 'minutes'}
+            {name: value for name, value in row.items() if name not in ('minutes', 'waited')}
             for row in csv.DictReader(file)
         ]
 

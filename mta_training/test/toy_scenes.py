@@ -12,7 +12,7 @@ from mta_perception.geometry import (
     rigid_from_yaw,
     transform_boxes,
 )
-from mta_training.data.batches import SceneArrays
+from mta_training.data.scene_arrays import SceneArrays
 from mta_training.export.graphs import surround_view
 
 KINDS = {

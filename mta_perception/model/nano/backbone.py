@@ -1,7 +1,7 @@
-"""Image features: a ResNet and a feature pyramid with one output.
+"""Image features that start at random: a ResNet of basic blocks.
 
-in   images    (N, H, W, 3) uint8 RGB
-out  features  (N, C, H / stride, W / stride)
+in   images  (N, H, W, 3) uint8 RGB
+out  levels  four maps (N, C_i, H / s, W / s), s = 4, 8, 16, 32
 Normalised inside (ImageNet mean and deviation), so that bytes can enter the exported graph.
 """
 
@@ -37,15 +37,15 @@ class BasicBlock(nn.Module):
         return functional.relu(self.conv2(functional.relu(self.conv1(x))) + self.shortcut(x))
 
 
-class Backbone(nn.Module):
-    """ResNet of basic blocks with a top-down pyramid down to `config.stride`."""
+class SmallResNet(nn.Module):
+    """Four stages of basic blocks; each doubles the channels of the one before."""
 
-    def __init__(self, config, out_channels):
+    def __init__(self, config):
         super().__init__()
-        widths = [config.width * 2**stage for stage in range(4)]
-        self.stem = _conv_bn(3, widths[0], 7, stride=2)
-        stages, in_channels = [], widths[0]
-        for stage, (width, blocks) in enumerate(zip(widths, config.blocks)):
+        self.widths = [config.width * 2**stage for stage in range(4)]
+        self.stem = _conv_bn(3, self.widths[0], 7, stride=2)
+        stages, in_channels = [], self.widths[0]
+        for stage, (width, blocks) in enumerate(zip(self.widths, config.blocks)):
             stride = 1 if stage == 0 else 2
             stages.append(
                 nn.Sequential(
@@ -59,24 +59,15 @@ class Backbone(nn.Module):
             )
             in_channels = width
         self.stages = nn.ModuleList(stages)
-        self.first_level = {8: 1, 16: 2, 32: 3}[config.stride]
-        self.lateral = nn.ModuleList(
-            nn.Conv2d(width, out_channels, 1) for width in widths[self.first_level :]
-        )
         self.register_buffer('mean', torch.tensor(RGB_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(RGB_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images):
-        """(N, H, W, 3) uint8 RGB -> (N, C, H / stride, W / stride)."""
+        """(N, H, W, 3) uint8 RGB -> the maps at strides 4, 8, 16 and 32."""
         x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
         x = functional.max_pool2d(functional.relu(self.stem(x)), 3, 2, 1)
         levels = []
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        levels = levels[self.first_level :]
-        fused = self.lateral[-1](levels[-1])
-        for level, lateral in zip(levels[-2::-1], list(self.lateral)[-2::-1]):
-            coarse = functional.interpolate(fused, scale_factor=2.0, mode='nearest')
-            fused = lateral(level) + coarse
-        return fused
+        return levels

@@ -17,6 +17,7 @@ from torch import nn
 from mta_perception.model.deformable import attend, project_map, ring_offsets, sample_map
 from mta_perception.model.grid import cell_centres, metres_to_cells
 from mta_perception.model.nano.projection import best_views, project_points, tall_map, tall_xy
+from mta_perception.model.nano.pyramid import bin_positions, focal_lengths, share_of_bins
 
 
 def warp_history(history_bev, ego_prev_from_ego_now, centres, config):
@@ -79,7 +80,7 @@ class TemporalSelfAttention(nn.Module):
 class SpatialCrossAttention(nn.Module):
     """Each cell reads the cameras that see its pillar, at a few heights per camera."""
 
-    def __init__(self, config):
+    def __init__(self, config, depth_told=False):
         super().__init__()
         self.heads, self.layers = config.heads, len(config.pillar_heights_m)
         channels = config.channels
@@ -96,9 +97,15 @@ class SpatialCrossAttention(nn.Module):
         with torch.no_grad():
             for head in range(self.heads):
                 self.weights.bias[head * self.layers + head % self.layers] = 3.0
+        self.gate = None
+        if depth_told:
+            # How much of a reading counts whatever its depth, and how much by its share of the
+            # depth told there (FB-BEV, Li et al., ICCV 2023).
+            self.gate = nn.Parameter(torch.tensor([[0.3, 2.0]]).repeat(self.heads, 1))
 
-    def forward(self, query, features, views, geometry):
-        """query (B, Q, C), features (B, N, C, h, w), geometry (B, Q, K, 5) -> (B, Q, C)."""
+    def forward(self, query, features, views, geometry, depth_share=None):
+        """query (B, Q, C), features (B, N, C, h, w), geometry (B, Q, K, 5), depth_share (B, Q, K,
+        Z) -> (B, Q, C)."""
         batch, count, cameras = views.camera.shape
         height = features.shape[-2]
         offsets = self.offsets(query).view(batch, count, 1, self.heads, self.layers, 2).float()
@@ -106,6 +113,9 @@ class SpatialCrossAttention(nn.Module):
         weights = weights.unflatten(-1, (self.heads, self.layers)).float().softmax(-1)
         # A point behind the camera has no pixel: it counts as zero, like one outside the image.
         weights = weights * (views.depth > 0.1).float().unsqueeze(3) * views.valid[..., None, None]
+        if self.gate is not None:
+            always, by_depth = self.gate.float().unsqueeze(-1).unbind(1)  # (heads, 1)
+            weights = weights * (always + by_depth * depth_share.unsqueeze(3))
         xy = tall_xy(views.camera[..., None, None], views.xy.unsqueeze(3) + offsets, height)
         values = project_map(self.value, tall_map(features))  # bias fills zero rows
         values = values * tall_map(torch.ones_like(features[:, :, :1]))
@@ -118,11 +128,11 @@ class SpatialCrossAttention(nn.Module):
 class EncoderLayer(nn.Module):
     """Temporal attention, spatial attention, feed-forward; norm after each."""
 
-    def __init__(self, config):
+    def __init__(self, config, depth_told=False):
         super().__init__()
         channels = config.channels
         self.temporal = TemporalSelfAttention(config)
-        self.spatial = SpatialCrossAttention(config)
+        self.spatial = SpatialCrossAttention(config, depth_told)
         self.feedforward = nn.Sequential(
             nn.Linear(channels, config.feedforward),
             nn.ReLU(),
@@ -130,24 +140,24 @@ class EncoderLayer(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
 
-    def forward(self, query, position, history, rows_xy, features, views, geometry):
+    def forward(self, query, position, history, rows_xy, features, views, geometry, depth_share):
         """One pass over all cells: (B, Q, C) -> (B, Q, C)."""
         query = self.norms[0](query + self.temporal(query, position, history, rows_xy))
-        query = self.norms[1](query + self.spatial(query, features, views, geometry))
+        query = self.norms[1](query + self.spatial(query, features, views, geometry, depth_share))
         return self.norms[2](query + self.feedforward(query))
 
 
 class BevEncoder(nn.Module):
     """Learned cell queries, refined by `layers` passes over history and cameras."""
 
-    def __init__(self, config, image, stride):
+    def __init__(self, config, image, stride, depth_told=False):
         super().__init__()
         self.config, self.stride = config, stride
         self.image_size = image.width, image.height
         centres = cell_centres(config)
         self.embedding = nn.Parameter(_smooth_start(centres, config.channels))
         self.position = nn.Parameter(_smooth_start(centres, config.channels))
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(EncoderLayer(config, depth_told) for _ in range(config.layers))
         heights = torch.tensor(config.pillar_heights_m)
         pillars = torch.cat(
             [
@@ -168,8 +178,12 @@ class BevEncoder(nn.Module):
         history_bev,
         history_valid,
         ego_prev_from_ego_now,
+        depth=None,
     ):
-        """Features (B, N, C, h, w), remembered BEV in *its own* frame -> bev (B, C, Y, X)."""
+        """Features (B, N, C, h, w), remembered BEV in *its own* frame -> bev (B, C, Y, X).
+
+        depth (B, N, D, h, w): share of each bin of depth (`pyramid.bin_positions`).
+        """
         batch, cells = features.shape[0], self.config.cells
         pillars = self.pillars.expand(batch, -1, -1, -1)
         projection = project_points(
@@ -177,6 +191,9 @@ class BevEncoder(nn.Module):
         )
         views = best_views(projection, self.config.cameras_per_cell)
         geometry = self._geometry(views)  # (B, Q, K, 5)
+        depth_share = None
+        if depth is not None:
+            depth_share = self._depth_share(depth.float(), views, focal_lengths(image_from_ego))
         query = self.embedding.expand(batch, -1, -1)  # (B, Q, C)
         blank = query.transpose(1, 2).reshape(batch, -1, cells, cells)
         warped = warp_history(history_bev, ego_prev_from_ego_now, self.centres, self.config)
@@ -184,8 +201,20 @@ class BevEncoder(nn.Module):
         readings = 2 * self.config.heads * self.config.temporal_points
         rows_xy = self.grid_xy.repeat(1, readings)  # why rows: see `deformable._normalised`
         for layer in self.layers:
-            query = layer(query, self.position, history, rows_xy, features, views, geometry)
+            query = layer(
+                query, self.position, history, rows_xy, features, views, geometry, depth_share
+            )
         return query.transpose(1, 2).reshape(batch, -1, cells, cells).float()
+
+    def _depth_share(self, depth, views, focal):
+        """How much of the depth told where a pillar's point appears is the point's own
+        (B, Q, K, Z)."""
+        bins, height = depth.shape[2], depth.shape[-2]
+        xy = tall_xy(views.camera.unsqueeze(-1), views.xy, height)
+        told = sample_map(tall_map(depth), xy)  # (B, D, Q, K, Z)
+        own_focal = focal.gather(1, views.camera.flatten(1)).view(views.camera.shape)
+        place = bin_positions(views.depth, own_focal.unsqueeze(-1), self.image_size[0], bins)
+        return (told * share_of_bins(place, bins).permute(0, 4, 1, 2, 3)).sum(1)
 
     def _geometry(self, views):
         """How a cell looks in a camera (B, Q, K, 5): range, place in the image, size."""

@@ -8,16 +8,29 @@ from dataclasses import dataclass
 from mta_perception.contract import CAMERAS
 from mta_perception.model.grid import BevGrid
 
+BACKBONES = ('resnet', 'lite0')
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """ResNet with basic blocks; `stride` is that of the fused feature map it returns."""
+    """What sees the images; `stride` is that of the one feature map that the BEV is made of."""
 
-    width: int = 32  # channels of the first stage, doubled at each other
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = 32  # resnet: channels of the first stage, doubled at each other
+    blocks: tuple[int, ...] = (2, 2, 2, 2)  # resnet
     stride: int = 16
+    kind: str = 'resnet'  # from nothing, or lite0: EfficientNet-Lite0, with ImageNet's weights
+    refine: int = 0  # separable blocks over the fused map
+    depth_bins: int = 0  # depth told at each of its places, for the BEV encoder; 0: not
+    fine: bool = False  # what an object looks like is read at stride 4 too
 
     def __post_init__(self) -> None:
+        if self.kind not in BACKBONES:
+            raise ValueError(f'backbone.kind={self.kind!r}; choose {" or ".join(BACKBONES)}.')
+        if self.refine < 0 or self.depth_bins < 0 or self.depth_bins == 1:
+            raise ValueError(
+                f'backbone.refine={self.refine}, depth_bins={self.depth_bins}; expected 0 or '
+                'more, and not a single bin.'
+            )
         if self.stride not in (8, 16, 32):
             raise ValueError(f'backbone.stride={self.stride}; choose 8, 16 or 32.')
         if len(self.blocks) != 4:

@@ -26,6 +26,7 @@ _ONE_PEAK = ('car', 'truck', 'construction_vehicle', 'bus', 'trailer')
 _PRIOR_LOGIT = -4.595  # sigmoid = 0.01
 _OTHER_CLASS_LOGIT = -6.0  # a query starts as one of the class it was picked for
 _NOT_A_PEAK_LOGIT = -1.5  # and doubts itself beside a higher peak of that class
+_FINE_POINTS = 9  # where an object's look is read at stride 4
 
 
 class DecoderOutputs(NamedTuple):
@@ -126,7 +127,7 @@ class DecoderLayer(nn.Module):
 class DetectionDecoder(nn.Module):
     """Neck, dense head, query selection and refinement."""
 
-    def __init__(self, bev, config):
+    def __init__(self, bev, config, fine_channels=0):
         super().__init__()
         channels = bev.channels
         self.bev, self.queries = bev, config.queries
@@ -139,6 +140,13 @@ class DetectionDecoder(nn.Module):
             nn.Linear(32, channels), nn.ReLU(), nn.Linear(channels, channels)
         )
         self.appearance = nn.Linear(3 * channels, channels)
+        self.look = None
+        if fine_channels:
+            self.look = nn.Sequential(
+                nn.Linear(_FINE_POINTS * fine_channels, channels),
+                nn.ReLU(),
+                nn.Linear(channels, channels),
+            )
         self.layers = nn.ModuleList(DecoderLayer(channels, config) for _ in range(config.layers))
         one_peak = torch.tensor([name in _ONE_PEAK for name in CLASSES]).view(1, -1, 1, 1)
         self.register_buffer('one_peak', one_peak, persistent=False)
@@ -146,12 +154,15 @@ class DetectionDecoder(nn.Module):
             'step', torch.tensor([bev.cell_m, bev.cell_m] + [1.0] * 8), persistent=False
         )
 
-    def forward(self, bev, read_image):
-        """bev (B, C, Y, X); read_image(points (B, Q, Z, 3)) -> image features (B, Q, Z, C)."""
+    def forward(self, bev, read_image, read_fine=None):
+        """bev (B, C, Y, X); read_image(points (B, Q, Z, 3)) -> image features (B, Q, Z, C).
+
+        read_fine: the same of finer features, of which an object's look is told too.
+        """
         bev = self.neck(bev)
         heat, dense = self.dense(bev)
         with torch.autocast(bev.device.type, enabled=False):
-            return self._refine(bev.float(), heat, dense, read_image)
+            return self._refine(bev.float(), heat, dense, read_image, read_fine)
 
     def select(self, heat):
         """Cells, classes and logits (B, Q) of the highest peaks of heat (B, K, Y, X)."""
@@ -162,7 +173,7 @@ class DetectionDecoder(nn.Module):
         cells = heat.shape[-1] * heat.shape[-2]
         return best % cells, best // cells, logits.clamp(min=_OTHER_CLASS_LOGIT)
 
-    def _refine(self, bev, heat, dense, read_image):
+    def _refine(self, bev, heat, dense, read_image, read_fine):
         cell, label, logits = self.select(heat.detach())
         take = _taker(cell)
         own = functional.one_hot(label, len(CLASSES)).bool()
@@ -180,6 +191,8 @@ class DetectionDecoder(nn.Module):
             layer_logits.append(logits_start + layer.score(query))
             code = code.detach()
         appearance = self.appearance(read_image(_probe_points(code)).flatten(2))
+        if self.look is not None:
+            appearance = appearance + self.look(read_fine(_face_points(code)).flatten(2))
         return DecoderOutputs(
             heat, dense, torch.stack(layer_logits), torch.stack(layer_codes), query, appearance
         )
@@ -194,6 +207,25 @@ def _taker(cell):
         return flat.gather(2, index).transpose(1, 2)
 
     return take
+
+
+def _face_points(code):
+    """A grid of points (B, Q, 9, 3) over the face that an object shows: a quarter of its apparent
+    width aside, a quarter of its height up and down."""
+    centre, size = code[..., :3], code[..., 3:6].clamp(-4.0, 4.0).exp()
+    ahead = centre[..., :2] / (centre[..., :2].norm(dim=-1, keepdim=True) + 1e-3)
+    aside = torch.stack([-ahead[..., 1], ahead[..., 0]], dim=-1)
+    heading = code[..., [7, 6]]  # cos, sin
+    heading = heading / (heading.norm(dim=-1, keepdim=True) + 1e-3)
+    across = (heading * aside).sum(-1).abs()  # of the length that is seen from the side
+    along = (heading * ahead).sum(-1).abs()
+    quarter = (size[..., 0] * across + size[..., 1] * along).unsqueeze(-1) / 4.0
+    sideways = torch.cat([aside * quarter, torch.zeros_like(quarter)], dim=-1)
+    upwards = torch.cat([torch.zeros_like(aside), size[..., 2:3] / 4.0], dim=-1)
+    return torch.stack(
+        [centre + i * sideways + j * upwards for j in (1.0, 0.0, -1.0) for i in (-1.0, 0.0, 1.0)],
+        dim=2,
+    )
 
 
 def _probe_points(code):

@@ -37,7 +37,8 @@ class Spec:
 
 def perform(spec):
     """Train and judge; returns the metrics with `cost`."""
-    from mta_training.data.scene_cache import cache_scenes, load_scene
+    from mta_training.data.scene_arrays import load_scene
+    from mta_training.data.scene_cache import cache_scenes
     from mta_training.evaluation.report import judge
     from mta_training.evaluation.torch_frames import held_out_scene, judge_scenes
     from mta_training.training.bag_training import train_on_bags

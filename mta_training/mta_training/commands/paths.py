@@ -14,10 +14,11 @@ def check_paths(bags=(), runs=(), starts=(), models=(), config=None):
     models  model directories
     config  name of a recipe, or a YAML file
     """
-    from mta_perception.bags.scene_bag import find_bags
+    if any(bags):
+        from mta_perception.bags.scene_bag import find_bags
 
-    for directory in filter(None, bags):
-        find_bags(directory)
+        for directory in filter(None, bags):
+            find_bags(directory)
     for run, which in runs:
         names = (f'{which}.pt',) if which else ('last.pt', 'best.pt')
         _has_one(run, names, 'a run directory written by `mta-train train --out`')

@@ -35,6 +35,18 @@ def train_command(
     start: Annotated[
         Optional[Path], typer.Option(help='Run directory whose detector this one starts from.')
     ] = None,
+    world: Annotated[
+        Optional[int],
+        typer.Option(
+            '--world',
+            help='Instead of --bags: draw scenes of the world with this seed while training.',
+            min=0,
+        ),
+    ] = None,
+    draw_workers: Annotated[
+        int,
+        typer.Option(help='Processes that draw; 0 = one less than there are cores.', min=0),
+    ] = 0,
     val_bags: Annotated[
         Optional[Path],
         typer.Option(help='Directory of bags to judge on, instead of some of --bags.'),
@@ -84,14 +96,15 @@ def train_command(
             out = FOLDER / 'run'
             if not resume:
                 shutil.rmtree(out, ignore_errors=True)
-    if bags is None or out is None:
-        raise typer.BadParameter('--bags and --out are needed (or --smoke)')
+    if world is not None and (bags or processes > 1):
+        raise typer.BadParameter('--world draws its own scenes, in one process; leave --bags out')
+    if (bags is None and world is None) or out is None:
+        raise typer.BadParameter('--bags (or --world) and --out are needed (or --smoke)')
     if minutes is not None and steps is not None:
         raise typer.BadParameter('give one of --minutes and --steps')
     from mta_training.runs.recipe import Recipe
-    from mta_training.training import bag_training
 
-    changes = {}
+    changes = {} if world is None else {'world': {'seed': world}}
     if minutes is not None or steps is not None:
         changes['schedule'] = {'minutes': minutes} if steps is None else {'steps': steps}
     if start is not None:
@@ -99,6 +112,13 @@ def train_command(
     if seed is not None:
         changes['seed'] = seed
     recipe = Recipe.load(config).changed(changes)
+    if world is not None:
+        from mta_training.training.world_training import train_on_world
+
+        train_on_world(val_bags, out, recipe, resume=resume, threads=threads, workers=draw_workers)
+        return
+    from mta_training.training import bag_training
+
     training, held_out = bag_training.split_bags(bags, val_scenes, val_bags)
     bag_training.train_on_bags(
         training,

@@ -65,10 +65,7 @@ def _relight(image, rng):
     gain = rng.uniform(0.8, 1.2) * rng.uniform(0.96, 1.04, 3)
     values = np.arange(256)[:, None]
     table = np.clip((values - 110) * gain + 110 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
-    lit = np.empty_like(image)
-    for channel in range(3):
-        lit[..., channel] = table[:, channel][image[..., channel]]
-    return lit
+    return cv2.LUT(np.ascontiguousarray(image), table[:, None])
 
 
 def grid_mask(height, width, rng):

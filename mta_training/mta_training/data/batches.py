@@ -20,21 +20,6 @@ _NANO = Augmentation()
 _TRIES = 1000  # queues that may be refused in a row
 
 
-class SceneArrays(NamedTuple):
-    """One drive, decoded: T frames 0.5 s apart, cameras in contract order."""
-
-    name: str
-    images: np.ndarray  # (T, 6, H, W, 3) uint8 RGB, model size; usually memory-mapped
-    present: np.ndarray  # (T, 6) bool, image was there
-    image_from_ego: np.ndarray  # (T, 6, 3, 4) float32, model-size pixels, ego at reference stamp
-    world_from_ego: np.ndarray  # (T, 4, 4) float64 at the reference stamps
-    sample_tokens: list  # T strings
-    boxes: list  # T arrays (n, 10) float32 contract.BoxCode, ego frame
-    labels: list  # T arrays (n,) int64
-    captions: list  # T lists of n strings, '' where there is none
-    stamps_ns: np.ndarray  # (T,) int64, the reference stamps
-
-
 class Place(NamedTuple):
     """What one slot of a batch shows."""
 
@@ -54,59 +39,76 @@ class Batch(NamedTuple):
     ego_prev_from_ego_now: torch.Tensor  # (B, 4, 4)
     targets: list  # B Targets
     captions: list  # B lists of strings
+    depth: object = None  # (B, 6, H / 8, W / 8) float32 metres, 0 = unknown; None: of no frame
 
     def to(self, device):
-        """The same with the network's inputs on a device; the targets stay where they are."""
-        return Batch(*(part.to(device) for part in self[:5]), self.targets, self.captions)
+        """The same with its tensors on a device; the targets stay where they are."""
+        depth = self.depth if self.depth is None else self.depth.to(device, non_blocking=True)
+        tensors = (part.to(device, non_blocking=True) for part in self[:5])
+        return Batch(*tensors, self.targets, self.captions, depth)
 
 
 class SceneStream:
-    """An endless walk through scenes; the same seed and state give the same walk."""
+    """An endless walk through scenes; the same seed and state give the same walk.
 
-    def __init__(self, lengths, slots, longest=8, seed=0):
+    lengths  frames of each scene; where there are more scenes, theirs repeat
+    alive    function from the number of frames shown so far to the scenes to choose from (a
+             range); None = those of `lengths`
+    """
+
+    def __init__(self, lengths, slots, longest=8, seed=0, alive=None):
         if not lengths or min(lengths) < 1:
             raise ValueError(
                 f'scene lengths {lengths} leave nothing to walk; expected one or '
                 'more scenes with at least one frame.'
             )
         self.lengths, self.longest = list(lengths), longest
+        self.alive = alive or (lambda shown: range(len(self.lengths)))
         self.rng = np.random.default_rng(seed)
         self.slots = [(0, 0, 0)] * slots  # scene, frame, frames left
-        self.order = []
+        self.order, self.shown = [], 0
 
     def step(self):
         """The next Place of every slot, each in a tuple of its own."""
         places = []
         for index, (scene, frame, left) in enumerate(self.slots):
-            continues = left > 0 and frame + 1 < self.lengths[scene]
+            continues = left > 0 and frame + 1 < self._length(scene)
             if continues:
                 frame, left = frame + 1, left - 1
             else:
                 scene, frame, left = self._jump()
             self.slots[index] = scene, frame, left
             places.append((Place(scene, frame, continues),))
+        self.shown += len(places)
         return places
 
+    def _length(self, scene):
+        return self.lengths[scene % len(self.lengths)]
+
     def _jump(self):
+        alive = self.alive(self.shown)
+        while self.order and self.order[-1] not in alive:
+            self.order.pop()
         if not self.order:
             # Every scene once before any comes again.
-            self.order = self.rng.permutation(len(self.lengths)).tolist()
+            self.order = (alive.start + self.rng.permutation(len(alive))).tolist()
         scene = self.order.pop()
         left = int(self.rng.integers(0, self.longest))
-        return scene, int(self.rng.integers(0, max(1, self.lengths[scene] - left))), left
+        return scene, int(self.rng.integers(0, max(1, self._length(scene) - left))), left
 
     def state(self):
         """What `restore` needs to go on exactly here."""
         return {
             'slots': list(self.slots),
             'order': list(self.order),
+            'shown': self.shown,
             'rng': self.rng.bit_generator.state,
         }
 
     def restore(self, state):
         """Go on where `state` was taken."""
         self.slots = [tuple(slot) for slot in state['slots']]
-        self.order = list(state['order'])
+        self.order, self.shown = list(state['order']), state.get('shown', 0)
         self.rng.bit_generator.state = state['rng']
 
 
@@ -189,8 +191,30 @@ def make_batch(scenes, places, generators=None, augmentation=_NANO):
     )
     valid = torch.tensor([float(place.continues) for place in places])
     return Batch(
-        images, matrices, masks, valid, motions, [row[4] for row in rows], [row[5] for row in rows]
+        images,
+        matrices,
+        masks,
+        valid,
+        motions,
+        [row[4] for row in rows],
+        [row[5] for row in rows],
+        _depth(scenes, places, masks),
     )
+
+
+def _depth(scenes, places, masks):
+    """Depth (B, 6, h, w) of the frames at `places`, unknown in missing cameras; None where no
+    scene has any."""
+    maps = [
+        None if scenes[place.scene].depth is None else scenes[place.scene].depth[place.frame]
+        for place in places
+    ]
+    known = [one for one in maps if one is not None]
+    if not known:
+        return None
+    empty = np.zeros_like(known[0])
+    depth = np.stack([empty if one is None else one for one in maps]).astype(np.float32)
+    return torch.from_numpy(depth) * masks[:, :, None, None]
 
 
 def _sample(scene, place, rng, augmentation):

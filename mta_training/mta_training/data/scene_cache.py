@@ -14,21 +14,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.contract import CAMERAS
 from mta_perception.pipeline.camera_geometry import camera_geometry
 from mta_perception.pipeline.images import ImageError, model_image
 from mta_perception.progress import Progress
-from mta_training.data.batches import SceneArrays
+from mta_training.data.scene_arrays import SceneArrays, save_scene
 
-_CACHE_VERSION = 3  # grows when the same bag gives other arrays
+_CACHE_VERSION = 4  # grows when the same bag gives other arrays
 
 
 def read_scene(path, image):
-    """SceneArrays of one bag, all in memory."""
+    """SceneArrays of one bag, all in memory; the ego frame is level (geometry.level_pose)."""
     bag = SceneBag(path)
-    samples = bag.samples
+    samples = [sample.levelled() for sample in bag.samples]
     frames = len(samples)
     images = np.zeros((frames, len(CAMERAS), image.height, image.width, 3), np.uint8)
     present = np.zeros((frames, len(CAMERAS)), bool)
@@ -105,46 +104,7 @@ def cache_scene(bag, cache, image):
     if target.is_dir():
         return target
     cv2.setNumThreads(1)
-    scene = read_scene(bag, image)
-    try:
-        with whole(target, shared=True) as partial:
-            partial.mkdir()
-            np.save(partial / 'images.npy', scene.images)
-            np.savez(
-                partial / 'facts.npz',
-                present=scene.present,
-                image_from_ego=scene.image_from_ego,
-                world_from_ego=scene.world_from_ego,
-                stamps_ns=scene.stamps_ns,
-                boxes=np.concatenate(scene.boxes),
-                labels=np.concatenate(scene.labels),
-                counts=np.array([len(labels) for labels in scene.labels]),
-                words=np.array(json.dumps([scene.name, scene.sample_tokens, scene.captions])),
-            )
-    except OSError:
-        if not target.is_dir():  # another process may have been faster
-            raise
-    return target
-
-
-def load_scene(directory):
-    """SceneArrays of a cache directory; its images stay on disk, memory-mapped."""
-    directory = Path(directory)
-    with np.load(directory / 'facts.npz') as facts:
-        name, tokens, captions = json.loads(str(facts['words']))
-        ends = np.cumsum(facts['counts'])[:-1]
-        return SceneArrays(
-            name,
-            np.load(directory / 'images.npy', mmap_mode='r'),
-            facts['present'],
-            facts['image_from_ego'],
-            facts['world_from_ego'],
-            tokens,
-            np.split(facts['boxes'], ends),
-            np.split(facts['labels'], ends),
-            captions,
-            facts['stamps_ns'],
-        )
+    return save_scene(read_scene(bag, image), target)
 
 
 def cache_scenes(bags, cache, image, workers=2):

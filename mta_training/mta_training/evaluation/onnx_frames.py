@@ -1,7 +1,7 @@
 """Held-out metrics through the exported files: what the vehicle would compute, frame after
 frame."""
 
-from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.bags.scene_bag import Sample, SceneBag
 from mta_perception.config import MemoryConfig
 from mta_perception.detections import caption_inputs, decode
 from mta_perception.runtime.captioner import OnnxCaptioner
@@ -29,7 +29,7 @@ def judged_frames(directory, bags, frames, threads=2):
     for path in bags:
         scene, bag = read_scene(path, manifest.image), SceneBag(path)
         drive = drive_scene(detector, scene, range(min(frames, len(scene.boxes))), memory)
-        for sample, driven in zip(bag.samples, drive):
+        for sample, driven in zip(map(Sample.levelled, bag.samples), drive):
             outputs = driven.outputs
             found = decode(outputs, _SCORE_THRESHOLD, _MOST)
             shown = decode(outputs, manifest.score_threshold, manifest.max_detections)

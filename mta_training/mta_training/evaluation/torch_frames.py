@@ -13,7 +13,7 @@ from mta_perception.contract import CAMERAS, CLASSES, DECODE
 from mta_perception.detections import decode
 from mta_perception.drawing.overlay import DrawnObject, draw_overlay
 from mta_perception.runtime.torch_detector import TorchDetector
-from mta_training.data.batches import SceneArrays
+from mta_training.data.scene_arrays import SceneArrays
 from mta_training.data.scene_cache import read_scene
 from mta_training.data.scene_drive import drive_scene
 from mta_training.evaluation.caption_matching import DescribedObjects
@@ -26,7 +26,7 @@ _SCORE_THRESHOLD, _MOST = 0.02, 300
 
 
 class HeldOut(NamedTuple):
-    """A scene to be judged on, with its ground truth as the bag has it."""
+    """A scene to be judged on, with its ground truth as the bag has it, in the level frame."""
 
     scene: SceneArrays
     samples: list  # T mta_perception.bags.scene_bag.Sample, same order
@@ -36,7 +36,7 @@ class HeldOut(NamedTuple):
 def held_out_scene(scene, bag):
     """HeldOut of decoded SceneArrays and their bag's directory."""
     bag = SceneBag(bag)
-    return HeldOut(scene, bag.samples, bag.description)
+    return HeldOut(scene, [sample.levelled() for sample in bag.samples], bag.description)
 
 
 def predict_scene(model, scene, frames):

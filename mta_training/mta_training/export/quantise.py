@@ -26,7 +26,8 @@ from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import find_bags
 from mta_perception.config import MemoryConfig
 from mta_perception.runtime.onnx import OnnxDetector
-from mta_training.data.scene_cache import cache_scene, load_scene
+from mta_training.data.scene_arrays import load_scene
+from mta_training.data.scene_cache import cache_scene
 from mta_training.data.scene_drive import drive_scene
 
 FRAMES = 48

@@ -1,6 +1,7 @@
 """What a detector's result costs, and which query found which object; chosen by the detector.
 
-nano       dense heatmap and boxes, Hungarian matching of each layer, perspective head
+nano       dense heatmap and boxes, Hungarian matching of each layer; heads that only training
+           has: objects in the image, an object's colour
 BEVFormer  the published set loss (losses/bevformer.py)
 
 A criterion belongs to a detector as the losses of DETR do to it.  It is made here and not beside
@@ -19,14 +20,16 @@ from mta_perception.model.nano.detector import NanoDetector
 from mta_training.losses.bevformer import Targets
 from mta_training.losses.bevformer import detection_loss as published_loss
 from mta_training.losses.bevformer_codes import in_range, lidar_codes
+from mta_training.losses.dense_targets import image_targets, pad_objects
+from mta_training.losses.look import ColourHead, colour_loss
 from mta_training.losses.nano import assign, detection_loss, match
-from mta_training.losses.perspective import PerspectiveHead, perspective_loss
+from mta_training.losses.perspective import PerspectiveHead, depth_loss, perspective_loss
 
 
 class DetectionLoss(NamedTuple):
     """Losses of a batch, and which query is which object."""
 
-    terms: dict  # name -> tensor, unweighted but for the perspective head's share
+    terms: dict  # name -> tensor, unweighted but for the further heads' shares
     log: dict  # name -> float
     matches: list  # per frame (queries (m,), objects (m,)) of the last decoder layer
 
@@ -34,7 +37,7 @@ class DetectionLoss(NamedTuple):
 class Criterion(Protocol):
     """The losses of one kind of detector."""
 
-    perspective: nn.Module | None  # a head that is trained with it and never exported
+    heads: nn.Module | None  # what is trained with it and never exported
 
     def __call__(self, result, batch, processes) -> DetectionLoss:
         """Of a DetectorResult on a data.batches.Batch."""
@@ -44,40 +47,54 @@ class Criterion(Protocol):
         data.targets.Targets."""
 
 
-def detection_criterion(detector, perspective_weight, bf16=True):
-    """The Criterion of a `model.detector.Detector`."""
+def detection_criterion(detector, weights, bf16=True):
+    """The Criterion of a `model.detector.Detector`; weights: recipe.Weights."""
     if isinstance(detector, NanoDetector):
-        return NanoCriterion(detector.config, perspective_weight, bf16)
+        return NanoCriterion(detector.config, weights, bf16)
     return PublishedCriterion(detector)
 
 
 class NanoCriterion:
-    """Detection loss of all stages, and a head in the image."""
+    """Detection loss of all stages, and what the heads that only training has are told."""
 
-    def __init__(self, config, perspective_weight, bf16):
-        self.config, self.weight, self.bf16 = config, perspective_weight, bf16
-        self.perspective = PerspectiveHead(config.bev.channels)
+    def __init__(self, config, weights, bf16):
+        self.config, self.weights, self.bf16 = config, weights, bf16
+        self.heads = nn.ModuleDict({'perspective': PerspectiveHead(config.bev.channels)})
+        if weights.colour:
+            self.heads['colour'] = ColourHead(config.bev.channels)
 
     def __call__(self, result, batch, processes):
         """As Criterion's."""
-        config = self.config
-        with torch.autocast(result.bev.device.type, torch.bfloat16, enabled=self.bf16):
+        image, stages, weights = self.config.image, result.stages, self.weights
+        device = result.bev.device
+        view = batch.image_from_ego, batch.camera_mask
+        goals = image_targets(
+            pad_objects(batch.targets, device), *view, image, self.config.backbone.stride
+        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             perspective = perspective_loss(
-                self.perspective,
-                result.stages.image_features,
-                batch,
-                config.image,
-                config.backbone.stride,
+                self.heads['perspective'], stages.image_features, goals, processes
+            )
+        detection = detection_loss(stages.decoder, batch.targets, self.config.bev, processes)
+        terms = {'detection': detection.total, 'perspective': weights.perspective * perspective}
+        log = {**detection.parts, 'perspective': perspective}
+        if stages.depth_logits is not None:
+            known = goals.depth if batch.depth is None else batch.depth
+            depth = depth_loss(stages.depth_logits, known, view[0], image, processes)
+            terms['depth'], log['depth'] = weights.depth * depth, depth
+        if 'colour' in self.heads:
+            colour = colour_loss(
+                self.heads['colour'],
+                stages.decoder.appearance,
+                detection.matches,
+                batch.captions,
                 processes,
             )
-        detection = detection_loss(result.stages.decoder, batch.targets, config.bev, processes)
+            terms['colour'], log['colour'] = weights.colour * colour, colour
+        log['detection'] = detection.total
         return DetectionLoss(
-            {'detection': detection.total, 'perspective': self.weight * perspective},
-            {
-                **detection.parts,
-                'detection': float(detection.total.detach()),
-                'perspective': float(perspective.detach()),
-            },
+            terms,
+            {name: float(torch.as_tensor(value).detach()) for name, value in log.items()},
             detection.matches,
         )
 
@@ -89,7 +106,7 @@ class NanoCriterion:
 class PublishedCriterion:
     """BEVFormer's set loss on what stands inside its range."""
 
-    perspective = None
+    heads = None
 
     def __init__(self, detector):
         self.detector = detector

@@ -11,17 +11,16 @@ from scipy.optimize import linear_sum_assignment
 import torch
 from torch.nn import functional
 
-from mta_perception.contract import CLASSES
-from mta_perception.model.grid import metres_to_cells
 from mta_perception.model.nano.detection_decoder import codes_from_boxes
+from mta_training.losses.dense_targets import bev_targets, pad_objects
 from mta_training.process_group import ProcessGroup
 
 _ALONE = ProcessGroup.alone()
 
-# Per column of the internal code: metres, log sizes, sin, cos, m/s.
-CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 0.3)
-_SMALL = ('barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone')
-_SIGMA_CELLS = {name: 0.55 if name in _SMALL else 0.9 for name in CLASSES}
+# Per column of the internal code: metres, log sizes, sin, cos; the velocity has a term of its own.
+CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+MOVING_MPS = 0.5  # what moves counts, all together, as much as what stands
+VELOCITY_WEIGHT = 3.0
 
 
 class NanoLoss(NamedTuple):
@@ -30,38 +29,6 @@ class NanoLoss(NamedTuple):
     total: torch.Tensor
     parts: dict  # name -> float
     matches: list  # per frame (queries (m,), objects (m,)) int64 arrays
-
-
-def dense_targets(targets, bev):
-    """Heat (K, Y, X), codes (10, Y, X) and their weights (Y, X) of one frame.
-
-    Heat is a Gaussian with 1.0 at the cell of each centre; codes are given there (weight 1) and in
-    the eight cells around (weight 0.3), those of the nearest object.
-    """
-    cells = bev.cells
-    heat = torch.zeros(len(CLASSES), cells, cells)
-    codes, weights = torch.zeros(10, cells, cells), torch.zeros(cells, cells)
-    object_codes = codes_from_boxes(targets.boxes)
-    places = metres_to_cells(targets.boxes[:, :2], bev)
-    nearest = torch.full((cells, cells), float('inf'))
-    for place, code, label in zip(places, object_codes, targets.labels.tolist()):
-        ix, iy = (int(value) for value in place.round())
-        if not (0 <= ix < cells and 0 <= iy < cells):
-            continue
-        rows = slice(max(iy - 3, 0), min(iy + 4, cells))
-        columns = slice(max(ix - 3, 0), min(ix + 4, cells))
-        y, x = torch.arange(cells)[rows, None], torch.arange(cells)[None, columns]
-        square = (x - place[0]).square() + (y - place[1]).square()
-        sigma = _SIGMA_CELLS[CLASSES[label]]
-        patch = torch.exp(-square / (2.0 * sigma * sigma))
-        heat[label, rows, columns] = torch.maximum(heat[label, rows, columns], patch)
-        heat[label, iy, ix] = 1.0
-        near = ((x - ix).abs() <= 1) & ((y - iy).abs() <= 1) & (square < nearest[rows, columns])
-        nearest[rows, columns] = torch.where(near, square, nearest[rows, columns])
-        codes[:, rows, columns] = torch.where(near, code[:, None, None], codes[:, rows, columns])
-        weight = torch.where((x == ix) & (y == iy), 1.0, 0.3)
-        weights[rows, columns] = torch.where(near, weight, weights[rows, columns])
-    return heat, codes, weights
 
 
 def heat_loss(logits, heat):
@@ -90,10 +57,35 @@ def focal_loss(logits, goals):
 
 
 def code_loss(codes, goals):
-    """L1 (..., 10) weighted by column; unknown (NaN) goals count nothing."""
-    known = torch.isfinite(goals)
-    weight = torch.tensor(CODE_WEIGHTS, device=codes.device) * known
-    return (codes - torch.where(known, goals, 0.0)).abs() * weight
+    """L1 (..., 8) of all but the velocity, weighted by column."""
+    weight = torch.tensor(CODE_WEIGHTS, device=codes.device)
+    return (codes[..., :8] - goals[..., :8]).abs() * weight
+
+
+def velocity_loss(velocities, goals, weights):
+    """Huber loss between velocities (n, 2) on a logarithmic scale of speed, weighted by (n,).
+
+    Most objects stand, and the least absolute error of a median is zero: with L1 alone every
+    object was believed to stand.  So those that move and those that stand count alike, whatever
+    their number.  Unknown (NaN) goals count nothing.
+    """
+    known = torch.isfinite(goals).all(-1)
+    goals = torch.where(known.unsqueeze(-1), goals, 0.0)
+    moving = goals.norm(dim=-1) > MOVING_MPS
+    error = functional.smooth_l1_loss(
+        _log_speed(velocities), _log_speed(goals), beta=0.3, reduction='none'
+    ).sum(-1)
+    loss = velocities.sum() * 0.0
+    for group in (known & moving, known & ~moving):
+        share = weights * group
+        loss = loss + (error * share).sum() / share.sum().clamp(min=1.0)
+    return 0.5 * loss
+
+
+def _log_speed(velocity):
+    """The same direction, log(1 + speed) long."""
+    speed = (velocity.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+    return velocity * torch.log1p(speed) / speed
 
 
 def match(logits, codes, targets):
@@ -102,20 +94,50 @@ def match(logits, codes, targets):
 
 
 def assign(logits, codes, labels, goals):
-    """The cheapest pairs of queries (Q, K), (Q, 10) and objects (n,), (n, 10): two index arrays.
-
-    Cost: 2 x focal + 0.25 x L1 over all but the velocity, as BEVFormer.
-    """
+    """The cheapest pairs of queries (Q, K), (Q, 10) and objects (n,), (n, 10): two index arrays."""
     if not len(labels):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    p = logits.detach().sigmoid()[:, labels.to(logits.device)]  # (Q, n)
+    cost = matching_cost(logits, codes, labels.to(logits.device), goals.to(codes.device))
+    return linear_sum_assignment(cost.cpu().numpy())
+
+
+def matching_cost(logits, codes, labels, goals):
+    """Cost (..., Q, n) of queries (..., Q, K), (..., Q, 10) for objects (..., n), (..., n, 10).
+
+    2 x focal + 0.25 x L1 over all but the velocity, as BEVFormer.
+    """
+    index = labels.unsqueeze(-2).expand(*logits.shape[:-1], labels.shape[-1])
+    p = logits.detach().sigmoid().gather(-1, index)
     positive = -(p + 1e-12).log() * 0.25 * (1.0 - p).square()
     negative = -(1.0 - p + 1e-12).log() * 0.75 * p.square()
-    distance = torch.cdist(codes.detach()[:, :8], goals.to(codes.device)[:, :8], p=1)
+    distance = torch.cdist(codes.detach()[..., :8], goals[..., :8], p=1)
     cost = 2.0 * (positive - negative) + 0.25 * distance
     # A broken network must show as a NaN loss with a clear error, not as a crash in the matcher.
-    cost = torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4)
-    return linear_sum_assignment(cost.cpu().numpy())
+    return torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4)
+
+
+def match_layers(stages, objects):
+    """[layer][frame] -> (queries (m,), objects (m,)) of a batch of dense_targets.Objects.
+
+    All costs in one go: one by one, a GPU waits for the CPU at every frame and layer.
+    """
+    layers = len(stages.layer_logits)
+    costs = matching_cost(
+        stages.layer_logits,
+        stages.layer_codes,
+        objects.labels.expand(layers, -1, -1),
+        codes_from_boxes(objects.boxes).expand(layers, -1, -1, -1),
+    ).cpu()
+    counts = objects.real.sum(1).tolist()
+    return [
+        [
+            linear_sum_assignment(cost[:, :count].numpy())
+            if count
+            else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+            for cost, count in zip(frames, counts)
+        ]
+        for frames in costs
+    ]
 
 
 def detection_loss(stages, targets, bev, processes=_ALONE):
@@ -124,28 +146,42 @@ def detection_loss(stages, targets, bev, processes=_ALONE):
     Sums are divided by counts over all processes.
     """
     device = stages.heat_logits.device
-    dense = [dense_targets(frame, bev) for frame in targets]
-    heat, codes, weights = (torch.stack(parts) for parts in zip(*dense))
+    padded = pad_objects(targets, device)
+    dense = bev_targets(padded, bev)
     peaks, weight, objects = processes.divisors(
-        [heat_positives(heat), weights.sum(), sum(len(frame.labels) for frame in targets)]
+        [
+            heat_positives(dense.heat),
+            dense.weights.sum(),
+            sum(len(frame.labels) for frame in targets),
+        ]
     )
-    heat, codes, weights = heat.to(device), codes.to(device), weights.to(device)
-    loss_heat = heat_loss(stages.heat_logits, heat) / peaks
-    dense_error = code_loss(stages.dense_codes.permute(0, 2, 3, 1), codes.permute(0, 2, 3, 1))
-    loss_dense = (dense_error.sum(-1) * weights).sum() / weight
+    loss_heat = heat_loss(stages.heat_logits, dense.heat) / peaks
+    told, goals = (
+        codes.permute(0, 2, 3, 1)[dense.weights > 0] for codes in (stages.dense_codes, dense.codes)
+    )
+    weights = dense.weights[dense.weights > 0]
+    loss_dense = (code_loss(told, goals).sum(-1) * weights).sum() / weight
+    loss_velocity = velocity_loss(told[:, 8:], goals[:, 8:], weights)
+    true_codes = codes_from_boxes(padded.boxes)
     loss_score = loss_box = 0.0
-    matches = []
-    for logits, layer_codes in zip(stages.layer_logits, stages.layer_codes):
-        matches = [match(*frame) for frame in zip(logits, layer_codes, targets)]
+    layers = match_layers(stages, padded)
+    for logits, layer_codes, matches in zip(stages.layer_logits, stages.layer_codes, layers):
+        frame, queries, chosen = _pairs(matches, device)
         goals = torch.zeros_like(logits)
-        for index, ((queries, chosen), frame) in enumerate(zip(matches, targets)):
-            goals[index, queries, frame.labels[chosen]] = 1.0
-            error = code_loss(
-                layer_codes[index, queries], codes_from_boxes(frame.boxes[chosen]).to(device)
-            )
-            loss_box = loss_box + error.sum() / objects
+        goals[frame, queries, padded.labels[frame, chosen]] = 1.0
+        told, true = layer_codes[frame, queries], true_codes[frame, chosen]
+        loss_box = loss_box + code_loss(told, true).sum() / objects
+        loss_velocity = loss_velocity + velocity_loss(
+            told[:, 8:], true[:, 8:], torch.ones(len(told), device=device)
+        )
         loss_score = loss_score + focal_loss(logits, goals) / objects
-    total = loss_heat + 0.25 * loss_dense + 2.0 * loss_score + 0.25 * loss_box
+    total = (
+        loss_heat
+        + 0.25 * loss_dense
+        + 2.0 * loss_score
+        + 0.25 * loss_box
+        + 0.25 * VELOCITY_WEIGHT * loss_velocity
+    )
     parts = {
         name: float(torch.as_tensor(value).detach())
         for name, value in (
@@ -153,6 +189,17 @@ def detection_loss(stages, targets, bev, processes=_ALONE):
             ('dense', loss_dense),
             ('score', loss_score),
             ('box', loss_box),
+            ('velocity', loss_velocity),
         )
     }
-    return NanoLoss(total, parts, matches)
+    return NanoLoss(total, parts, layers[-1])
+
+
+def _pairs(matches, device):
+    """Frame, query and object of every matched pair of a batch, (p,) each."""
+    counts = [len(queries) for queries, _ in matches]
+    frames = np.repeat(np.arange(len(matches)), counts)
+    queries, objects = (np.concatenate(part) for part in zip(*matches))
+    return (
+        torch.from_numpy(part.astype(np.int64)).to(device) for part in (frames, queries, objects)
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mta_perception.contract import CLASSES
-from mta_perception.model.nano.projection import project_points
+from mta_perception.model.nano.pyramid import bin_positions, focal_lengths, share_of_bins
 from mta_training.losses.nano import heat_loss, heat_positives
 from mta_training.process_group import ProcessGroup
 
@@ -34,50 +34,24 @@ class PerspectiveHead(nn.Module):
         return out[:, :, :-1], out[:, :, -1]
 
 
-def perspective_targets(targets, image_from_ego, camera_mask, image, stride):
-    """Heat (N, K, h, w), log depth and its weight (N, h, w) of one frame.
-
-    image_from_ego (N, 3, 4), camera_mask (N,), image an ImageConfig.
-    """
-    cameras = len(camera_mask)
-    height, width = image.height // stride, image.width // stride
-    heat = torch.zeros(cameras, len(CLASSES), height, width)
-    depth, weight = torch.zeros(cameras, height, width), torch.zeros(cameras, height, width)
-    if not len(targets.labels):
-        return heat, depth, weight
-    seen = project_points(
-        targets.boxes[None, :, None, :3],
-        image_from_ego[None],
-        camera_mask[None],
-        (image.width, image.height),
-        stride,
-    )
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
-    # Far ones first: where two share a cell, the nearer one is what the image shows.
-    for index in torch.argsort(-targets.boxes[:, :2].norm(dim=-1)).tolist():
-        for camera in torch.nonzero(seen.visible[0, :, index, 0]).flatten().tolist():
-            x, y = seen.xy[0, camera, index, 0].tolist()
-            metres = float(seen.depth[0, camera, index, 0])
-            apparent = float(targets.boxes[index, 5]) * 1266.0 * image.scale / metres / stride
-            sigma = min(max(0.2 * apparent, 0.5), 2.0)
-            patch = torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2.0 * sigma * sigma))
-            label = int(targets.labels[index])
-            heat[camera, label] = torch.maximum(heat[camera, label], patch)
-            near = patch > 0.6
-            ix, iy = min(max(round(x), 0), width - 1), min(max(round(y), 0), height - 1)
-            heat[camera, label, iy, ix] = 1.0
-            near[iy, ix] = True
-            depth[camera][near], weight[camera][near] = torch.tensor(metres).log(), 1.0
-    return heat, depth, weight
-
-
-def perspective_loss(head, features, batch, image, stride, processes=_ALONE):
-    """Heat and depth loss of a Batch, given its features (B, N, C, h, w)."""
+def perspective_loss(head, features, goals, processes=_ALONE):
+    """Heat and depth loss of features (B, N, C, h, w), given dense_targets.ImageTargets."""
     heat_logits, log_depth = head(features)
-    frames = zip(batch.targets, batch.image_from_ego.cpu(), batch.camera_mask.cpu())
-    goals = [perspective_targets(*frame, image, stride) for frame in frames]
-    heat, depth, weight = (torch.stack(part) for part in zip(*goals))
-    peaks, cells = processes.divisors([heat_positives(heat), weight.sum()])
-    heat, depth, weight = (part.to(features.device) for part in (heat, depth, weight))
-    error = ((log_depth - depth).abs() * weight).sum() / cells
-    return heat_loss(heat_logits, heat) / peaks + error
+    told = goals.depth > 0
+    peaks, cells = processes.divisors([heat_positives(goals.heat), told.sum()])
+    error = (log_depth[told] - goals.depth[told].log()).abs().sum() / cells
+    return heat_loss(heat_logits, goals.heat) / peaks + error
+
+
+def depth_loss(logits, metres, image_from_ego, image, processes=_ALONE):
+    """Cross entropy of the depth's bins where it is known.
+
+    logits (B, N, D, h, w), metres (B, N, h, w) with 0 = unknown, image_from_ego (B, N, 3, 4)
+    """
+    bins = logits.shape[2]
+    known = metres > 0
+    focal = focal_lengths(image_from_ego)[..., None, None].expand(metres.shape)
+    place = bin_positions(metres[known].float(), focal[known], image.width, bins)
+    told = logits.permute(0, 1, 3, 4, 2)[known].float().log_softmax(-1)
+    (count,) = processes.divisors([known.sum()])
+    return -(share_of_bins(place, bins) * told).sum() / count

@@ -14,7 +14,9 @@ import yaml
 
 from mta_perception.checks import require
 from mta_perception.model.config import LanguageConfig, MtaConfig, QFormerConfig
+from mta_perception.model.nano.config import BackboneConfig, BevConfig
 from mta_training.data.augmentation import Augmentation
+from mta_training.synth.drawn_drive import KEYFRAME_S
 
 OBJECTIVES = ('off', 'mse', 'cosine', 'clip')
 _STRICT = {'extra': 'forbid'}  # pydantic refuses names that it does not know
@@ -87,6 +89,8 @@ class Weights:
     bla: float = 1.0
     dca: float = 0.01
     perspective: float = 0.5  # of L_det; ours, see perspective.py
+    depth: float = 0.5  # of L_det, where the backbone tells depth
+    colour: float = 0.1  # of L_det; ours, see look.py
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,35 @@ class Language:
 
 
 @dataclass(frozen=True)
+class World:
+    """What `train --world` draws, and how long it is used."""
+
+    __pydantic_config__ = _STRICT
+    seed: int = 0
+    kind: str = 'street'  # or level: the world before slopes, rigs and clutter
+    seconds: float = 10.0  # of a scene, a frame each half
+    window: int = 48  # scenes in use at a time
+    times: float = 5.0  # that a frame is shown, on average
+
+    def __post_init__(self):
+        require(
+            self.seconds >= 1.0 and self.window >= 1 and self.times > 0,
+            f'world: seconds={self.seconds:g}, window={self.window}, times={self.times:g}; '
+            'expected at least 1 s, 1 scene and more than 0 times.',
+        )
+
+    @property
+    def frames(self):
+        """Frames of a scene."""
+        return int(self.seconds / KEYFRAME_S)
+
+    def alive(self, shown):
+        """Numbers of the scenes in use when so many frames have been shown."""
+        first = int(shown / (self.frames * self.times))
+        return range(first, first + self.window)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One run: the network, what it learns from, how long."""
 
@@ -173,6 +206,7 @@ class Recipe:
     captions: Captions = field(default_factory=Captions)
     augmentation: Augmentation = field(default_factory=Augmentation)
     language: Language = field(default_factory=Language)
+    world: World = field(default_factory=World)
     start: str = ''  # run directory whose detector this one starts from
     start_captioner: bool = False  # ... and whose Q-Former and adapter too
     caption_steps: int = 0  # at the end, captions alone; see caption_stage.py
@@ -203,6 +237,39 @@ class Recipe:
             # paper's weight of 1, and captions get worse (docs/results.md).
             weights=Weights(bla=0.1),
             caption_steps=1500,
+        )
+
+    @classmethod
+    def street(cls):
+        """nano with eyes that have seen photographs, for `train --world`: the detector first, on
+        frames without end, then captions alone.
+
+        The backbone stays as ImageNet made it: trained on drawn pictures it finds more in those
+        and less on real streets (docs/results.md).
+        """
+        return cls(
+            'street',
+            MtaConfig(
+                name='street',
+                backbone=BackboneConfig(
+                    kind='lite0', stride=8, refine=2, depth_bins=32, fine=True
+                ),
+                bev=BevConfig(neck_blocks=2),
+                qformer=QFormerConfig(layers=4),
+            ),
+            Schedule(
+                minutes=480.0,
+                batch=32,
+                learning_rate=1.5e-3,
+                backbone_rate=0.0,
+                warm_up=0.03,
+                clip=100.0,
+            ),
+            captions=Captions(start=1.0, objects=6),
+            alignment=Alignment(bla='off', dca='off'),
+            caption_steps=1500,
+            checkpoint_minutes=1.0,
+            gradient_norms_every=0,
         )
 
     @classmethod
@@ -325,7 +392,7 @@ class Recipe:
         ) - 1
 
 
-_BUILT_IN = ('nano', 'nano_joint', 'paper', 'smoke')
+_BUILT_IN = ('nano', 'street', 'nano_joint', 'paper', 'smoke')
 
 
 def _merge(old, new):

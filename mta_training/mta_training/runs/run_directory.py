@@ -185,7 +185,22 @@ def read_checkpoint(run, which='last'):
         raise RunError(
             f'{path} does not exist; expected a run directory written by `mta-train train --out`.'
         )
-    return torch.load(path, map_location='cpu', weights_only=False)
+    return with_todays_names(torch.load(path, map_location='cpu', weights_only=False))
+
+
+def with_todays_names(checkpoint):
+    """A checkpoint as it would be written now: the pyramid was part of the backbone once, and
+    the perspective head alone."""
+
+    def renamed(tensors):
+        return {
+            name.replace('.backbone.lateral.', '.pyramid.lateral.')
+            if not name.startswith('perspective.')
+            else f'heads.{name}': value
+            for name, value in tensors.items()
+        }
+
+    return {**checkpoint, **{key: renamed(checkpoint[key]) for key in ('learner', 'model')}}
 
 
 def origin(start):
@@ -215,7 +230,7 @@ def load_run(run, which='last'):
 
 
 def load_detector(run, learner, with_captioner=False):
-    """Start a Learner from the detector (and perspective head) of another run's last checkpoint,
+    """Start a Learner from the detector (and its training's heads) of another run's checkpoint,
     or from a directory of `mta-train import-bevformer`.
 
     with_captioner  its Q-Former and adapter too
@@ -237,10 +252,8 @@ def load_detector(run, learner, with_captioner=False):
             f'the first is {misfits[0]}; expected a run with the same network.'
         )
     wanted.load_state_dict(found)
-    if learner.perspective is not None:
-        learner.perspective.load_state_dict(
-            state.get('perspective') or part_of(state['learner'], 'perspective.')
-        )
+    if learner.heads is not None:
+        learner.heads.load_state_dict(part_of(state['learner'], 'heads.'))
     if with_captioner:
         learner.language.load_trained_state(state['adapter'])
 

@@ -38,7 +38,7 @@ class Building(NamedTuple):
 class Pole(NamedTuple):
     """Tree, lamp post, traffic light, sign: something thin that stands."""
 
-    kind: str  # 'tree' | 'lamp' | 'traffic_light' | 'sign' | 'bush'
+    kind: str  # 'tree' | 'lamp' | 'traffic_light' | 'sign' | 'bush', or one of clutter.KINDS
     xy: tuple
     yaw: float  # where the arm or the face looks [rad]
     height: float
@@ -80,6 +80,7 @@ class Weather:
     sun_azimuth: float = 0.8  # world angle of the direction towards the sun [rad]
     sun_elevation: float = 0.7  # [rad]
     seed: int = 0  # textures, noise, tints
+    street: bool = False  # light, walls and lenses as unkind as on real streets
 
 
 class CameraView(NamedTuple):
@@ -98,3 +99,4 @@ class Rendering(NamedTuple):
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     instances: np.ndarray  # (H, W) int32 ObjectState.instance of the surface; 0: none
+    nearness: object = None  # (H, W) float32, 1 / depth [1/m]; 0: ground or sky

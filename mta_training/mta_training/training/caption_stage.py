@@ -82,7 +82,7 @@ def finish_captions(
     trained = [
         parameter
         for name, parameter in learner.named_parameters()
-        if parameter.requires_grad and not name.startswith(('model.detector.', 'perspective.'))
+        if parameter.requires_grad and not name.startswith(('model.detector.', 'heads.'))
     ]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
     device = trained[0].device

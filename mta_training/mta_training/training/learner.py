@@ -3,7 +3,7 @@
     L = 10 L_det + 1 L_lm + 1 L_bla + 0.01 L_dca        (MTA, arXiv 2411.10639, section 4.1)
 
 What is only needed while training lives here and in losses/: the detector's criterion with its
-perspective head, Phi_BLA, the prompts of DCA.  `model` and `language` are all an export sees.
+further heads, Phi_BLA, the prompts of DCA.  `model` and `language` are all an export sees.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class BatchLoss(NamedTuple):
     """What a batch costs."""
 
     total: torch.Tensor  # weighted sum
-    terms: dict  # name -> weighted tensor: detection, perspective, language, bla, dca
+    terms: dict  # name -> weighted tensor: detection, perspective, ..., language, bla, dca
     log: dict  # name -> unweighted float
     bev: torch.Tensor  # (B, C, Y, X), detached: the memory of the next batch
 
@@ -40,10 +40,8 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.language, self.recipe = model, language, recipe
         self.embeddings = embeddings
-        self.criterion = detection_criterion(
-            model.detector, recipe.weights.perspective, recipe.schedule.bf16
-        )
-        self.perspective = self.criterion.perspective  # checkpoints know it by this name
+        self.criterion = detection_criterion(model.detector, recipe.weights, recipe.schedule.bf16)
+        self.heads = self.criterion.heads  # checkpoints know them by this name
         alignment, width = recipe.alignment, model.config.qformer.width
         self.bla = self.dca = None
         if alignment.bla != 'off':
@@ -63,8 +61,11 @@ class Learner(nn.Module):
             )
 
     def train(self, mode=True):
-        """As nn.Module's; norms stay in evaluation mode where the recipe says so."""
+        """As nn.Module's; norms stay in evaluation mode where the recipe says so, and all of a
+        frozen backbone."""
         super().train(mode)
+        if self.recipe.schedule.backbone_rate == 0:
+            self.model.detector.backbone.eval()
         if self.recipe.schedule.freeze_norm:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -16,11 +16,13 @@ import torch
 
 from mta_perception.progress import say
 from mta_training.process_group import ProcessGroup
+from mta_training.runs.photographs import load_photographs
 from mta_training.runs.run_directory import RunError, build_language, build_model, load_detector
 from mta_training.runs.run_log import RunLog
 from mta_training.training.caption_stage import finish_captions
 from mta_training.training.learner import Learner
-from mta_training.training.trainer import Trainer
+from mta_training.training.trainer import Trainer, words_of
+from mta_training.training.world import World
 
 
 def run(
@@ -35,7 +37,8 @@ def run(
     say=say,
     text_cache=None,
 ):
-    """Train on `scenes` (SceneArrays) into the directory `out`; returns the last evaluation.
+    """Train on `scenes` (SceneArrays, or a World) into the directory `out`; returns the last
+    evaluation.
 
     evaluate    evaluate(learner, held_out, picture) -> dict with 'mAP', which decides what is
                 `best.pt`; `picture` is the path of the PNG that it may draw
@@ -53,6 +56,9 @@ def run(
     processes.first(None)  # nobody writes before all have looked
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // processes.size))
     keep_large_blocks()
+    if accelerator.device.type == 'cuda':
+        torch.set_float32_matmul_precision('high')
+        torch.backends.cudnn.benchmark = True  # all batches have the same shapes
     if processes.rank == 0:
         say(_plan(recipe, scenes))
     learner, recipe = build_learner(out, scenes, recipe, processes, text_cache)
@@ -68,13 +74,17 @@ def run(
     return metrics
 
 
+def some_of(scenes):
+    """Scenes as a list: all, or those in use first of a World."""
+    return scenes.first(scenes.settings.window) if isinstance(scenes, World) else scenes
+
+
 def _plan(recipe, scenes):
     """What is to come, before it takes its time."""
-    frames = sum(len(scene.boxes) for scene in scenes)
     words = [
         f'recipe {recipe.name}: {recipe.schedule.length}',
         f'{recipe.schedule.batch} frames a step',
-        f'{frames} keyframes of {len(scenes)} scenes',
+        words_of(scenes),
     ]
     if recipe.caption_steps:
         words.append(f'then {recipe.caption_steps} steps of captions alone')
@@ -97,7 +107,8 @@ def build_learner(out, scenes, recipe, processes, text_cache=None):
 
     Process 0 makes what is not there yet (language model, embeddings), the others read it.
     """
-    captions = [text for scene in scenes for frame in scene.captions for text in frame if text]
+    some = some_of(scenes)
+    captions = [text for scene in some for frame in scene.captions for text in frame if text]
     if processes.rank:
         processes.first(None)
     language, embeddings, recipe = build_language(out, captions, recipe, text_cache or out)
@@ -105,8 +116,11 @@ def build_learner(out, scenes, recipe, processes, text_cache=None):
         processes.first(None)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe)
+    fresh = not (out / 'last.pt').exists()
+    if fresh and not recipe.start and recipe.model.sees_photographs:
+        load_photographs(model.detector.backbone)
     learner = Learner(model, language, recipe, embeddings)
-    if recipe.start and not (out / 'last.pt').exists():
+    if recipe.start and fresh:
         load_detector(recipe.start, learner, with_captioner=recipe.start_captioner)
     return learner, recipe
 
@@ -154,7 +168,11 @@ def _finish_captions(trainer, out, say, threads):
     if trainer.processes.rank == 0:
         torch.set_num_threads(threads or os.cpu_count() or 1)
         finish_captions(
-            trainer.learner, trainer.scenes, recipe.caption_steps, seed=recipe.seed, log_line=say
+            trainer.learner,
+            some_of(trainer.scenes),
+            recipe.caption_steps,
+            seed=recipe.seed,
+            log_line=say,
         )
     trainer.processes.first(None)
     trainer.save(out / 'last.pt')

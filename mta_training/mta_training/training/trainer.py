@@ -5,19 +5,27 @@ on as many processes as one likes.
 """
 
 import math
+import time
 
 import torch
 
 from mta_training.data.batches import QueueStream, SceneStream, make_batch, slot_generators
 from mta_training.process_group import ProcessGroup
 from mta_training.runs.recipe import Recipe
-from mta_training.runs.run_directory import RunError, origin, write_checkpoint
+from mta_training.runs.run_directory import (
+    RunError,
+    origin,
+    with_todays_names,
+    write_checkpoint,
+)
+from mta_training.training.prefetch import Prefetch
 from mta_training.training.schedule import (
     RunProgress,
     freeze_backbone,
     learning_rate,
     make_optimizer,
 )
+from mta_training.training.world import World
 
 # What a run cannot change while it goes on.
 _FIXED = (
@@ -27,13 +35,17 @@ _FIXED = (
     'alignment',
     'captions',
     'augmentation',
+    'world',
     'language',
     'seed',
 )
 
 
+_AHEAD = 3  # batches that threads make while a GPU works
+
+
 class Trainer:
-    """All that changes while a run goes on."""
+    """All that changes while a run goes on; scenes: a list of SceneArrays, or a World."""
 
     def __init__(self, learner, scenes, recipe, accelerator):
         schedule = recipe.schedule
@@ -54,8 +66,12 @@ class Trainer:
             learner, make_optimizer(learner, schedule)
         )
         bev = learner.model.config.bev
-        self.stream = make_stream(scenes, recipe, bev.half_extent_m)
-        self.progress = RunProgress(schedule, sum(len(scene.boxes) for scene in scenes))
+        self.batches = Prefetch(
+            make_stream(scenes, recipe, bev.half_extent_m),
+            self._make_batches,
+            _AHEAD if accelerator.device.type == 'cuda' else 0,
+        )
+        self.progress = RunProgress(schedule, frames_of(scenes))
         self.best = -1.0
         self.memory = torch.zeros(
             share, *learner.model.detector.memory_shape, device=accelerator.device
@@ -100,8 +116,10 @@ class Trainer:
 
     def accumulate(self, share):
         """Add the gradient of the next batch, at a share of the run; returns what is logged."""
-        generators = slot_generators(self.recipe.seed, self.seen, self.slots)
-        *past, batch = self._batches(generators)
+        asked = time.monotonic()
+        generators, batches = self.batches.next()
+        waited = time.monotonic() - asked
+        *past, batch = [batch.to(self.accelerator.device) for batch in batches]
         learned = self.wrapped(
             batch,
             self.memory,
@@ -119,18 +137,23 @@ class Trainer:
         self.accelerator.backward(learned.total / self.recipe.schedule.accumulate)
         self.memory = learned.bev
         self.seen += 1
-        return {'loss': float(learned.total.detach()), **learned.log, **norms}
+        return {
+            'loss': float(learned.total.detach()),
+            **learned.log,
+            **norms,
+            'waited': waited,
+        }
 
-    def _batches(self, generators):
-        """The next Batches of our slots, oldest first; the last is learned."""
-        queues = self.stream.step()[self.slots.start : self.slots.stop]
-        *past, present = zip(*queues)
-        harder, device = self.recipe.augmentation, self.accelerator.device
+    def _make_batches(self, number, queues):
+        """(a generator a slot, Batches of our slots, oldest first; the last is learned)."""
+        generators = slot_generators(self.recipe.seed, number, self.slots)
+        *past, present = zip(*queues[self.slots.start : self.slots.stop])
+        harder = self.recipe.augmentation
         batches = [
             make_batch(self.scenes, places, generators, harder.of_history) for places in past
         ]
         batches.append(make_batch(self.scenes, present, generators, harder))
-        return [batch.to(device) for batch in batches]
+        return generators, batches
 
     def _gradient_norms(self, terms):
         """Norm of each weighted term's gradient, over all that is trained, of this process."""
@@ -160,10 +183,9 @@ class Trainer:
                 'origin': self.origin,
                 'optimizer': self.optimizer.state_dict(),
                 'memory': torch.cat(memories),
-                'stream': self.stream.state(),
+                'stream': self.batches.state(),
                 'best': self.best,
-                'data': f'{len(self.scenes)} scenes, '
-                f'{sum(len(scene.boxes) for scene in self.scenes)} keyframes',
+                'data': words_of(self.scenes),
                 'step': self.progress.step,
                 'seen': self.seen,
                 'elapsed_s': self.progress.elapsed_s,
@@ -172,7 +194,7 @@ class Trainer:
 
     def load(self, path):
         """Go on where `save` stopped."""
-        state = torch.load(path, map_location='cpu', weights_only=False)
+        state = with_todays_names(torch.load(path, map_location='cpu', weights_only=False))
         wanted, found = self.recipe.to_dict(), Recipe.from_dict(state['recipe']).to_dict()
         other = sorted(name for name in wanted if wanted[name] != found[name] and name in _FIXED)
         if other:
@@ -194,7 +216,7 @@ class Trainer:
                 f'{len(broken) - 1} more names are missing or unknown.'
             )
         self.optimizer.load_state_dict(state['optimizer'])
-        self.stream.restore(state['stream'])
+        self.batches.restore(state['stream'], state['seen'])
         self.memory = state['memory'][self.slots.start : self.slots.stop].to(
             self.accelerator.device
         )
@@ -204,10 +226,32 @@ class Trainer:
         self.progress.pause()
 
 
+def frames_of(scenes):
+    """Keyframes there are to train on; those in use of a World, which has no end."""
+    if isinstance(scenes, World):
+        return scenes.settings.window * scenes.settings.frames
+    return sum(len(scene.boxes) for scene in scenes)
+
+
+def words_of(scenes):
+    """What there is to train on, in words."""
+    if isinstance(scenes, World):
+        return scenes.words
+    return f'{len(scenes)} scenes, {frames_of(scenes)} keyframes'
+
+
 def make_stream(scenes, recipe, half_extent_m):
     """SceneStream or QueueStream of a recipe; a frame is empty whose objects are all farther away
     than `half_extent_m` ahead or aside."""
-    schedule, lengths = recipe.schedule, [len(scene.boxes) for scene in scenes]
+    schedule = recipe.schedule
+    if isinstance(scenes, World):
+        if schedule.history != 'stream':
+            raise RunError(
+                f'schedule.history={schedule.history!r}: queues want all frames at hand; a world '
+                'that is drawn on the way gives stream.'
+            )
+        return scenes.stream(schedule.batch, recipe.seed)
+    lengths = [len(scene.boxes) for scene in scenes]
     if schedule.history == 'stream':
         return SceneStream(lengths, schedule.batch, seed=recipe.seed)
     empty = [

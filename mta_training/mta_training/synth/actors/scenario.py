@@ -8,11 +8,13 @@ from mta_training.synth.actors.population import ego_route, populate
 from mta_training.synth.actors.traffic import Traffic
 from mta_training.synth.scene import Weather
 from mta_training.synth.sensors import rig as rigs
+from mta_training.synth.sensors.body import random_lean
 from mta_training.synth.town.layout import Town, build_town
 from mta_training.synth.town.roads import build_network
 
 EPOCH_US = 1_600_000_000_000_000  # stamp of the first scene's first keyframe
 SCENE_GAP_US = 100_000_000
+WORLDS = ('level', 'street')
 MIRRORED_SHARE = 0.1  # of scenes with traffic on the left
 # The devkit refuses CAN data for these scene numbers (recordings that lack it in nuScenes).
 _NO_CAN = {*range(161, 169), *range(170, 177), *range(309, 315)}
@@ -39,22 +41,24 @@ def scene_name(index):
     return f'scene-{_SCENE_NUMBERS[index]:04d}'
 
 
-def weather_of(seed, index):
+def weather_of(seed, index, street=False):
     """Weather of a scene: of twenty in a row 3 are at night, 3 in rain (1 of them both), 4
-    overcast; a dataset's first scene is always a dry day."""
+    overcast; a dataset's first scene is always a dry day.  In the street the sun is often low."""
     block, place = divmod(index, 20)
     order = np.random.default_rng([seed, 77, block]).permutation(20)
     if block == 0:
         order[np.flatnonzero(order == 19)[0]], order[0] = order[0], 19
     kind = int(order[place])
     rng = np.random.default_rng([seed, 78, index])
+    lowest = 0.06 if street else 0.25
     return Weather(
         night=kind < 3,
         rain=2 <= kind < 5,
         overcast=2 <= kind < 9,
         sun_azimuth=float(rng.uniform(0.0, 2 * np.pi)),
-        sun_elevation=float(rng.uniform(0.25, 1.1)),
+        sun_elevation=float(rng.uniform(lowest, 1.1)),
         seed=int(rng.integers(1 << 30)),
+        street=street,
     )
 
 
@@ -88,8 +92,17 @@ def _describe(traffic, weather):
     return text[0].upper() + text[1:]
 
 
-def build_scenario(seed, index, seconds=20.0, width=rigs.FULL_WIDTH, height=rigs.FULL_HEIGHT):
-    """The index-th scene of the world with this seed."""
+def build_scenario(
+    seed, index, seconds=20.0, width=rigs.FULL_WIDTH, height=rigs.FULL_HEIGHT, world='level'
+):
+    """The index-th scene of the world with this seed.
+
+    world  one of WORLDS: `level` is kind (one rig, the body never leans, clear light), `street`
+           is not
+    """
+    if world not in WORLDS:
+        raise ValueError(f'world {world!r} is none of {", ".join(WORLDS)}.')
+    street = world == 'street'
     rng = np.random.default_rng([seed, 1, index])
     local = build_network(rng)
     angle, mirrored = float(rng.uniform(0.0, 2 * np.pi)), bool(rng.random() < MIRRORED_SHARE)
@@ -100,9 +113,11 @@ def build_scenario(seed, index, seconds=20.0, width=rigs.FULL_WIDTH, height=rigs
         ego, ego_points = ego_route(network, np.random.default_rng([seed, 2, index]), seconds)
         if not origin.any():
             origin = np.ceil(130.0 - ego_points.min(axis=0))
-    town = build_town(network, np.random.default_rng([seed, 3, index]), ego_points)
+    town = build_town(network, np.random.default_rng([seed, 3, index]), ego_points, street)
     traffic = populate(town, np.random.default_rng([seed, 4, index]), ego, ego_points, seconds)
-    weather = weather_of(seed, index)
+    weather = weather_of(seed, index, street)
+    if street:
+        traffic.lean = random_lean(np.random.default_rng([seed, 6, index]))
     return Scenario(
         scene_name(index),
         index,
@@ -110,7 +125,7 @@ def build_scenario(seed, index, seconds=20.0, width=rigs.FULL_WIDTH, height=rigs
         seconds,
         town,
         traffic,
-        rigs.build_rig(np.random.default_rng([seed, 5, index]), width, height),
+        rigs.build_rig(np.random.default_rng([seed, 5, index]), width, height, street),
         weather,
         _describe(traffic, weather),
     )

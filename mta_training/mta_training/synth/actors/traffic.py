@@ -147,16 +147,19 @@ class Traffic:
 
     def __init__(self, agents, ego, ego_drive, kinds):
         self.agents, self.ego, self.ego_drive, self.kinds = agents, ego, ego_drive, kinds
+        self.lean = None  # sensors.body.Lean of the ego's body; None = it stands level
         self._movers = _Movers(agents)
         still = [(k + 1, agent) for k, agent in enumerate(agents) if agent.motion is None]
         self._still = [_state(agent, k, agent.pose) for k, agent in still]
         self._still_xy = np.array([agent.pose[:2] for _, agent in still]).reshape(-1, 2)
 
     def world_from_ego(self, time):
-        """(4, 4): base_link, on the ground under the rear axle, which rolls along the path."""
+        """(4, 4): base_link, on the ground under the rear axle, which rolls along the path and
+        leans with the body."""
         s, _, _ = self.ego.along(time)
         rear, yaw = self.ego.path.chord(s - EGO_WHEELBASE_M / 2, 1.0)
-        return rigid_from_yaw(float(yaw), (float(rear[0]), float(rear[1]), 0.0))
+        level = rigid_from_yaw(float(yaw), (float(rear[0]), float(rear[1]), 0.0))
+        return level if self.lean is None else level @ self.lean.ego_from_body(time)
 
     def states(self, time, reach_m=110.0):
         """ObjectState of every agent within `reach_m` of the ego, by instance."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from mta_perception.atomic_files import write_atomically
 from mta_perception.contract import nuscenes_channel
-from mta_perception.geometry import invert_rigid, quaternion_from_rigid
+from mta_perception.geometry import invert_rigid, level_pose, quaternion_from_rigid
 from mta_training.captions import grammar
 from mta_training.synth.actors.scenario import build_scenario
 from mta_training.synth.dataset.narrate import Places, facts_of
@@ -186,6 +186,8 @@ class _Recorder:
             for seen in chain
         ]
         world_from_ego = self.scenario.traffic.world_from_ego(keyframe * KEYFRAME_US / 1e6)
+        if self.scenario.traffic.lean:
+            world_from_ego = level_pose(world_from_ego)  # distances and sides are the ground's
         told = facts_of([seen.state for seen in chain], attributes, world_from_ego, places)
         for seen, attribute, (facts, xy, velocity) in zip(chain, attributes, told):
             visibility = observe.visibility(seen.sight, self.fills[seen.state.instance])
@@ -204,6 +206,14 @@ class _Recorder:
                 xy=xy,
                 velocity=velocity,
             )
+
+
+def _small_turn(turned, step):
+    """Rates [rad/s] about x and y of a small rotation over two steps."""
+    return (
+        float((turned[2, 1] - turned[1, 2]) / (4 * step)),
+        float((turned[0, 2] - turned[2, 0]) / (4 * step)),
+    )
 
 
 def can_bus_poses(scenario):
@@ -225,12 +235,11 @@ def can_bus_poses(scenario):
         x, y, z, w = quaternion_from_rigid(pose).tolist()
         messages.append(
             {
-                'accel': (ego_from_world @ accelerations[k] + [0.0, 0.0, 9.81]).tolist(),
+                'accel': (ego_from_world @ (accelerations[k] + [0.0, 0.0, 9.81])).tolist(),
                 'orientation': [w, x, y, z],
                 'pos': pose[:3, 3].tolist(),
                 'rotation_rate': [
-                    0.0,
-                    0.0,
+                    *(_small_turn(turned, step) if scenario.traffic.lean else (0.0, 0.0)),
                     float(np.arctan2(turned[1, 0], turned[0, 0]) / (2 * step)),
                 ],
                 'utime': scenario.start_us + int(round(time * 1e6)),

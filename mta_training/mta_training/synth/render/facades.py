@@ -48,11 +48,17 @@ GROUND_WINDOWS = (
 )
 
 
-def facade_textures(seed):
-    """(2 * FACADES, 64, 64, 4) float32 wall albedo, pane share; ground and upper floor of each."""
+def facade_textures(seed, street=False):
+    """(2 * FACADES, 64, 64, 4) float32 wall albedo, pane share; ground and upper floor of each.
+
+    street  half of the styles are made up anew: other colours, windows, doors, blank walls
+    """
     rng = np.random.default_rng(seed + 53)
     tiles = np.zeros((2 * FACADES, TILE, TILE, 4), np.float32)
     for style in range(FACADES):
+        if street and style % 2:
+            tiles[2 * style : 2 * style + 2] = _made_up(rng)
+            continue
         colour = np.array(WALL_COLOURS[style]) * rng.uniform(0.8, 1.15)
         for upper in (0, 1):
             tiles[2 * style + upper] = _facade_tile(rng, colour, style, upper)
@@ -89,6 +95,47 @@ def _facade_tile(rng, colour, style, upper):
             colour * 0.45
         )  # sill's shadow
     return tile
+
+
+def _made_up(rng):
+    """(2, 64, 64, 4) ground and upper floor of a house that looks like no other."""
+    tiles = np.zeros((2, TILE, TILE, 4))
+    grey = rng.uniform(0.12, 0.7)
+    colour = np.clip(grey * (1.0 + rng.normal(0, 0.12, 3)), 0.03, 0.8)
+    tiles[..., :3] = colour * (1.0 + 0.06 * rng.standard_normal((2, TILE, TILE, 1)))
+    stripes = int(rng.choice([0, 4, 6, 8]))
+    if stripes:  # cladding or brick courses
+        axis = tiles[:, ::stripes] if rng.random() < 0.6 else tiles[:, :, ::stripes]
+        axis[..., :3] *= rng.uniform(0.75, 1.2)
+    for floor in (0, 1):
+        kind = rng.choice(
+            ['windows', 'blank', 'door', 'shop'] if not floor else ['windows', 'blank']
+        )
+        if kind == 'blank':
+            continue
+        low, high = int(rng.integers(2, 22)), int(rng.integers(38, 60))
+        left, right = int(rng.integers(3, 22)), int(rng.integers(42, 61))
+        if kind == 'door':  # roller door: horizontal slats
+            left, right, low = 3, 61, 0
+            door = np.clip(rng.uniform(0.1, 0.7) * (1 + rng.normal(0, 0.1, 3)), 0.02, 0.8)
+            tiles[floor, low:high, left:right, :3] = door
+            tiles[floor, low:high:4, left:right, :3] = door * 0.7
+            continue
+        tiles[floor, max(low - 2, 0) : high + 2, left - 2 : right + 2, :3] = colour * rng.uniform(
+            0.4, 1.6
+        )
+        sky = np.linspace(rng.uniform(0.02, 0.1), rng.uniform(0.1, 0.35), high - low)
+        tiles[floor, low:high, left:right, :3] = sky[:, None, None] * np.array([0.85, 0.93, 1.0])
+        tiles[floor, low:high, left:right, 3] = 1.0
+        for bar in rng.integers(left + 2, right - 2, int(rng.integers(0, 4))):
+            tiles[floor, low:high, bar : bar + 2] = (*colour * 0.8, 0.0)
+        if kind == 'shop':
+            sign = rng.uniform(0.03, 0.6, 3)
+            tiles[floor, min(high + 2, 58) : 62, 2:62, :3] = sign
+            # Letters, so to speak.
+            for letter in range(6, 56, int(rng.integers(4, 9))):
+                tiles[floor, 58:61, letter : letter + 2, :3] = 1.0 - sign
+    return tiles
 
 
 def leaf_texture(seed, size=128):

@@ -48,6 +48,13 @@ def light_of(weather):
     sky, bounce = np.array([0.46, 0.54, 0.68]), np.array([0.26, 0.25, 0.22])
     zenith, horizon = np.array([0.20, 0.40, 0.82]), np.array([0.74, 0.84, 0.96])
     clouds, haze, wet, gain = float(rng.uniform(0.15, 0.6)), 1 / 700.0, 0.0, 0.74
+    if weather.street:
+        # A sky that is seldom postcard blue, and air that is seldom clear.
+        grey = float(rng.uniform(0.0, 0.75))
+        zenith = zenith + (np.array([0.62, 0.66, 0.72]) - zenith) * grey
+        horizon = horizon + (np.array([0.88, 0.88, 0.87]) - horizon) * grey
+        haze = 1 / float(np.exp(rng.uniform(np.log(160.0), np.log(900.0))))
+        sky, gain = sky * float(rng.uniform(0.75, 1.4)), gain * float(rng.uniform(0.8, 1.35))
     lamp = np.zeros(3)
     if weather.overcast or weather.rain:
         clouds, haze = 1.0, 1 / 450.0

@@ -105,7 +105,7 @@ class Renderer:
                 eye.camera_from_world,
                 eye.intrinsics,
             )
-        return Rendering(cv2.GaussianBlur(image, (3, 3), 0.45), buffers.owner)
+        return Rendering(cv2.GaussianBlur(image, (3, 3), 0.45), buffers.owner, buffers.nearness)
 
     def _headlights(self, world_from_ego):
         """(5,) x, y, cos yaw, sin yaw, strength of the ego's headlights."""

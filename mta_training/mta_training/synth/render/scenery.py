@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mta_training.synth.meshes.solids import SolidBuilder, newell_normal
+from mta_training.synth.render.clutter import KINDS, SHADES, clutter_solid
 from mta_training.synth.render.facades import FACADES, facade_textures, leaf_texture
 
 STOREY_M, BAY_M = 3.1, 3.0
@@ -180,13 +181,13 @@ def _add_roof(out, base, height, style):
         )
 
 
-def _add_solid(out, builder, world_from_item, emission=None):
-    """Bake a builder's polygons (materials index _ALBEDO) at a place."""
+def _add_solid(out, builder, world_from_item, emission=None, albedo=_ALBEDO):
+    """Bake a builder's polygons (materials are rows of `albedo`) at a place."""
     foot = world_from_item[:2, 3]
     share = out.sun_share_at(foot[0], foot[1])
     for points, material, _, _ in builder.polygons:
         placed = points @ world_from_item[:3, :3].T + world_from_item[:3, 3]
-        light = out.lit(_ALBEDO[material], newell_normal(placed), share)
+        light = out.lit(albedo[material], newell_normal(placed), share)
         if emission is not None and material in emission:
             light = light + np.asarray(emission[material])
         out.polygon(placed, [light] * len(placed))
@@ -315,7 +316,15 @@ def _add_plant(out, pole):
     out.close((*pole.xy, height / 2), height * 0.75 + 0.5, start)
 
 
+def _add_clutter(out, pole):
+    start = out.mark
+    builder, height, reach = clutter_solid(pole.kind, pole.style)
+    _add_solid(out, builder, _placed(pole), albedo=SHADES)
+    out.close((*pole.xy, height / 2), height * 0.6 + reach, start)
+
+
 _ADD = {
+    **dict.fromkeys(KINDS, _add_clutter),
     'lamp': _add_lamp,
     'traffic_light': _add_traffic_light,
     'sign': _add_sign,
@@ -356,6 +365,6 @@ def make_scenery(world, weather, light, sun_share_at):
         stacked(out.tints, (-1, 3), np.float32),
         np.array(out.flips, bool),
         stacked(out.glows, (-1, 6), np.float64),
-        facade_textures(weather.seed),
+        facade_textures(weather.seed, weather.street),
         leaf_texture(weather.seed),
     )

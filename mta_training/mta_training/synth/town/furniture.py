@@ -5,9 +5,12 @@ from shapely import prepare
 from shapely.geometry import Point, Polygon
 from shapely.strtree import STRtree
 
+from mta_training.synth.render.clutter import KINDS
 from mta_training.synth.scene import Building, Pole
 from mta_training.synth.town.paths import normals
 from mta_training.synth.town.roads import mouth
+
+_KIND_SHARES = (0.2, 0.2, 0.08, 0.15, 0.15, 0.12, 0.06, 0.04)  # of KINDS
 
 
 def _rectangle(centre, along, length, depth):
@@ -23,9 +26,10 @@ def _rectangle(centre, along, length, depth):
     )
 
 
-def _buildings(network, rng, carriageway, walkway_width):
+def _buildings(network, rng, carriageway, walkway_width, street):
     """Rows of houses on both sides of every road, some plots left empty."""
-    town_height = float(rng.uniform(6.0, 22.0))
+    town_height = float(rng.uniform(4.0 if street else 6.0, 22.0))
+    longest = float(rng.uniform(18.0, 45.0)) if street else 26.0
     setback = float(rng.choice([0.3, 3.0, 7.0]) + rng.uniform(0.0, 2.0))
     forbidden = carriageway.buffer(walkway_width + 0.2)
     prepare(forbidden)
@@ -35,7 +39,7 @@ def _buildings(network, rng, carriageway, walkway_width):
         for side in (-1, 1):
             s = float(rng.uniform(2.0, 10.0))
             while s < len(road.centre) - 4:
-                length, depth = float(rng.uniform(9.0, 26.0)), float(rng.uniform(9.0, 16.0))
+                length, depth = float(rng.uniform(9.0, longest)), float(rng.uniform(9.0, 16.0))
                 if rng.random() < 0.82 and s + length < len(road.centre) + 8:
                     middle = min(int(s + length / 2), len(road.centre) - 1)
                     along = np.array([left[middle, 1], -left[middle, 0]])
@@ -129,16 +133,40 @@ def _along_roads(network, rng, walkway_width):
     return poles
 
 
-def buildings_and_poles(network, rng, carriageway, walkway, walkway_width, crossings):
+def _clutter(network, rng, walkway_width):
+    """Bins, bollards, boxes, parasols and the like, by the kerb and by the walls."""
+    poles, share = [], float(rng.choice([0.04, 0.12, 0.25]))
+    for road in network.roads:
+        left = normals(road.centre)
+        for side in (-1, 1):
+            base = road.street.half_width + road.street.strips[0 if side > 0 else 1]
+            for s in np.arange(8.0, len(road.centre) - 8.0, 2.0):
+                if rng.random() > share:
+                    continue
+                index, kind = int(s), str(rng.choice(KINDS, p=_KIND_SHARES))
+                large = kind in ('container', 'billboard', 'parasol')
+                beyond = walkway_width + 1.5 if large else rng.choice([0.7, walkway_width - 0.6])
+                place = road.centre[index] + left[index] * side * (base + beyond)
+                inward = float(np.arctan2(*(-left[index] * side)[::-1]))
+                poles.append(Pole(kind, tuple(place), inward, 2.0, int(rng.integers(1 << 16))))
+    return poles
+
+
+def buildings_and_poles(
+    network, rng, carriageway, walkway, walkway_width, crossings, street=False
+):
     """Lists of Building and Pole that stand clear of the carriageway (shapely), crossings and
     houses.
     """
-    buildings = _buildings(network, rng, carriageway, walkway_width)
+    buildings = _buildings(network, rng, carriageway, walkway_width, street)
     tree = STRtree([Polygon(k.footprint).buffer(1.0) for k in buildings])
     prepare(carriageway)
     ends = np.concatenate([k.ends for k in crossings])
     poles = []
-    for pole in _traffic_lights(network, rng) + _along_roads(network, rng, walkway_width):
+    standing = _traffic_lights(network, rng) + _along_roads(network, rng, walkway_width)
+    if street:
+        standing += _clutter(network, rng, walkway_width)
+    for pole in standing:
         point = Point(pole.xy)
         in_the_way = pole.kind != 'traffic_light' and np.hypot(*(ends - pole.xy).T).min() < 3.0
         if not (

@@ -287,11 +287,12 @@ def _draw_lot_bays(draft, base, along, out, length, depth, yard):
             draft.bays.append(Bay(centre, facing, bay_depth, bay_width, 'yard' if yard else 'lot'))
 
 
-def build_town(network, rng, centre_path):
+def build_town(network, rng, centre_path, street=False):
     """The town around a network.
 
     network      `roads.Network`, already moved into the world
     centre_path  (n, 2) world points; what lies over 120 m from them is left out
+    street       clutter on the walkways, lower and longer houses among the others
     """
     draft = _Draft()
     for junction in network.junctions:
@@ -308,7 +309,7 @@ def build_town(network, rng, centre_path):
         draft.carparks.append(area)
     whole = unary_union([carriageway, *(area for area, _ in lots), driveways])
     buildings, poles = buildings_and_poles(
-        network, rng, whole, walkway, walkway_width, draft.crossings
+        network, rng, whole, walkway, walkway_width, draft.crossings, street
     )
     return _in_world(
         network,

@@ -1,0 +1,75 @@
+"""One drive as arrays, and the directory that keeps it: `images.npy` (uint8) is memory-mapped,
+`facts.npz` holds the rest.  Imports no torch: who draws or decodes has no use for it.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mta_perception.atomic_files import whole
+
+
+class SceneArrays(NamedTuple):
+    """One drive, decoded: T frames 0.5 s apart, cameras in contract order."""
+
+    name: str
+    images: np.ndarray  # (T, 6, H, W, 3) uint8 RGB, model size; usually memory-mapped
+    present: np.ndarray  # (T, 6) bool, image was there
+    image_from_ego: np.ndarray  # (T, 6, 3, 4) float32, model-size pixels, ego at reference stamp
+    world_from_ego: np.ndarray  # (T, 4, 4) float64 at the reference stamps
+    sample_tokens: list  # T strings
+    boxes: list  # T arrays (n, 10) float32 contract.BoxCode, ego frame
+    labels: list  # T arrays (n,) int64
+    captions: list  # T lists of n strings, '' where there is none
+    stamps_ns: np.ndarray  # (T,) int64, the reference stamps
+    depth: object = (
+        None  # (T, 6, H / 8, W / 8) float16 metres along the axis, 0 = unknown; or None
+    )
+
+
+def save_scene(scene, target):
+    """Write SceneArrays as a cache directory; returns it."""
+    depth = {} if scene.depth is None else {'depth': scene.depth}
+    try:
+        with whole(target, shared=True) as partial:
+            partial.mkdir()
+            np.save(partial / 'images.npy', scene.images)
+            np.savez(
+                partial / 'facts.npz',
+                present=scene.present,
+                image_from_ego=scene.image_from_ego,
+                world_from_ego=scene.world_from_ego,
+                stamps_ns=scene.stamps_ns,
+                boxes=np.concatenate(scene.boxes),
+                labels=np.concatenate(scene.labels),
+                counts=np.array([len(labels) for labels in scene.labels]),
+                words=np.array(json.dumps([scene.name, scene.sample_tokens, scene.captions])),
+                **depth,
+            )
+    except OSError:
+        if not target.is_dir():  # another process may have been faster
+            raise
+    return target
+
+
+def load_scene(directory):
+    """SceneArrays of a cache directory; its images stay on disk, memory-mapped."""
+    directory = Path(directory)
+    with np.load(directory / 'facts.npz') as facts:
+        name, tokens, captions = json.loads(str(facts['words']))
+        ends = np.cumsum(facts['counts'])[:-1]
+        return SceneArrays(
+            name,
+            np.load(directory / 'images.npy', mmap_mode='r'),
+            facts['present'],
+            facts['image_from_ego'],
+            facts['world_from_ego'],
+            tokens,
+            np.split(facts['boxes'], ends),
+            np.split(facts['labels'], ends),
+            captions,
+            facts['stamps_ns'],
+            facts['depth'] if 'depth' in facts else None,
+        )
