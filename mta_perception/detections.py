@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mta_perception.contract import CLASSES
 from mta_perception.geometry import Array
 
 Floats = NDArray[np.float32]
@@ -70,12 +71,32 @@ def caption_inputs(outputs: DetectorOutputs, detections: Detections) -> CaptionI
     )
 
 
-def decode(outputs: DetectorOutputs, score_threshold: float, max_detections: int) -> Detections:
+class Calibration(NamedTuple):
+    """What makes probabilities of logits: a logistic curve a class."""
+
+    slopes: Array  # (K,)
+    offsets: Array  # (K,)
+
+    def scores(self, logits: Array, labels: Rows) -> Array:
+        """(n,) probabilities of logits (n,) of the classes `labels` (n,)."""
+        return 1.0 / (1.0 + np.exp(-(self.slopes[labels] * logits + self.offsets[labels])))
+
+
+UNCALIBRATED = Calibration(np.ones(len(CLASSES)), np.zeros(len(CLASSES)))
+
+
+def decode(
+    outputs: DetectorOutputs,
+    score_threshold: float,
+    max_detections: int,
+    calibration: Calibration = UNCALIBRATED,
+) -> Detections:
     """Best class per query, above the threshold, best first: no NMS (BEVFormer's NMSFreeCoder with
-    one label a query, so that one object has one caption)."""
-    scores = 1.0 / (1.0 + np.exp(-outputs.class_logits.astype(np.float64)))
-    labels = scores.argmax(axis=1)
-    best = scores[np.arange(len(scores)), labels]
+    one label a query, so that one object has one caption).  The class is the one with the highest
+    logit, its score what the calibration makes of that."""
+    logits = outputs.class_logits.astype(np.float64)
+    labels = logits.argmax(axis=1)
+    best = calibration.scores(logits[np.arange(len(logits)), labels], labels)
     finite = np.isfinite(outputs.boxes).all(axis=1) & np.isfinite(best)
     order = np.argsort(-best, kind='stable')
     order = order[(best[order] >= score_threshold) & finite[order]][:max_detections]

@@ -147,7 +147,9 @@ class PerceptionPipeline:
         self._check_finite(outputs, stamp_ns)
         self.memory.store(stamp_ns, world_from_bev, outputs.bev)
         watch.lap('detector')
-        detections = decode(outputs, self.score_threshold, self.max_detections)
+        detections = decode(
+            outputs, self.score_threshold, self.max_detections, self.manifest.calibration
+        )
         track_ids = self.tracker.update(stamp_ns, world_from_bev, detections)
         inputs = caption_inputs(outputs, detections)
         ego_from_bev = invert_rigid(world_from_ego) @ world_from_bev

@@ -11,9 +11,11 @@ import math
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import yaml
 
 from mta_perception import contract
+from mta_perception.detections import UNCALIBRATED, Calibration
 
 FILE_NAME = 'manifest.yaml'
 BOX_CODE = ('x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy')
@@ -72,6 +74,7 @@ class Manifest:
     history_step_s: float  # age of the history in training [s]
     score_threshold: float
     max_detections: int
+    calibration: Calibration  # of the scores
     captioner: Optional[CaptionerSpec]
     files: Mapping[str, str]  # file name -> sha256
     training: Mapping[str, Any]
@@ -106,6 +109,7 @@ class Manifest:
             history_step_s=fields.number('history', 'step_s'),
             score_threshold=fields.number('decode', 'score_threshold'),
             max_detections=fields.count('decode', 'max_detections'),
+            calibration=_calibration(fields),
             captioner=_captioner(fields),
             files=fields.mapping('files'),
             training=fields.optional_mapping('training'),
@@ -176,6 +180,27 @@ class _Fields:
         self, key: str, came: object, expected: str, remedy: str = EXPORT_AGAIN
     ) -> ManifestError:
         return ManifestError(f'{self.path}: {key} is {came!r}, expected {expected}. {remedy}')
+
+
+def _calibration(fields: _Fields) -> Calibration:
+    """Of `decode.calibration`, two numbers a class; models before it have none."""
+    if 'calibration' not in fields.mapping('decode'):
+        return UNCALIBRATED
+    curves = []
+    for name in contract.CLASSES:
+        value = fields.get('decode', 'calibration', name)
+        if not (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(isinstance(one, (int, float)) and math.isfinite(one) for one in value)
+            and value[0] > 0
+        ):
+            raise fields.error(
+                f'decode.calibration.{name}', value, 'slope and offset, the slope positive'
+            )
+        curves.append(value)
+    slopes, offsets = np.array(curves, dtype=np.float64).T
+    return Calibration(slopes, offsets)
 
 
 def _read(directory: Path) -> dict[str, Any]:

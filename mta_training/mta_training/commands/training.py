@@ -240,12 +240,15 @@ def export_command(
     ] = False,
     calibration_bags: Annotated[
         Optional[Path],
-        typer.Option(help='Training bags on which --int8 measures the ranges of activations.'),
+        typer.Option(
+            help='Training bags on which --int8 measures the ranges of activations; a run of '
+            '`train --world` has its own world for that.'
+        ),
     ] = None,
 ):
     """Write ONNX graphs, tokeniser, manifest and model card."""
-    if int8 != (calibration_bags is not None):
-        raise typer.BadParameter('--int8 and --calibration-bags go together')
+    if calibration_bags is not None and not int8:
+        raise typer.BadParameter('--calibration-bags is for --int8')
     check_paths(bags=(eval_bags, calibration_bags), runs=[(run, checkpoint)])
     from mta_training.export import model_directory
 

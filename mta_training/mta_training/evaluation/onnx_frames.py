@@ -31,8 +31,10 @@ def judged_frames(directory, bags, frames, threads=2):
         drive = drive_scene(detector, scene, range(min(frames, len(scene.boxes))), memory)
         for sample, driven in zip(map(Sample.levelled, bag.samples), drive):
             outputs = driven.outputs
-            found = decode(outputs, _SCORE_THRESHOLD, _MOST)
-            shown = decode(outputs, manifest.score_threshold, manifest.max_detections)
+            found = decode(outputs, _SCORE_THRESHOLD, _MOST, manifest.calibration)
+            shown = decode(
+                outputs, manifest.score_threshold, manifest.max_detections, manifest.calibration
+            )
             yield JudgedFrame(
                 sample,
                 bag.description,

@@ -3,7 +3,7 @@
 _TEMPLATE = """# {name}
 
 Six cameras and a memory in, 3D boxes of ten nuScenes classes and one English sentence an object
-out. Architecture: a ResNet of width {width} (six {image_width}x{image_height} images),
+out. Architecture: {backbone} (six {image_width}x{image_height} images),
 BEV {cells}x{cells} x {channels} with temporal and spatial deformable attention, {queries}
 queries, Q-Former, a Llama-architecture language model of {language_millions:.1f} M parameters
 with its own tokeniser. {millions:.1f} M parameters in all. {precision}
@@ -18,7 +18,9 @@ with its own tokeniser. {millions:.1f} M parameters in all. {precision}
 
 mAP and NDS by the official nuScenes code. CIDEr (0 to 10), BLEU and ROUGE-L: every ground-truth
 object with a caption counts, one that was not found (within 2 m) with 0; `found_*` are over the
-found ones alone, `BLEU_4_corpus` takes the others as empty sentences.
+found ones alone, `BLEU_4_corpus` takes the others as empty sentences. `published_*`: boxes above
+the score threshold, right where their class is and an object within 2 m; `right_at_score`: how
+many of the boxes with such a score are right, on `score_frames` frames of other drives.
 
 ## Limits
 
@@ -53,7 +55,9 @@ def model_card(
     """
     return _TEMPLATE.format(
         name=config.name,
-        width=config.backbone.width,
+        backbone='EfficientNet-Lite0'
+        if config.sees_photographs
+        else f'a ResNet of width {config.backbone.width}',
         image_width=config.image.width,
         image_height=config.image.height,
         cells=config.bev.cells,

@@ -1,10 +1,10 @@
 """detector.onnx in float32 -> the same graph with int8 convolutions and map-wide linear layers.
 
 Static quantisation in QDQ form: weights int8 with a scale per output channel, activations uint8
-with ranges measured on frames of bags.  Camera geometry, sampling positions and weights, layer
-norms, the heatmap, boxes and scores stay float32.  Inputs and outputs keep their names, types and
-shapes.  onnxruntime is quick with uint8 activations on CPUs with VNNI; int8 ones cost as much as
-float32.
+with ranges measured on frames of bags, or of the world that was trained on.  Camera geometry,
+sampling positions and weights, layer norms, the heatmap, boxes and scores stay float32.  Inputs
+and outputs keep their names, types and shapes.  onnxruntime is quick with uint8 activations on
+CPUs with VNNI; int8 ones cost as much as float32.
 
 Weights use seven of their eight bits, -64 to 64.  An x86 CPU with AVX2 but no VNNI adds pairs of
 products in 16 bits (pmaddubsw) and cuts off what is beyond: 255 * 127 * 2 is, 255 * 64 * 2 is not.
@@ -26,9 +26,9 @@ from mta_perception.atomic_files import whole
 from mta_perception.bags.scene_bag import find_bags
 from mta_perception.config import MemoryConfig
 from mta_perception.runtime.onnx import OnnxDetector
-from mta_training.data.scene_arrays import load_scene
-from mta_training.data.scene_cache import cache_scene
+from mta_training.data.scene_cache import read_scene
 from mta_training.data.scene_drive import drive_scene
+from mta_training.synth.drawn_drive import draw_drive
 
 FRAMES = 48
 _RUN = 3  # consecutive frames from one place: the memory must look like in driving
@@ -39,37 +39,45 @@ _INT8_LINEARS = re.compile(
     r'|\.cross\.value\.'
 )
 # Between quantised convolutions these work on bytes too, so nothing is converted back and forth.
-_BETWEEN_CONVS = ('Relu', 'Add', 'MaxPool', 'Resize')
+_BETWEEN_CONVS = ('Relu', 'Clip', 'Add', 'MaxPool', 'Resize')
 
 
-def calibration_frames(manifest, bags, count=FRAMES):
-    """Yield `count` dicts of graph inputs from a directory of bags, spread over bags and time.
+def scenes_of_bags(bags, image, count=FRAMES):
+    """SceneArrays of a directory of bags, as many as `calibration_frames` looks into.
 
-    The history of a frame is what the float32 detector of `manifest` remembered of those before.
     Raises BagError where `bags` holds none.
     """
     paths = find_bags(bags)
-    runs = -(-count // _RUN)
-    paths = [
-        paths[index]
-        for index in sorted(set(np.linspace(0, len(paths) - 1, runs).round().astype(int)))
+    chosen = np.linspace(0, len(paths) - 1, -(-count // _RUN)).round().astype(int)
+    return [read_scene(paths[index], image) for index in sorted(set(chosen))]
+
+
+def scenes_of_world(world, image, count=FRAMES):
+    """SceneArrays of the world (recipe.World) that a run learned from, first of all scenes."""
+    return [
+        draw_drive(world.seed, index, image, seconds=_RUN, world=world.kind)
+        for index in range(-(-count // (2 * _RUN)))
     ]
+
+
+def calibration_frames(manifest, scenes, count=FRAMES):
+    """Yield `count` dicts of graph inputs from SceneArrays, spread over scenes and time.
+
+    The history of a frame is what the float32 detector of `manifest` remembered of those before.
+    """
     detector = OnnxDetector(manifest, threads=2)
     memory = MemoryConfig.trained_at(manifest.history_step_s)
-    with tempfile.TemporaryDirectory() as cache:
-        # In this process: a forked worker would hang on locks of onnxruntime's threads.
-        scenes = [load_scene(cache_scene(path, cache, manifest.image)) for path in paths]
-        made = 0
-        for run in range(runs):
-            scene = scenes[run % len(scenes)]
-            first = run * 7 % max(1, len(scene.boxes) - _RUN + 1)
-            frames = range(first, min(first + _RUN, len(scene.boxes), first + count - made))
-            for driven in drive_scene(detector, scene, frames, memory):
-                made += 1
-                frame = driven.frame
-                yield detector.inputs(
-                    frame.images, frame.image_from_ego, frame.camera_mask, driven.history
-                )
+    made = 0
+    for run in range(-(-count // _RUN)):
+        scene = scenes[run % len(scenes)]
+        first = run * 7 % max(1, len(scene.boxes) - _RUN + 1)
+        frames = range(first, min(first + _RUN, len(scene.boxes), first + count - made))
+        for driven in drive_scene(detector, scene, frames, memory):
+            made += 1
+            frame = driven.frame
+            yield detector.inputs(
+                frame.images, frame.image_from_ego, frame.camera_mask, driven.history
+            )
 
 
 class _Frames(CalibrationDataReader):
@@ -145,36 +153,31 @@ def _int8_nodes(graph):
 
 
 def bytes_into_stem(graph):
-    """Let the first convolution read the image's bytes: no normalisation, no first rounding.
+    """Let the first convolution, of stride 2, read the image's bytes: no normalisation, no first
+    rounding.
 
     Mean and deviation move into weights and bias.  Padding must be one number, so that beyond the
     image's edge lies the grey of the mean over the channels, not each channel's own mean.  Blocks
-    of 2 x 2 pixels become 12 channels, the 7x7 kernel of stride 2 a 4x4 one of stride 1: with 3
-    channels the int8 kernel is slower than float32.
+    of 2 x 2 pixels become 12 channels, a 7x7 kernel becomes a 4x4 one of stride 1, a 3x3 one 2x2:
+    with 3 channels the int8 kernel is slower than float32.
     """
     constants = {entry.name: entry for entry in graph.initializer}
-    producer = {name: node for node in graph.node for name in node.output}
-    conv = next(node for node in graph.node if node.op_type == 'Conv')
-    chain = [conv]
-    for kind in ('Div', 'Sub', 'Cast', 'Transpose'):
-        node = producer.get(chain[-1].input[0])
-        if node is None or node.op_type != kind:
-            raise ValueError(
-                f'{kind} was expected before the first convolution, there is '
-                f'{node and node.op_type}: the first lines of the backbone have '
-                'changed, quantise.bytes_into_stem has to follow.'
-            )
-        chain.append(node)
-    _, divide, subtract, _, transpose = chain
+    conv, chain, (subtract, divide, transpose), padding = _stem(graph, constants)
     weight, bias, mean, deviation = (
         numpy_helper.to_array(constants[name]).astype(np.float64)
         for name in (conv.input[1], conv.input[2], subtract.input[1], divide.input[1])
     )
+    mean = np.broadcast_to(mean.ravel(), 3)
     grey = round(float(mean.mean()))
-    weight = weight / deviation.reshape(3, 1, 1)
-    bias = bias - weight.sum((2, 3)) @ (mean.ravel() - grey)
-    blocks = np.pad(weight, ((0, 0), (0, 0), (1, 0), (1, 0))).reshape(len(weight), 3, 4, 2, 4, 2)
-    blocks = blocks.transpose(0, 3, 5, 1, 2, 4).reshape(len(weight), 12, 4, 4)
+    weight = weight / np.broadcast_to(deviation.ravel(), 3).reshape(3, 1, 1)
+    bias = bias - weight.sum((2, 3)) @ (mean - grey)
+    before = padding % 2
+    after = (weight.shape[-1] + before) % 2
+    weight = np.pad(weight, ((0, 0), (0, 0), (before, after), (before, after)))
+    size = weight.shape[-1] // 2
+    blocks = weight.reshape(len(weight), 3, size, 2, size, 2)
+    blocks = blocks.transpose(0, 3, 5, 1, 2, 4).reshape(len(weight), 12, size, size)
+    first = (padding + before) // 2
     shape = next(entry for entry in graph.input if entry.name == 'images').type.tensor_type.shape
     batch, cameras, height, width, _ = (size.dim_value for size in shape.dim)
     count = batch * cameras
@@ -200,16 +203,42 @@ def bytes_into_stem(graph):
             ['stem_input', 'stem_weight', 'stem_bias'],
             conv.output,
             name='stem_conv',
-            kernel_shape=[4, 4],
-            pads=[2, 2, 1, 1],
+            kernel_shape=[size, size],
+            pads=[first, first, size - 1 - first, size - 1 - first],
         ),
     ]
     place = list(graph.node).index(conv)
     for offset, node in enumerate(nodes):
         graph.node.insert(place + offset, node)
     for node in chain:
-        graph.node.remove(node)
+        # What an object looks like is read from the pixels too: they may share the first steps.
+        used = {name for one in graph.node for name in one.input}
+        if node is conv or not used & set(node.output):
+            graph.node.remove(node)
     used = {name for node in graph.node for name in node.input}
     for name, entry in constants.items():
         if name not in used:
             graph.initializer.remove(entry)
+
+
+def _stem(graph, constants):
+    """(first convolution, it and what comes before, (Sub, Div, Transpose), rows padded above)."""
+    producer = {name: node for node in graph.node for name in node.output}
+    conv = next(node for node in graph.node if node.op_type == 'Conv')
+    pads = next((list(entry.ints) for entry in conv.attribute if entry.name == 'pads'), [0] * 4)
+    chain, kinds = [conv], {}
+    node = producer.get(conv.input[0])
+    if node is not None and node.op_type == 'Pad':
+        pads = numpy_helper.to_array(constants[node.input[1]]).tolist()[2:4]
+        chain.append(node)
+    for kind in ('Div', 'Sub', 'Cast', 'Transpose'):
+        node = producer.get(chain[-1].input[0])
+        if node is None or node.op_type != kind:
+            raise ValueError(
+                f'{kind} was expected before the first convolution, there is '
+                f'{node and node.op_type}: the first lines of the backbone have '
+                'changed, quantise.bytes_into_stem has to follow.'
+            )
+        chain.append(node)
+        kinds[kind] = node
+    return conv, chain, (kinds['Sub'], kinds['Div'], kinds['Transpose']), int(pads[0])

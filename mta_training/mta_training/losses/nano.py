@@ -94,7 +94,7 @@ def match(logits, codes, targets):
 
 
 def assign(logits, codes, labels, goals):
-    """The cheapest pairs of queries (Q, K), (Q, 10) and objects (n,), (n, 10): two index arrays."""
+    """The cheapest pairs of queries (Q, K), (Q, 10) and objects (n,), (n, 10): index arrays."""
     if not len(labels):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     cost = matching_cost(logits, codes, labels.to(logits.device), goals.to(codes.device))
