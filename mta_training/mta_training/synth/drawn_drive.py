@@ -64,7 +64,8 @@ def draw_drive(seed, index, image, seconds=20.0, **world):
             if looks:
                 shown = looks[slot](shown)
             images[frame, slot, : len(shown)] = shown
-            depth[frame, slot, : height // DEPTH_STRIDE] = _depth(rendering, shot)[: places[0]]
+            metres = _depth(rendering, shot)
+            depth[frame, slot, : len(metres)] = metres
             matrices[frame, slot] = shot.image_from_world() @ world_from_level
             views[camera] = shot.calibration, shot.world_from_camera
             renderings[camera], states[camera] = rendering, shot.states

@@ -24,13 +24,14 @@ class World:
     """Scenes by number, drawn ahead by `workers` processes; use it in a `with`.
 
     settings: recipe.World; image: model.camera_image.ImageConfig; folder: where drawn scenes lie
-    until they have been used, 2 MB a frame.
+    until they have been used, 2 MB a frame.  ahead: scenes drawn before they are in use; None = a
+    few more than there are workers.
     """
 
-    def __init__(self, settings, image, workers=0, folder=None):
+    def __init__(self, settings, image, workers=0, folder=None, ahead=None):
         self.settings, self.image = settings, image
         self.workers = workers or max(1, (os.cpu_count() or 2) - 1)
-        self.ahead = self.workers + 4
+        self.ahead = self.workers + 4 if ahead is None else ahead
         self.folder = Path(tempfile.mkdtemp(prefix='world-', dir=folder))
         self.drawn, self.coming, self.next = {}, {}, 0
         self.lock = threading.Lock()
