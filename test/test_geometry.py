@@ -197,7 +197,7 @@ def test_decoding_against_an_obvious_version(logits, threshold, most):
     above = [query for query in range(12) if scores[query].max() >= threshold]
     expected = sorted(above, key=lambda query: -scores[query].max())[:most]
     np.testing.assert_array_equal(found.queries, expected)
-    np.testing.assert_array_equal(found.labels, [scores[query].argmax() for query in expected])
+    np.testing.assert_array_equal(found.labels, [logits[query].argmax() for query in expected])
     np.testing.assert_allclose(
         found.scores, [scores[query].max() for query in expected], rtol=1e-6
     )

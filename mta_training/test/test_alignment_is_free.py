@@ -70,3 +70,10 @@ def test_nothing_of_the_alignments_is_exported(exported):
         exported / 'mta' / 'qformer.onnx'
     ).read_bytes()
     assert b'dca' not in words and b'bla' not in words
+
+
+def test_int8_of_a_run_on_bags_asks_for_bags(exported, tmp_path):
+    """Only a run of `train --world` has a world to measure on."""
+    with pytest.raises(ValueError, match='--calibration-bags'):
+        model_directory.export(exported / 'run-mta', tmp_path / 'out', int8=True)
+    assert not (tmp_path / 'out').exists()

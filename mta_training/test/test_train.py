@@ -1,6 +1,7 @@
 """Training: the stream of samples, memorising, and going on exactly after a kill."""
 
 import csv
+from dataclasses import replace
 import json
 import os
 from pathlib import Path
@@ -234,6 +235,26 @@ def test_a_run_of_before_a_setting_existed_goes_on(scenes, tmp_path):
     loop.run(scenes, [], tmp_path / 'run', recipe, resume=True, threads=1, say=silent)
 
 
+def test_a_run_of_before_the_pyramid_left_the_backbone_goes_on(scenes, tmp_path):
+    """Its tensors had other names; the detector of such a run can start another, too."""
+    recipe = small_recipe(schedule={'steps': 2})
+    loop.run(scenes, [], tmp_path / 'run', recipe, threads=1, say=silent)
+    path = tmp_path / 'run' / 'last.pt'
+    state = torch.load(path, weights_only=False)
+
+    def before(name):
+        name = name.replace('.pyramid.lateral.', '.backbone.lateral.')
+        return name.replace('heads.perspective.', 'perspective.')
+
+    for part in ('learner', 'model'):
+        state[part] = {before(name): value for name, value in state[part].items()}
+    assert any('.backbone.lateral.' in name for name in state['model'])
+    torch.save(state, path)
+    loop.run(scenes, [], tmp_path / 'run', recipe, resume=True, threads=1, say=silent)
+    started = replace(recipe, start=str(tmp_path / 'run'))
+    loop.run(scenes, [], tmp_path / 'next', started, threads=1, say=silent)
+
+
 def test_frozen_language_model_and_log(scenes, tmp_path):
     recipe = small_recipe(
         schedule={'steps': 20}, alignment={'bla': 'mse', 'dca': 'clip'}, gradient_norms_every=10
@@ -295,7 +316,7 @@ def test_a_run_says_what_it_does(scenes, tmp_path, capsys):
     train_two = small_recipe(schedule={'steps': 2}, caption_steps=2)
     loop.run(scenes, [], tmp_path / 'run', train_two, threads=1)
     said = capsys.readouterr()
-    assert said.out.startswith('recipe smoke: 2 steps, 2 frames a step, 12 keyframes of 3 scenes')
+    assert said.out.startswith('recipe smoke: 2 steps, 2 frames a step, 3 scenes, 12 keyframes')
     assert 'language model: 100 %, 10 of 10, loss' in said.err
     assert 'training: 100 %, step 2, ' in said.err and 'steps/s, loss' in said.err
     assert 'captions: 100 %, 2 of 2, loss' in said.err

@@ -13,7 +13,7 @@ from mta_perception.model.camera_image import ImageConfig
 from mta_training.data.batches import SceneStream
 from mta_training.losses.look import UNKNOWN, colour_of
 from mta_training.runs.recipe import Recipe, World
-from mta_training.synth.drawn_drive import draw_drive
+from mta_training.synth.dataset.drawn_drive import draw_drive
 from mta_training.training import world as worlds
 from mta_training.training.prefetch import Prefetch
 
@@ -60,14 +60,14 @@ def test_objects_are_where_their_depth_says(drive):
     """The nearest object of a place in the image hides what is behind it."""
     agree = []
     for frame, boxes in enumerate(drive.boxes):
-        for box in boxes[boxes[:, 4] > 1.5]:  # a cell's middle may pass a narrow one by
+        for box in boxes[boxes[:, 3:5].min(1) > 1.3]:  # a cell may look past a narrow one
             for slot in range(6):
                 x, y, z = drive.image_from_ego[frame, slot] @ np.array([*box[:3], 1.0])
                 if not 2.0 < z < 20.0 or not (8 < x / z < 216 and 8 < y / z < 118):
                     continue
                 seen = float(drive.depth[frame, slot, int(y / z) // 8, int(x / z) // 8])
                 agree.append(seen < z + 0.5 * np.hypot(*box[3:5]) + 1.0)
-    assert len(agree) > 10 and np.mean(agree) > 0.85
+    assert len(agree) > 5 and np.mean(agree) > 0.85
 
 
 def test_scenes_in_use_move_on_with_the_frames_shown():
@@ -142,7 +142,7 @@ def test_the_command_needs_no_bags_and_no_devkit(tmp_path):
 
 
 def test_drawing_processes_do_not_load_torch():
-    code = 'import sys, mta_training.synth.drawn_drive; assert "torch" not in sys.modules'
+    code = 'import sys, mta_training.synth.dataset.drawn_drive; assert "torch" not in sys.modules'
     found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
 

@@ -27,7 +27,7 @@ from mta_training.export.quantise import (
     scenes_of_world,
 )
 from mta_training.runs.run_directory import load_run, origin
-from mta_training.synth.drawn_drive import draw_drive
+from mta_training.synth.dataset.drawn_drive import draw_drive
 
 HISTORY_STEP_S = 0.5  # nuScenes keyframes: the spacing training streams with
 SCORE_DRIVES, SCORE_SECONDS = 24, 5.0  # on which scores become probabilities
@@ -42,7 +42,7 @@ def manifest(config, tokenizer, directory, training, metrics, precision='fp32', 
     image, bev, language = config.image, config.bev, config.language
     return {
         'contract_version': contract.CONTRACT_VERSION,
-        'name': config.name,
+        'name': Path(directory).resolve().name,
         'precision': precision,
         'cameras': list(contract.CAMERAS),
         'classes': list(contract.CLASSES),

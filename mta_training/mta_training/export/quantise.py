@@ -28,7 +28,7 @@ from mta_perception.config import MemoryConfig
 from mta_perception.runtime.onnx import OnnxDetector
 from mta_training.data.scene_cache import read_scene
 from mta_training.data.scene_drive import drive_scene
-from mta_training.synth.drawn_drive import draw_drive
+from mta_training.synth.dataset.drawn_drive import draw_drive
 
 FRAMES = 48
 _RUN = 3  # consecutive frames from one place: the memory must look like in driving

@@ -16,7 +16,7 @@ from mta_perception.checks import require
 from mta_perception.model.config import LanguageConfig, MtaConfig, QFormerConfig
 from mta_perception.model.nano.config import BackboneConfig, BevConfig
 from mta_training.data.augmentation import Augmentation
-from mta_training.synth.drawn_drive import KEYFRAME_S
+from mta_training.synth.scene import KEYFRAME_S
 
 OBJECTIVES = ('off', 'mse', 'cosine', 'clip')
 _STRICT = {'extra': 'forbid'}  # pydantic refuses names that it does not know
@@ -90,7 +90,7 @@ class Weights:
     dca: float = 0.01
     perspective: float = 0.5  # of L_det; ours, see perspective.py
     depth: float = 0.5  # of L_det, where the backbone tells depth
-    colour: float = 0.1  # of L_det; ours, see look.py
+    colour: float = 0.0  # of L_det; ours, see look.py
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Recipe:
             captions=Captions(start=0.25, objects=6),
             # With MiniLM's unit vectors BLA's gradient is ten times the language loss's at the
             # paper's weight of 1, and captions get worse (docs/results.md).
-            weights=Weights(bla=0.1),
+            weights=Weights(bla=0.1, colour=0.1),
             caption_steps=1500,
         )
 
@@ -266,6 +266,7 @@ class Recipe:
                 clip=100.0,
             ),
             captions=Captions(start=1.0, objects=6),
+            weights=Weights(colour=0.1),
             alignment=Alignment(bla='off', dca='off'),
             caption_steps=1500,
             checkpoint_minutes=1.0,

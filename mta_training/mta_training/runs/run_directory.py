@@ -253,7 +253,8 @@ def load_detector(run, learner, with_captioner=False):
         )
     wanted.load_state_dict(found)
     if learner.heads is not None:
-        learner.heads.load_state_dict(part_of(state['learner'], 'heads.'))
+        # A run with other terms had other heads; those begin anew.
+        learner.heads.load_state_dict(part_of(state['learner'], 'heads.'), strict=False)
     if with_captioner:
         learner.language.load_trained_state(state['adapter'])
 

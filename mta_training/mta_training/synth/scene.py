@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+KEYFRAME_S = 0.5  # between the frames that are learned from
+# Kinds of Pole that look a little like objects and are none.
+CLUTTER = ('bin', 'bollard', 'parasol', 'box', 'meter', 'planter', 'container', 'billboard')
+
 
 class ObjectState(NamedTuple):
     """One movable object at one instant."""
@@ -38,7 +42,7 @@ class Building(NamedTuple):
 class Pole(NamedTuple):
     """Tree, lamp post, traffic light, sign: something thin that stands."""
 
-    kind: str  # 'tree' | 'lamp' | 'traffic_light' | 'sign' | 'bush', or one of clutter.KINDS
+    kind: str  # 'tree' | 'lamp' | 'traffic_light' | 'sign' | 'bush', or one of CLUTTER
     xy: tuple
     yaw: float  # where the arm or the face looks [rad]
     height: float

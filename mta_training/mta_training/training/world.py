@@ -17,7 +17,7 @@ import threading
 
 from mta_training.data.batches import SceneStream
 from mta_training.data.scene_arrays import load_scene
-from mta_training.synth.drawn_drive import begin_drawing, draw_into
+from mta_training.synth.dataset.drawn_drive import begin_drawing, draw_into
 
 
 class World:

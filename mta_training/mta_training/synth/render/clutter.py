@@ -21,11 +21,10 @@ SHADES = np.array(
         (0.62, 0.60, 0.55),
     ]
 )
-KINDS = ('bin', 'bollard', 'parasol', 'box', 'meter', 'planter', 'container', 'billboard')
 
 
 def clutter_solid(kind, style):
-    """(SolidBuilder, height [m], reach [m]) of one of KINDS."""
+    """(SolidBuilder, height [m], reach [m]) of one of scene.CLUTTER."""
     rng = np.random.default_rng(style)
     shade, other = (int(k) for k in rng.integers(0, len(SHADES), 2))
     builder = SolidBuilder()

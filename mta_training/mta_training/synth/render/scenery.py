@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mta_training.synth.meshes.solids import SolidBuilder, newell_normal
-from mta_training.synth.render.clutter import KINDS, SHADES, clutter_solid
+from mta_training.synth.render.clutter import SHADES, clutter_solid
 from mta_training.synth.render.facades import FACADES, facade_textures, leaf_texture
+from mta_training.synth.scene import CLUTTER
 
 STOREY_M, BAY_M = 3.1, 3.0
 (STEEL, WOOD, LAMP_HEAD, BLACK, RED, AMBER, GREEN, BLUE, SIGN_WHITE, SIGN_YELLOW, ROOF) = range(11)
@@ -324,7 +325,7 @@ def _add_clutter(out, pole):
 
 
 _ADD = {
-    **dict.fromkeys(KINDS, _add_clutter),
+    **dict.fromkeys(CLUTTER, _add_clutter),
     'lamp': _add_lamp,
     'traffic_light': _add_traffic_light,
     'sign': _add_sign,

@@ -5,12 +5,11 @@ from shapely import prepare
 from shapely.geometry import Point, Polygon
 from shapely.strtree import STRtree
 
-from mta_training.synth.render.clutter import KINDS
-from mta_training.synth.scene import Building, Pole
+from mta_training.synth.scene import CLUTTER, Building, Pole
 from mta_training.synth.town.paths import normals
 from mta_training.synth.town.roads import mouth
 
-_KIND_SHARES = (0.2, 0.2, 0.08, 0.15, 0.15, 0.12, 0.06, 0.04)  # of KINDS
+_CLUTTER_SHARES = (0.2, 0.2, 0.08, 0.15, 0.15, 0.12, 0.06, 0.04)
 
 
 def _rectangle(centre, along, length, depth):
@@ -143,7 +142,7 @@ def _clutter(network, rng, walkway_width):
             for s in np.arange(8.0, len(road.centre) - 8.0, 2.0):
                 if rng.random() > share:
                     continue
-                index, kind = int(s), str(rng.choice(KINDS, p=_KIND_SHARES))
+                index, kind = int(s), str(rng.choice(CLUTTER, p=_CLUTTER_SHARES))
                 large = kind in ('container', 'billboard', 'parasol')
                 beyond = walkway_width + 1.5 if large else rng.choice([0.7, walkway_width - 0.6])
                 place = road.centre[index] + left[index] * side * (base + beyond)

@@ -19,11 +19,10 @@ from mta_training.synth.dataset.narrate import Places, facts_of
 from mta_training.synth.dataset.tables import attribute_of
 from mta_training.synth.render.look import random_looks
 from mta_training.synth.render.renderer import Renderer
-from mta_training.synth.scene import CameraView
+from mta_training.synth.scene import KEYFRAME_S, CameraView
 from mta_training.synth.sensors import observe
 from mta_training.synth.sensors.rig import TRIGGER_US
 
-KEYFRAME_S = 0.5
 DEPTH_STRIDE = 8
 LEARNED_M = 60.0  # farther objects are nobody's business
 _MOST_DEPTH_M = 200.0
