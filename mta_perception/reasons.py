@@ -39,7 +39,10 @@ class Code(str, Enum):
     NO_TRANSFORM = 'no transform'
     NO_CALIBRATION = 'no calibration'
     IMPOSSIBLE_CALIBRATION = 'impossible calibration'
+    UNKNOWN_DISTORTION = 'unknown distortion'
+    BODY_FRAME = 'not an optical frame'
     CALIBRATION_CHANGED = 'calibration changed'
+    OUT_OF_PLACE = 'camera out of place'
     WRONG_TRANSPORT = 'wrong transport'
 
     # A pose or a transform is refused.

@@ -9,15 +9,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from mta_perception.frames import CameraImage
-from mta_perception.pipeline.images import (
-    ImageError,
-    compressed_encoding,
-    decode,
-    model_image,
-    plan_for,
-    raw_pixels,
-)
+from mta_perception.frames import CameraImage, ImageError
+from mta_perception.pipeline.coded_images import MOSAICS, compressed_encoding, declared_mosaic
+from mta_perception.pipeline.images import ModelImageReader, decode, model_image, plan_for
+from mta_perception.pipeline.raw_images import raw_pixels
 from mta_perception.reasons import Code
 from mta_perception.runtime.manifest import ImageSpec
 
@@ -61,11 +56,20 @@ def _raw(rgb, encoding):
     r, g, b = np.moveaxis(rgb.astype(float), -1, 0)  # ITU-R BT.601, limited range
     luma = 16 + 0.257 * r + 0.504 * g + 0.098 * b
     u, v = 128 - 0.148 * r - 0.291 * g + 0.439 * b, 128 + 0.439 * r - 0.368 * g - 0.071 * b
-    if encoding == 'nv12':
-        chroma = np.stack([u[::2, ::2], v[::2, ::2]], axis=-1).reshape(len(rgb) // 2, -1)
-        return np.concatenate([luma, chroma]).round().astype(np.uint8)
+    if encoding in ('nv12', 'nv21', 'nv24', 'i420', 'yv12'):
+        if encoding in ('nv21', 'yv12'):
+            u, v = v, u
+        if encoding != 'nv24':
+            u, v = u[::2, ::2], v[::2, ::2]
+        if encoding in ('i420', 'yv12'):
+            chroma = np.concatenate([u.ravel(), v.ravel()])
+        else:
+            chroma = np.stack([u, v], axis=-1).ravel()
+        planes = np.concatenate([luma.ravel(), chroma]).reshape(-1, rgb.shape[1])
+        return planes.round().astype(np.uint8)
     chroma = np.empty_like(luma)
-    chroma[:, ::2], chroma[:, 1::2] = u[:, ::2], v[:, ::2]
+    first, second = (v, u) if encoding == 'yvyu' else (u, v)
+    chroma[:, ::2], chroma[:, 1::2] = first[:, ::2], second[:, ::2]
     pair = (chroma, luma) if encoding in ('yuv422', 'uyvy') else (luma, chroma)
     return np.stack(pair, axis=-1).round().astype(np.uint8)
 
@@ -85,7 +89,13 @@ def _raw(rgb, encoding):
         'uyvy',
         'yuv422_yuy2',
         'yuyv',
+        'yuy2',
+        'yvyu',
         'nv12',
+        'nv21',
+        'nv24',
+        'i420',
+        'yv12',
     ],
 )
 def test_raw_encodings_show_the_same_scene(encoding):
@@ -119,8 +129,240 @@ def test_progressive_and_restart_jpegs_are_whole():
         assert np.abs(decode(_image(data, 'jpeg')).astype(int) - _scene()).max() <= 8
 
 
-def test_padding_after_a_jpeg_is_allowed():
-    assert decode(_image(_jpeg(_scene()) + bytes(500), 'jpeg')).shape == (48, 64, 3)
+FILE_KINDS = {
+    'jpeg': ('jpeg', _jpeg(_scene())),
+    'progressive': ('jpeg', _jpeg(_scene(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
+    'restarts': ('jpeg', _jpeg(_scene(), cv2.IMWRITE_JPEG_RST_INTERVAL, 2)),
+    'png': ('png', _png(_scene())),
+}
+PADDINGS = {
+    'zeros': bytes(64 * 48 * 3),
+    'ones': b'\xff' * 5000,
+    'an older picture': _jpeg(255 - _scene()) + bytes(100),
+    'the end of an older picture': _jpeg(255 - _scene())[-700:],
+}
+
+
+@pytest.mark.parametrize('padding', PADDINGS)
+@pytest.mark.parametrize('kind', FILE_KINDS)
+def test_the_rest_of_the_buffer_behind_a_picture_changes_nothing(kind, padding):
+    encoding, data = FILE_KINDS[kind]
+    padded = decode(_image(data + PADDINGS[padding], encoding))
+    np.testing.assert_array_equal(padded, decode(_image(data, encoding)))
+
+
+@given(st.binary(max_size=200_000), st.sampled_from(sorted(FILE_KINDS)))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_bytes_behind_a_picture_change_nothing(rest, kind):
+    encoding, data = FILE_KINDS[kind]
+    np.testing.assert_array_equal(
+        decode(_image(data + rest, encoding)), decode(_image(data, encoding))
+    )
+
+
+@given(st.data(), st.sampled_from(sorted(FILE_KINDS)))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_picture_that_is_cut_is_refused_whatever_its_buffer_is_filled_with(data, kind):
+    encoding, whole = FILE_KINDS[kind]
+    kept = data.draw(st.integers(2, len(whole) - 2))
+    filled = whole[:kept] + bytes(data.draw(st.sampled_from([0, 1, 100_000])))
+    with pytest.raises(ImageError) as caught:
+        decode(_image(filled, encoding))
+    assert caught.value.reason.code in DAMAGES
+
+
+@pytest.mark.parametrize(
+    'declared',
+    [
+        '',
+        'jpeg',
+        'jpg',
+        'JPEG',
+        'png',
+        'bgr8',
+        'rgb8; jpeg compressed bgr8',
+        'bgr8; jpeg compressed bgr8',
+        'mono8; jpeg compressed ',
+        'rgb8; png compressed rgb8',
+        'yuv422_yuy2; jpeg compressed bgr8',
+        'rgba8;png compressed bgra8',
+        'something of a driver',
+    ],
+)
+@pytest.mark.parametrize('encoding', ['jpeg', 'png'])
+def test_the_bytes_decide_whatever_the_format_says(declared, encoding):
+    data = FILE_KINDS[encoding][1]
+    assert compressed_encoding(data, declared) == encoding
+    assert declared_mosaic(declared) == ''
+
+
+@pytest.mark.parametrize(
+    'declared, data, words',
+    [
+        ('16UC1; compressedDepth png', bytes(12) + _png(_scene()), 'depth image'),
+        ('16UC1; compressedDepth', _png(_scene()), 'depth image'),
+        ('rgb8; tiff compressed', cv2.imencode('.tiff', _scene())[1].tobytes(), 'TIFF'),
+        ('h264', b'\0\0\0\x01g', 'expected JPEG or PNG'),
+    ],
+)
+def test_compressed_pictures_of_other_kinds_are_named(declared, data, words):
+    with pytest.raises(ImageError, match=words) as caught:
+        compressed_encoding(data, declared)
+    assert caught.value.reason.code is Code.UNKNOWN_ENCODING
+
+
+@pytest.mark.parametrize('pattern', MOSAICS)
+@pytest.mark.parametrize('form', ['jpeg', 'png', 'png of 16 bits', 'jpeg of three channels'])
+def test_a_compressed_mosaic_becomes_a_picture_with_colours(pattern, form):
+    encoding = form[:4].strip()
+    scene = _scene(320, 240)
+    mosaic = _raw(scene, f'bayer_{pattern}8')
+    if form == 'png of 16 bits':
+        mosaic = mosaic.astype(np.uint16) << 8
+    if form == 'jpeg of three channels':
+        mosaic = np.repeat(mosaic[..., None], 3, -1)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if encoding == 'jpeg' else []
+    data = cv2.imencode(f'.{encoding}', mosaic, options)[1].tobytes()
+    declared = f'bayer_{pattern}8; {encoding} compressed '
+    image = CameraImage('cam_front', 0, data, encoding, declared_mosaic(declared))
+    inner = (slice(2, -2), slice(2, -2))
+    difference = np.abs(decode(image).astype(int) - scene)[inner]
+    assert difference.mean() < (5 if encoding == 'jpeg' else 2), difference.mean()
+    # For the model it is decoded whole: halves of a mosaic mix its colours.
+    reader = ModelImageReader(plan_for(ImageSpec(100, 75, 0.3), 320, 240))
+    out = np.empty((75, 100, 3), np.uint8)
+    reader.read(image, out)
+    wanted = cv2.resize(scene, (100, 75), interpolation=cv2.INTER_AREA)
+    assert np.abs(out.astype(int) - wanted)[2:-2, 2:-2].mean() < 5
+    assert ('blurs its colours' in ' '.join(reader.warnings())) == (encoding == 'jpeg')
+
+
+def test_a_picture_with_colours_is_no_mosaic_whatever_its_format_says():
+    image = CameraImage('cam_front', 0, _jpeg(_scene()), 'jpeg', 'rggb')
+    np.testing.assert_array_equal(decode(image), decode(_image(_jpeg(_scene()), 'jpeg')))
+
+
+@pytest.mark.parametrize('declared', ['bayer; jpeg compressed', 'bayer_gggg8; jpeg compressed'])
+def test_a_mosaic_of_an_unknown_pattern_is_refused(declared):
+    with pytest.raises(ImageError, match='bayer_rggb8') as caught:
+        declared_mosaic(declared)
+    assert caught.value.reason.code is Code.UNKNOWN_ENCODING
+
+
+def _of_16_bits(rgb, encoding, bits):
+    """(H, W[, C]) uint16 that use `bits` of them."""
+    eight = encoding.replace('16', '8')
+    eight = {'8UC1': 'mono8', '8UC3': 'bgr8', '8UC4': 'bgra8'}.get(eight, eight)
+    raw = rgb[..., 0] if eight == 'mono8' else _raw(rgb, eight)
+    return (raw.astype(np.uint16) << 8) >> (16 - bits)
+
+
+ENCODINGS_16 = ['mono16', '16UC1', 'rgb16', 'bgr16', 'rgba16', 'bgra16', '16UC3', '16UC4']
+ENCODINGS_16 += [f'bayer_{pattern}16' for pattern in MOSAICS]
+
+
+@pytest.mark.parametrize('bits', [8, 10, 12, 14, 16])
+@pytest.mark.parametrize('bigendian', [False, True])
+@pytest.mark.parametrize('encoding', ENCODINGS_16)
+def test_16_bits_show_the_scene_however_many_are_used(encoding, bigendian, bits):
+    scene = _scene()
+    pixels = _of_16_bits(scene, encoding, bits)
+    step = pixels[0].nbytes + 6
+    rows = np.zeros((len(pixels), step), np.uint8)
+    order = '>u2' if bigendian else '<u2'
+    rows[:, :-6] = pixels.astype(order).reshape(len(pixels), -1).view(np.uint8)
+    came = raw_pixels(rows.tobytes(), 64, 48, step, encoding, bigendian)
+    seen = decode(_image(came, encoding))
+    expected = scene[..., :1] if encoding in ('mono16', '16UC1') else scene
+    difference = np.abs(seen.astype(int) - expected)[2:-2, 2:-2]
+    assert difference.max() <= 8, f'{encoding} of {bits} bits: off by {difference.max()}'
+
+
+@pytest.mark.parametrize('bits', [10, 12, 14, 16])
+@pytest.mark.parametrize('colours', ['grey', 'bgr', 'bgra'])
+def test_a_png_of_16_bits_shows_the_scene_however_many_are_used(colours, bits):
+    encoding = {'grey': 'mono16', 'bgr': 'bgr16', 'bgra': 'bgra16'}[colours]
+    data = cv2.imencode('.png', _of_16_bits(_scene(), encoding, bits))[1].tobytes()
+    seen = decode(_image(data, 'png')).astype(int)
+    expected = _scene()[..., :1] if colours == 'grey' else _scene()
+    assert np.abs(seen - expected).max() <= 1
+
+
+def test_the_bits_in_use_grow_with_what_comes_and_never_shrink():
+    reader = ModelImageReader(plan_for(ImageSpec(64, 48, 1.0), 64, 48))
+    out = np.empty((48, 64, 3), np.uint8)
+
+    def bits_after(highest, outliers=0):
+        pixels = np.full((48, 64), highest, np.uint16)
+        pixels.ravel()[:outliers] = 65535
+        reader.read(_image(pixels, 'mono16'), out)
+        return reader.facts()['bits']
+
+    assert bits_after(900, outliers=10) == '10 of 16'  # hot pixels
+    assert out.max() == 255 and np.median(out) == 900 >> 2
+    assert bits_after(3000) == '12 of 16'
+    assert bits_after(0) == '12 of 16'
+    assert bits_after(900) == '12 of 16' and out.max() == 900 >> 4
+    assert bits_after(60000) == '16 of 16'
+    assert reader.warnings() == []
+
+
+@pytest.mark.parametrize(
+    'encoding, like', [('8UC1', 'mono8'), ('8UC3', 'bgr8'), ('8UC4', 'bgra8')]
+)
+def test_types_of_opencv_are_read_as_cv_bridge_does(encoding, like):
+    pixels = _scene()[..., 0] if like == 'mono8' else _raw(_scene(), like)
+    np.testing.assert_array_equal(decode(_image(pixels, encoding)), decode(_image(pixels, like)))
+
+
+PLANES = {  # (rows, bytes a row) as parts of height and width
+    'nv12': [(1, 1), (0.5, 1)],
+    'nv21': [(1, 1), (0.5, 1)],
+    'nv24': [(1, 1), (1, 2)],
+    'i420': [(1, 1), (0.5, 0.5), (0.5, 0.5)],
+    'yv12': [(1, 1), (0.5, 0.5), (0.5, 0.5)],
+}
+
+
+@pytest.mark.parametrize('encoding', PLANES)
+def test_planar_images_with_padded_rows_or_an_odd_step(encoding):
+    tight = _raw(_scene(), encoding)
+    parts, start, flat = [], 0, tight.ravel()
+    for rows, row in PLANES[encoding]:
+        rows, row = int(48 * rows), int(64 * row)
+        plane = np.full((rows, row * 80 // 64), 77, np.uint8)
+        plane[:, :row] = flat[start : start + rows * row].reshape(rows, row)
+        parts.append(plane.ravel())
+        start += rows * row
+    padded = np.concatenate(parts).tobytes()
+    np.testing.assert_array_equal(raw_pixels(padded, 64, 48, 80, encoding), tight)
+    for step in (0, 64, 96, 128):  # drivers disagree on it
+        np.testing.assert_array_equal(raw_pixels(tight.tobytes(), 64, 48, step, encoding), tight)
+    with pytest.raises(ImageError, match='bytes, expected'):
+        raw_pixels(tight.tobytes()[:-1], 64, 48, 64, encoding)
+
+
+@given(
+    st.sampled_from(['mono8', 'rgb8', 'mono16', 'bgr16', 'bayer_grbg16', 'nv24', '8UC3']),
+    st.integers(4, 40),
+    st.integers(4, 40),
+    st.integers(0, 9),
+    st.booleans(),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_any_size_padding_and_byte_order(encoding, width, height, padding, bigendian):
+    rng = np.random.default_rng(width * 1000 + height)
+    channels = 3 if encoding in ('rgb8', 'bgr16', '8UC3') else 1
+    kind = np.dtype(('>' if bigendian else '<') + ('u2' if '16' in encoding else 'u1'))
+    rows = 3 * height if encoding == 'nv24' else height
+    pixels = rng.integers(0, 256, (rows, width * channels)).astype(kind)
+    if encoding == 'nv24':
+        padding = 0
+    padded = np.zeros((rows, pixels[0].nbytes + padding), np.uint8)
+    padded[:, : pixels[0].nbytes] = pixels.view(np.uint8).reshape(rows, -1)
+    came = raw_pixels(padded.tobytes(), width, height, padded.shape[1], encoding, bigendian)
+    np.testing.assert_array_equal(came.reshape(rows, -1), pixels)
+    assert decode(_image(came, encoding)).shape == (height, width, 3)
 
 
 def test_the_orientation_tag_is_not_obeyed():
@@ -184,7 +426,8 @@ def test_damaged_bytes_give_an_image_of_the_size_in_the_header_or_are_named(enco
 @pytest.mark.parametrize(
     'pixels, encoding, message',
     [
-        (np.zeros((48, 64, 3), np.uint8), 'rgb16', 'unknown encoding'),
+        (np.zeros((48, 64, 3), np.float32), '32FC3', 'unknown encoding'),
+        (np.zeros((48, 64, 3), np.uint8), 'rgb16', 'expected uint16 with 3 channels'),
         (np.zeros((48, 64, 4), np.uint8), 'rgb8', 'expected uint8 with 3 channels'),
         (np.zeros((48, 64, 3), np.float32), 'rgb8', 'float32'),
         (np.zeros((0, 64, 3), np.uint8), 'rgb8', 'expected uint8'),
@@ -297,7 +540,42 @@ def test_fast_decoding_looks_like_the_slow_one():
 def test_another_size_than_the_calibration_is_refused(encoding):
     scene = _scene(640, 480)
     data = {'jpeg': _jpeg(scene), 'png': _png(scene), 'rgb8': scene}[encoding]
-    with pytest.raises(ImageError, match='640x480, expected 1600x900'):
+    with pytest.raises(ImageError, match='640x480, expected 1600x900') as caught:
         model_image(
             _image(data, encoding), plan_for(SPEC, 1600, 900), np.empty((256, 448, 3), np.uint8)
         )
+    assert caught.value.reason.code is Code.WRONG_IMAGE_SIZE
+
+
+@pytest.mark.parametrize('size', [(800, 450), (533, 300), (1920, 1080), (480, 270)])
+@pytest.mark.parametrize('encoding', ['jpeg', 'rgb8'])
+def test_another_size_of_the_same_aspect_is_scaled_and_said(size, encoding):
+    scene = _scene(1600, 900)
+    cv2.rectangle(scene, (700, 400), (1000, 600), (255, 255, 255), -1)
+    plan = plan_for(SPEC, 1600, 900)
+    expected, out = np.empty((2, 256, 448, 3), np.uint8)
+    model_image(_image(scene, 'rgb8'), plan, expected)
+    scaled = cv2.resize(scene, size, interpolation=cv2.INTER_AREA)
+    reader = ModelImageReader(plan)
+    reader.read(_image(_jpeg(scaled) if encoding == 'jpeg' else scaled, encoding), out)
+    assert np.abs(out.astype(int) - expected).mean() < 1.0
+    assert f'{size[0]}x{size[1]}' in reader.warnings()[0] and '1600x900' in reader.warnings()[0]
+
+
+@pytest.mark.parametrize('size', [(1600, 1200), (1600, 910), (900, 1600), (640, 480), (3, 2)])
+def test_another_aspect_is_refused(size):
+    out = np.empty((256, 448, 3), np.uint8)
+    with pytest.raises(ImageError, match='or the same aspect') as caught:
+        model_image(_image(_scene(*size), 'rgb8'), plan_for(SPEC, 1600, 900), out)
+    assert caught.value.reason.code is Code.WRONG_IMAGE_SIZE
+
+
+def test_the_whole_sensor_is_refused_where_a_region_was_promised():
+    """Of the same aspect, it would pass for the region scaled."""
+    reader = ModelImageReader(plan_for(SPEC, 800, 450), sensor=(1600, 900))
+    out = np.empty((256, 448, 3), np.uint8)
+    with pytest.raises(ImageError, match='whole sensor') as caught:
+        reader.read(_image(_scene(1600, 900), 'rgb8'), out)
+    assert caught.value.reason.code is Code.WRONG_IMAGE_SIZE
+    reader.read(_image(_scene(800, 450), 'rgb8'), out)
+    assert reader.warnings() == []

@@ -197,7 +197,7 @@ def test_ids_and_trails_stay(pipeline):
     [
         (JPEGS['cam_back'][:3000], Code.TRUNCATED_IMAGE, 'jpeg'),
         (b'', Code.CORRUPT_IMAGE, 'without a header'),
-        (_jpeg('cam_back', (800, 450)), Code.WRONG_IMAGE_SIZE, '800x450, expected 1600x900'),
+        (_jpeg('cam_back', (800, 600)), Code.WRONG_IMAGE_SIZE, '800x600, expected 1600x900'),
     ],
     ids=['truncated', 'empty', 'other size'],
 )

@@ -4,8 +4,11 @@ from pathlib import Path
 import threading
 import time
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
+import rigs
 import yaml
 
 rclpy = pytest.importorskip('rclpy')
@@ -20,6 +23,7 @@ from mta_perception.commands.processes import free_domain
 from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import CAMERAS, CLASSES
 from mta_perception.drawing.overlay import DrawnObject
+from mta_perception.frames import CameraCalibration
 from mta_perception.geometry import (
     box_corners,
     invert_rigid,
@@ -28,7 +32,9 @@ from mta_perception.geometry import (
     rigid_from_yaw,
     transform,
 )
+from mta_perception.lens import Lens, lens_of
 from mta_perception.pipeline.calibrations import Rig
+from mta_perception.pipeline.camera_geometry import place_faults
 from mta_perception.pipeline.images import decode
 from mta_perception.pipeline.transform_tree import TransformTree
 from mta_perception.reasons import Code, Reason, Refused
@@ -101,6 +107,7 @@ def test_raw_image_with_padded_rows_is_a_view_of_the_pixels():
 @pytest.mark.parametrize(
     'message',
     [
+        Image(height=4, width=6, encoding='32FC1', step=24, data=bytes(96)),
         Image(height=4, width=6, encoding='rgb16', step=18, data=bytes(72)),
         Image(height=4, width=6, encoding='rgb8', step=18, data=bytes(71)),
         Image(height=4, width=6, encoding='rgb8', step=17, data=bytes(72)),
@@ -118,18 +125,41 @@ def test_compressed_images_of_other_formats_are_refused(data):
         conversions.image_from_compressed('cam_front', CompressedImage(format='jpeg', data=data))
 
 
+def camera_info(**change):
+    message = CameraInfo(width=640, height=360, distortion_model='plumb_bob')
+    message.k = [500.0, 0.0, 320.0, 0.0, 500.0, 180.0, 0.0, 0.0, 1.0]
+    for name, value in change.items():
+        setattr(message, name, value)
+    return message
+
+
 @pytest.mark.parametrize(
     'change', [{'width': 0}, {'k': [0.0] * 9}, {'k': [500.0, 0, np.nan, 0, 500.0, 2, 0, 0, 1.0]}]
 )
 def test_camera_info_that_cannot_be_is_refused(change):
-    message = CameraInfo(width=640, height=360)
-    message.k = [500.0, 0.0, 320.0, 0.0, 500.0, 180.0, 0.0, 0.0, 1.0]
-    conversions.intrinsics_from_camera_info(message)
-    for name, value in change.items():
-        setattr(message, name, value)
+    assert lens_of(camera_info(), rectified=False).distortion is None
     with pytest.raises(Refused, match='camera_info') as caught:
-        conversions.intrinsics_from_camera_info(message)
+        lens_of(camera_info(**change), rectified=False)
     assert caught.value.reason.code is Code.IMPOSSIBLE_CALIBRATION
+
+
+@pytest.mark.parametrize(
+    'topic, rectified',
+    [
+        ('/cam_front/image_raw/compressed', False),
+        ('/front/image_rect', True),
+        ('/front/image_rect/compressed', True),
+        ('/front/image_rect_color/compressed', True),
+        ('/front/image_rect_mono', True),
+        ('/front/rectified/image', True),
+        ('/rect/front/image_raw', True),
+        ('/front/image_rectangle', False),
+        ('/direct/front/image_color', False),
+        ('/front/image_unrectified', False),
+    ],
+)
+def test_rectified_topics_are_known_by_their_name(topic, rectified):
+    assert conversions.shows_rectified(topic) == rectified
 
 
 def test_transform_message_that_is_no_rotation_is_refused():
@@ -180,19 +210,30 @@ def test_moving_link_is_the_lowest_on_the_way():
     assert tree.moving_child_below('elsewhere', 'lidar') is None
 
 
+OPTICAL = rigs.ego_from_camera(17.0, (1, 2, 3))
+
+
+def moved(metres):
+    return rigid_from_yaw(0.0, (metres, 0, 0)) @ OPTICAL
+
+
+def pinhole(focal):
+    return Lens(np.diag([focal, focal, 1.0]), 640, 360, None, None, False)
+
+
 def test_rig_says_what_is_missing_and_counts_changes():
     rig = Rig('base_link')
     assert rig.missing['cam_front'].code is Code.NO_IMAGE_YET
     rig.set_frame('cam_front', 'lens')
     assert rig.missing['cam_front'].code is Code.NO_CAMERA_INFO
-    rig.set_lens('cam_front', np.eye(3), 640, 360)
+    rig.set_lens('cam_front', pinhole(1.0))
     assert rig.missing['cam_front'] == Reason(Code.NO_TRANSFORM, 'from lens to base_link')
-    rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1, 2, 3)))
+    rig.set_static('base_link', 'lens', OPTICAL)
     before = rig.calibrations
-    np.testing.assert_allclose(before['cam_front'].ego_from_camera, rigid_from_yaw(0.3, (1, 2, 3)))
+    np.testing.assert_allclose(before['cam_front'].ego_from_camera, OPTICAL)
     assert 'cam_front' not in rig.missing and rig.changes['cam_front'] == 0
-    assert not rig.set_lens('cam_front', np.eye(3), 640, 360)
-    assert rig.set_lens('cam_front', 2 * np.eye(3), 640, 360)
+    assert not rig.set_lens('cam_front', pinhole(1.0))
+    assert rig.set_lens('cam_front', pinhole(2.0))
     assert rig.changes['cam_front'] == 1
     assert before['cam_front'].intrinsics[0, 0] == 1.0  # a reader keeps what it has
 
@@ -200,15 +241,96 @@ def test_rig_says_what_is_missing_and_counts_changes():
 def test_rounding_of_a_mounting_is_no_change_but_many_roundings_are():
     rig = Rig('base_link')
     rig.set_frame('cam_front', 'lens')
-    rig.set_lens('cam_front', np.eye(3), 640, 360)
-    rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1, 2, 3)))
+    rig.set_lens('cam_front', pinhole(1.0))
+    rig.set_static('base_link', 'lens', OPTICAL)
     before = rig.calibrations['cam_front']
-    rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1 + 4e-7, 2, 3)))
-    assert not rig.set_lens('cam_front', np.eye(3) + 4e-7, 640, 360)
+    rig.set_static('base_link', 'lens', moved(4e-7))
+    assert not rig.set_lens('cam_front', pinhole(1 + 4e-7))
     assert rig.changes['cam_front'] == 0 and rig.calibrations['cam_front'] is before
     for step in range(2, 5):
-        rig.set_static('base_link', 'lens', rigid_from_yaw(0.3, (1 + step * 4e-7, 2, 3)))
+        rig.set_static('base_link', 'lens', moved(step * 4e-7))
     assert rig.changes['cam_front'] == 1
+
+
+def complete_rig(frames=None, slots=None):
+    """A Rig that knows all six cameras; slots: camera -> whose mounting it has."""
+    rig = Rig('base_link')
+    for camera in CAMERAS:
+        azimuth = rigs.AZIMUTH_DEG[(slots or {}).get(camera, camera)]
+        rig.set_static('base_link', f'{camera}_optical', rigs.ego_from_camera(azimuth, (0, 0, 2)))
+        rig.set_frame(camera, (frames or {}).get(camera, f'{camera}_optical'))
+        rig.set_lens(camera, pinhole(500.0))
+    return rig
+
+
+@pytest.mark.parametrize('pitch_deg', [-30, 0, 30])
+@pytest.mark.parametrize('yaw_deg', range(-180, 180, 45))
+def test_a_body_frame_is_refused_and_an_optical_one_is_not(yaw_deg, pitch_deg):
+    turn = rigid_from_quaternion(
+        (0, np.sin(np.radians(pitch_deg) / 2), 0, np.cos(np.radians(pitch_deg) / 2)), (0, 0, 0)
+    )
+    body = rigid_from_yaw(np.radians(yaw_deg), (1, 0, 2)) @ turn
+    optical = body @ rigs.ego_from_camera(0.0, (0, 0, 0))
+    for mounting, code in ((body, Code.BODY_FRAME), (optical, None)):
+        rig = complete_rig({'cam_front': 'lens'})
+        rig.set_static('base_link', 'lens', mounting)
+        reason = rig.missing.get('cam_front')
+        assert (reason and reason.code) == code
+        if code:
+            assert '"lens"' in reason.detail and 'roll -90, pitch 0, yaw -90' in reason.detail
+            assert 'cam_front' not in rig.calibrations
+
+
+def test_the_mend_of_a_body_frame_is_one():
+    """The transform that the sentence asks for, as static_transform_publisher takes it."""
+    half = np.pi / 4
+    roll = rigid_from_quaternion((-np.sin(half), 0, 0, np.cos(half)), (0, 0, 0))
+    body_from_optical = rigid_from_yaw(-np.pi / 2) @ roll
+    np.testing.assert_allclose(body_from_optical, rigs.ego_from_camera(0.0, (0, 0, 0)), atol=1e-9)
+
+
+def test_cameras_in_their_place_are_not_named():
+    assert complete_rig().out_of_place == {}
+
+
+@pytest.mark.parametrize('one', CAMERAS)
+@pytest.mark.parametrize('other', CAMERAS)
+def test_two_cameras_in_each_others_place_are_named_with_the_mend(one, other):
+    rig = complete_rig(slots={one: other, other: one})
+    assert set(rig.out_of_place) == ({one, other} if one != other else set())
+    if one != other:
+        reason = rig.out_of_place[one]
+        assert reason.code is Code.OUT_OF_PLACE and f'in the place of {other}' in reason.detail
+    assert set(rig.calibrations) == set(CAMERAS)  # they are used
+
+
+def test_a_whole_order_that_is_shifted_is_named():
+    shifted = dict(zip(CAMERAS, (*CAMERAS[1:], CAMERAS[0])))
+    assert set(complete_rig(slots=shifted).out_of_place) == set(CAMERAS)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=6, max_size=6))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_rigs_that_look_a_little_elsewhere_are_in_place(off_deg):
+    calibrations = {
+        camera: CameraCalibration(
+            np.eye(3), 640, 360, rigs.ego_from_camera(rigs.AZIMUTH_DEG[camera] + off, (0, 0, 2))
+        )
+        for camera, off in zip(CAMERAS, off_deg)
+    }
+    assert place_faults(calibrations) == {}
+
+
+def test_a_camera_info_that_is_refused_is_the_reason_until_a_good_one_comes():
+    rig = Rig('base_link')
+    rig.set_frame('cam_front', 'lens')
+    rig.refuse_lens('cam_front', Reason(Code.UNKNOWN_DISTORTION, 'omni'))
+    assert rig.missing['cam_front'] == Reason(Code.UNKNOWN_DISTORTION, 'omni')
+    rig.set_static('base_link', 'lens', OPTICAL)
+    rig.set_lens('cam_front', pinhole(500.0))
+    assert 'cam_front' in rig.calibrations
+    rig.refuse_lens('cam_front', Reason(Code.UNKNOWN_DISTORTION, 'omni'))
+    assert 'cam_front' in rig.calibrations  # the good one stays
 
 
 # -- markers

@@ -31,6 +31,8 @@ from mta_perception.geometry import (
     rigid_from_quaternion,
     transform_boxes,
 )
+from mta_perception.lens import lens_of
+from mta_perception.reasons import Refused
 
 _RECORD_KEYS = {
     'sample_token',
@@ -217,8 +219,8 @@ class SceneBag:
         from_camera = {}
         for _, _, tree in self.messages(['/tf_static']):
             for entry in tree.transforms:
-                if entry.header.frame_id == BASE_FRAME:
-                    from_camera[entry.child_frame_id] = _rigid(entry.transform)
+                if entry.header.frame_id.lstrip('/') == BASE_FRAME:
+                    from_camera[entry.child_frame_id.lstrip('/')] = _rigid(entry.transform)
         result = {}
         for camera in self.cameras:
             frame = optical_frame(camera)
@@ -228,11 +230,17 @@ class SceneBag:
                     f'{sorted(from_camera)}.'
                 )
             info = next(self.messages([f'/{camera}/camera_info']))[2]
+            try:
+                lens = lens_of(info, rectified=False)
+            except Refused as error:
+                raise BagError(f'{self.path}: /{camera}/camera_info: {error}') from error
             result[camera] = CameraCalibration(
-                np.array(info.k, dtype=np.float64).reshape(3, 3),
-                int(info.width),
-                int(info.height),
+                lens.intrinsics,
+                lens.width,
+                lens.height,
                 from_camera[frame],
+                lens.distortion,
+                lens.sensor,
             )
         return result
 

@@ -5,7 +5,13 @@ from collections import Counter
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import CameraCalibration
 from mta_perception.geometry import Array
-from mta_perception.pipeline.camera_geometry import Lens, same_calibration, same_lens
+from mta_perception.lens import Lens
+from mta_perception.pipeline.camera_geometry import (
+    body_frame_fault,
+    place_faults,
+    same_calibration,
+    same_lens,
+)
 from mta_perception.pipeline.transform_tree import TransformTree
 from mta_perception.reasons import Code, Reason
 
@@ -23,19 +29,33 @@ class Rig:
         self.calibrations: dict[str, CameraCalibration] = {}  # by camera
         # by camera, why it has no calibration
         self.missing = dict.fromkeys(CAMERAS, Reason(Code.NO_IMAGE_YET))
+        # by camera, what contradicts its place among the cameras (it is used all the same)
+        self.out_of_place: dict[str, Reason] = {}
         # by camera, how often its calibration was replaced by another
         self.changes: Counter[str] = Counter()
         self._lenses: dict[str, Lens] = {}  # by camera
+        self._refused_lenses: dict[str, Reason] = {}  # by camera, of its newest CameraInfo
         self._frames: dict[str, str] = {}  # camera -> frame_id of its images
 
-    def set_lens(self, camera: str, intrinsics: Array, width: int, height: int) -> bool:
+    def set_lens(self, camera: str, lens: Lens) -> bool:
         """Take a CameraInfo; True where it differs from the one before."""
+        self._refused_lenses.pop(camera, None)
         known = self._lenses.get(camera)
-        if known and same_lens(known, (intrinsics, width, height)):
+        if known and same_lens(known, lens):
             return False
-        self._lenses[camera] = intrinsics, width, height
+        self._lenses[camera] = lens
         self._update(camera)
         return known is not None
+
+    def refuse_lens(self, camera: str, reason: Reason) -> None:
+        """Note a CameraInfo that cannot be used; one that came before stays."""
+        self._refused_lenses[camera] = reason
+        if camera not in self._lenses:
+            self._update(camera)
+
+    def lens(self, camera: str) -> Lens | None:
+        """What its CameraInfo says, None where none has come that can be used."""
+        return self._lenses.get(camera)
 
     def set_frame(self, camera: str, frame_id: str) -> None:
         """Take the frame_id of an image."""
@@ -67,6 +87,11 @@ class Rig:
             elif before is not None:
                 self.changes[camera] += 1
             calibrations[camera] = calibration
+        if calibrations.get(camera) is not before:
+            self.out_of_place = {
+                name: Reason(Code.OUT_OF_PLACE, fault)
+                for name, fault in place_faults(calibrations).items()
+            }
         self.calibrations = calibrations
 
     def _calibration(self, camera: str) -> CameraCalibration | Reason:
@@ -74,11 +99,24 @@ class Rig:
         if camera not in self._frames:
             return Reason(Code.NO_IMAGE_YET)
         if camera not in self._lenses:
-            return Reason(Code.NO_CAMERA_INFO, 'no valid one has come yet')
+            return self._refused_lenses.get(
+                camera, Reason(Code.NO_CAMERA_INFO, 'no valid one has come yet')
+            )
         frame = self._frames[camera]
         ego_from_camera = self.tree.lookup(self.base_frame, frame)
         if ego_from_camera is None:
             return Reason(
                 Code.NO_TRANSFORM, f'from {frame or "(empty frame_id)"} to {self.base_frame}'
             )
-        return CameraCalibration(*self._lenses[camera], ego_from_camera)
+        fault = body_frame_fault(ego_from_camera, frame)
+        if fault:
+            return Reason(Code.BODY_FRAME, fault)
+        lens = self._lenses[camera]
+        return CameraCalibration(
+            lens.intrinsics,
+            lens.width,
+            lens.height,
+            ego_from_camera,
+            lens.distortion,
+            lens.sensor,
+        )

@@ -1,20 +1,32 @@
 """Where the ego frame lies in the model's images: calibration, resize and the car's own motion in
 one matrix."""
 
+from collections.abc import Mapping
+from itertools import permutations
 from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mta_perception.contract import CAMERAS
 from mta_perception.frames import CameraCalibration
 from mta_perception.geometry import Array, invert_rigid
-from mta_perception.pipeline.images import ImageSize, ModelImagePlan, plan_for
+from mta_perception.lens import Lens
+from mta_perception.pipeline.images import (
+    ImageSize,
+    ModelImagePlan,
+    ModelImageReader,
+    plan_for,
+)
 from mta_perception.reasons import Code, Reason
 
 _SAME_WITHIN = 1e-6  # pixels, metres, parts of a rotation: what messages lose on their way
 
-# Intrinsics (3, 3) in pixels; width and height of the full-size image.
-Lens = tuple[Array, int, int]
+# Where the cameras of the training data look: 0 forward, 90 left.
+CAMERA_AZIMUTH_DEG = dict(zip(CAMERAS, (0.0, -55.0, 55.0, 180.0, 110.0, -110.0)))
+_FAR_OFF_DEG = 80.0  # from the azimuth of its place
+_MUCH_BETTER_DEG = 60.0  # another order, over all cameras
+_VERTICAL = np.sin(np.radians(50.0))  # of the optical axis; cameras of cars look at most so far up
 
 
 class CameraGeometry(NamedTuple):
@@ -22,6 +34,7 @@ class CameraGeometry(NamedTuple):
 
     calibration: CameraCalibration
     plan: Optional[ModelImagePlan]  # None where the calibration cannot be used
+    reader: Optional[ModelImageReader]  # of this camera's images; remembers what they are like
     image_from_camera: Optional[Array]  # (3, 3) model pixels
     camera_from_ego: Optional[Array]  # (4, 4), ego at the image's own stamp
     fault: Optional[Reason]  # why it cannot be used, None where it can
@@ -40,12 +53,17 @@ def camera_geometry(calibration: CameraCalibration, image_spec: ImageSize) -> Ca
     fault."""
     fault = calibration_fault(calibration)
     if fault:
-        reason = Reason(Code.IMPOSSIBLE_CALIBRATION, fault)
-        return CameraGeometry(calibration, None, None, None, reason)
+        return CameraGeometry(
+            calibration, None, None, None, None, Reason(Code.IMPOSSIBLE_CALIBRATION, fault)
+        )
+    fault = body_frame_fault(calibration.ego_from_camera)
+    if fault:
+        return CameraGeometry(calibration, None, None, None, None, Reason(Code.BODY_FRAME, fault))
     plan = plan_for(image_spec, calibration.width, calibration.height)
     return CameraGeometry(
         calibration,
         plan,
+        ModelImageReader(plan, calibration.intrinsics, calibration.distortion, calibration.sensor),
         plan.model_from_image @ calibration.intrinsics,
         invert_rigid(calibration.ego_from_camera),
         None,
@@ -75,9 +93,86 @@ def calibration_fault(calibration: CameraCalibration) -> str:
     return ''
 
 
+def body_frame_fault(ego_from_camera: Array, frame: str = '') -> str:
+    """Why a camera's frame cannot be its optical one, for people, or ''.
+
+    An optical frame has z along the view, x to the right and y down; a body frame (REP 103) x
+    along the view and z up, so that taken for an optical one it looks at the sky.
+    """
+    x_up, _, z_up = ego_from_camera[2, :3]
+    if abs(z_up) < _VERTICAL or abs(x_up) > _VERTICAL:
+        return ''
+    name = f'"{frame}"' if frame else 'of the images'
+    return (
+        f'the frame {name} looks {"up" if z_up > 0 else "down"} along its z axis and '
+        f'{_direction(azimuth_deg(ego_from_camera[:, 0]))} along x: it is the body of the camera, '
+        'not its optical frame. Publish a static transform from it to an optical frame with '
+        'roll -90, pitch 0, yaw -90 degrees (x right, y down, z forward), and give the images '
+        'that frame_id'
+    )
+
+
+def place_faults(calibrations: Mapping[str, CameraCalibration]) -> dict[str, str]:
+    """camera -> what contradicts its place among the cameras of the model, for people.
+
+    Decided over all of them: where another order fits much better, those that it moves; and each
+    one that looks far away from where the model's looks.
+    """
+    azimuths = {
+        camera: azimuth_deg(calibration.ego_from_camera[:, 2])
+        for camera, calibration in calibrations.items()
+        if not body_frame_fault(calibration.ego_from_camera)
+    }
+    cameras = list(azimuths)
+    off = np.array(
+        [
+            [_apart(azimuths[camera], CAMERA_AZIMUTH_DEG[place]) for place in cameras]
+            for camera in cameras
+        ]
+    ).reshape(len(cameras), len(cameras))
+    rows = np.arange(len(cameras))
+    best = min(permutations(range(len(cameras))), key=lambda order: off[rows, list(order)].sum())
+    gain = off.trace() - off[rows, list(best)].sum()
+    faults = {}
+    for row, camera in enumerate(cameras):
+        moved = gain > _MUCH_BETTER_DEG and best[row] != row
+        if moved or off[row, row] > _FAR_OFF_DEG:
+            better = cameras[best[row]] if moved else _nearest_place(azimuths[camera])
+            faults[camera] = (
+                f'it looks {_direction(azimuths[camera])}, the place is for one that looks '
+                f'{_direction(CAMERA_AZIMUTH_DEG[camera])}: name it in the parameter cameras in '
+                f'the place of {better}, or mend the transform of its frame'
+            )
+    return faults
+
+
+def azimuth_deg(axis: Array) -> float:
+    """Of an axis (3,) or (4,) in the ego frame: 0 forward, 90 left."""
+    return float(np.degrees(np.arctan2(axis[1], axis[0])))
+
+
+def _apart(one_deg: float, other_deg: float) -> float:
+    return abs((one_deg - other_deg + 180.0) % 360.0 - 180.0)
+
+
+def _nearest_place(azimuth: float) -> str:
+    return min(CAMERA_AZIMUTH_DEG, key=lambda place: _apart(azimuth, CAMERA_AZIMUTH_DEG[place]))
+
+
+def _direction(azimuth: float) -> str:
+    side = 'left' if azimuth > 0 else 'right'
+    if abs(azimuth) < 10:
+        return 'forward'
+    if abs(azimuth) > 170:
+        return 'backward'
+    return f'{abs(azimuth):.0f} degrees to the {side}'
+
+
 def same_lens(one: Lens, other: Lens) -> bool:
-    """Whether two (intrinsics, width, height) say the same."""
-    return one[1:] == other[1:] and _close(one[0], other[0])
+    """Whether two Lenses say the same, but for rounding."""
+    return one._replace(intrinsics=other.intrinsics) == other and _close(
+        one.intrinsics, other.intrinsics
+    )
 
 
 def same_calibration(one: CameraCalibration, other: CameraCalibration) -> bool:
@@ -87,7 +182,9 @@ def same_calibration(one: CameraCalibration, other: CameraCalibration) -> bool:
     other last digits; that is no reason to forget what was remembered.
     """
     return one is other or (
-        same_lens(one[:3], other[:3]) and _close(one.ego_from_camera, other.ego_from_camera)
+        one._replace(intrinsics=other.intrinsics, ego_from_camera=other.ego_from_camera) == other
+        and _close(one.intrinsics, other.intrinsics)
+        and _close(one.ego_from_camera, other.ego_from_camera)
     )
 
 

@@ -1,57 +1,31 @@
-"""Camera images as they come (JPEG, PNG, raw) into RGB, and into the model's image size.
+"""Camera images as they come (JPEG, PNG, raw) into RGB, and into the model's image.
 
 Pixels: (H, W, 3) uint8, the centre of pixel i at i (OpenCV).  A resize by s maps x to (x + 0.5) s
-- 0.5.
+- 0.5.  Node and offline reading both go through ModelImageReader.
 """
 
-from array import array
 from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mta_perception.frames import CameraImage, Pixels
+from mta_perception.frames import CameraImage, Distortion, ImageError, Pixels, Size
 from mta_perception.geometry import Array
-from mta_perception.reasons import Code, Refused
+from mta_perception.pipeline.coded_images import CODED, WholeFile, whole_file
+from mta_perception.pipeline.raw_images import (
+    BAYER,
+    MOST_PIXELS,
+    BitWidth,
+    check_bayer_size,
+    raw_size,
+    raw_to_bgr,
+)
+from mta_perception.pipeline.rectification import RectificationMaps, rectification_maps
+from mta_perception.reasons import Code
 
-# Encoding -> channels of a raw image, and OpenCV's conversion to BGR.  OpenCV names a Bayer
-# pattern by its second row and column, ROS by its first: bayer_rggb8 is BayerBG.
-_RAW: dict[str, tuple[int, int | None]] = {
-    'bgr8': (3, None),
-    'rgb8': (3, cv2.COLOR_RGB2BGR),
-    'bgra8': (4, cv2.COLOR_BGRA2BGR),
-    'rgba8': (4, cv2.COLOR_RGBA2BGR),
-    'mono8': (1, cv2.COLOR_GRAY2BGR),
-    'bayer_rggb8': (1, cv2.COLOR_BayerBG2BGR),
-    'bayer_bggr8': (1, cv2.COLOR_BayerRG2BGR),
-    'bayer_gbrg8': (1, cv2.COLOR_BayerGR2BGR),
-    'bayer_grbg8': (1, cv2.COLOR_BayerGB2BGR),
-    'yuv422': (2, cv2.COLOR_YUV2BGR_UYVY),
-    'uyvy': (2, cv2.COLOR_YUV2BGR_UYVY),
-    'yuv422_yuy2': (2, cv2.COLOR_YUV2BGR_YUY2),
-    'yuyv': (2, cv2.COLOR_YUV2BGR_YUY2),
-    'nv12': (1, cv2.COLOR_YUV2BGR_NV12),
-}
-ENCODINGS = ('jpeg', 'png', *_RAW)
-_NEEDS_EVEN = {
-    'yuv422': (2, 1),
-    'uyvy': (2, 1),
-    'yuv422_yuy2': (2, 1),
-    'yuyv': (2, 1),
-    'nv12': (2, 2),
-}
-
-_JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
-_PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
-_MOST_TRAILING_BYTES = 4096  # some cameras pad their JPEGs
-_MOST_PIXELS = 100_000_000  # a damaged header must not make us ask for gigabytes
-
-Size = tuple[int, int]  # width, height [px]
-
-
-class ImageError(Refused):
-    """An image cannot be used; `reason` says why."""
+_SAME_ASPECT = 0.02  # of width by height, and at most a pixel
+_GREY_WITHIN = 3  # of 255: a mosaic that was compressed as if it had colours
 
 
 class ImageSize(Protocol):
@@ -92,175 +66,229 @@ def plan_for(spec: ImageSize, width: int, height: int) -> ModelImagePlan:
     return ModelImagePlan((width, height), scaled, (spec.width, spec.height), model_from_image)
 
 
-def model_image(image: CameraImage, plan: ModelImagePlan, out: Pixels) -> None:
-    """Decode, resize and pad an image into `out` (H, W, 3) RGB.
+class ModelImageReader:
+    """One camera's images into the model's, as its calibration says; remembers what it found out.
 
-    Raises ImageError; `out` may then hold anything.
+    One image at a time.
     """
-    width, height = plan.source
-    halved = (
-        image.encoding == 'jpeg'
-        and width % 2 == 0
-        and height % 2 == 0
-        and 2 * plan.scaled[0] <= width
-        and 2 * plan.scaled[1] <= height
-    )
-    small = _resize(_decode_bgr(image, expected=plan.source, halved=halved), plan.scaled)
-    out[plan.scaled[1] :] = 0
-    out[:, plan.scaled[0] :] = 0
-    cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=out[: plan.scaled[1], : plan.scaled[0]])
+
+    def __init__(
+        self,
+        plan: ModelImagePlan,
+        intrinsics: Array | None = None,
+        distortion: Distortion | None = None,
+        sensor: Size | None = None,
+    ) -> None:
+        """intrinsics: (3, 3) of images of plan.source, needed where there is a distortion;
+        sensor: see CameraCalibration."""
+        self.plan, self.distortion = plan, distortion
+        self._intrinsics, self._sensor = intrinsics, sensor
+        self._width = BitWidth()
+        self._maps: dict[Size, RectificationMaps] = {}  # by size of the reduced image
+        self._came: Size | None = None
+        self._mosaic = ''  # format of a mosaic that lost its colours to JPEG
+
+    def read(self, image: CameraImage, out: Pixels) -> None:
+        """Decode, rectify, resize and pad an image into `out` (H, W, 3) RGB.
+
+        Raises ImageError; `out` may then hold anything.
+        """
+        scaled = self.plan.scaled
+        source = _source(image)
+        self._check_size(source.size)
+        bgr = _to_bgr(image, source, self._width, scaled)
+        small = self._fit(bgr)
+        out[scaled[1] :] = 0
+        out[:, scaled[0] :] = 0
+        cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=out[: scaled[1], : scaled[0]])
+        self._came = source.size
+        self._mosaic = f'bayer_{image.mosaic}8 in {image.encoding}' if image.mosaic else ''
+
+    def facts(self) -> dict[str, str]:
+        """What was done to the newest image, for people: {what: how}."""
+        facts = {}
+        if self._width.bits:
+            facts['bits'] = f'{self._width.bits} of 16'
+        if self.distortion is not None:
+            facts['rectified'] = self.distortion.model
+        if self._came is not None and self._came != self.plan.source:
+            facts['scaled'] = _of(self._came)
+        if self._mosaic:
+            facts['demosaiced'] = self._mosaic
+        return facts
+
+    def warnings(self) -> list[str]:
+        """What is used and yet should be mended, in sentences."""
+        found = []
+        if self._came is not None and self._came != self.plan.source:
+            found.append(
+                f'images are {_of(self._came)}, camera_info is of {_of(self.plan.source)}: its '
+                'intrinsics are scaled; publish the camera_info of these images, and crop none'
+            )
+        if self._mosaic.endswith('jpeg'):
+            found.append(
+                f'a Bayer mosaic ({self._mosaic}) is demosaiced after JPEG compression, which '
+                'blurs its colours; publish colour JPEGs, or the mosaic raw or as PNG'
+            )
+        return found
+
+    def _check_size(self, size: Size) -> None:
+        expected = self.plan.source
+        if size == self._sensor:
+            raise ImageError(
+                Code.WRONG_IMAGE_SIZE,
+                f'{_of(size)}, the whole sensor, where the roi of its CameraInfo says '
+                f'{_of(expected)}; publish a CameraInfo without roi, or the region only',
+            )
+        if not _same_aspect(size, expected):
+            raise ImageError(
+                Code.WRONG_IMAGE_SIZE,
+                f'{_of(size)}, expected {_of(expected)} as in its CameraInfo, or the same aspect; '
+                'publish the CameraInfo of these images',
+            )
+
+    def _fit(self, bgr: Pixels) -> Pixels:
+        scaled = self.plan.scaled
+        if self.distortion is None:
+            return _resize(bgr, scaled)
+        bgr = _reduce(bgr, scaled)
+        size = bgr.shape[1], bgr.shape[0]
+        if size not in self._maps:
+            assert self._intrinsics is not None, 'a distortion comes with its intrinsics'
+            plan = self.plan
+            self._maps[size] = rectification_maps(
+                self._intrinsics,
+                self.distortion,
+                plan.source,
+                plan.model_from_image,
+                scaled,
+                size,
+            )
+        return self._maps[size].rectify(bgr)
+
+
+def model_image(image: CameraImage, plan: ModelImagePlan, out: Pixels) -> None:
+    """One image of a pinhole camera into `out`; see ModelImageReader.read."""
+    ModelImageReader(plan).read(image, out)
 
 
 def decode(image: CameraImage) -> Pixels:
     """(H, W, 3) RGB.  Raises ImageError."""
-    return _uint8(cv2.cvtColor(_decode_bgr(image), cv2.COLOR_BGR2RGB))
+    bgr = _to_bgr(image, _source(image), BitWidth(), None)
+    return _uint8(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
-def compressed_encoding(data: bytes | memoryview | Pixels, declared: str = '') -> str:
-    """'jpeg' or 'png', by the first bytes of a CompressedImage.
+class _Source(NamedTuple):
+    size: Size
+    file: WholeFile | None  # None for raw pixels
 
-    declared is the message's format string, for the error text alone: drivers write all sorts of
-    things there.
-    """
-    # typeshed knows the buffer of an array from Python 3.12 on.
-    start = bytes(memoryview(data)[:8])  # type: ignore[arg-type]
-    if start.startswith(_JPEG_START):
-        return 'jpeg'
-    if start == _PNG_START:
-        return 'png'
-    came = start.hex() or 'nothing'
-    raise ImageError(
-        Code.UNKNOWN_ENCODING,
-        f'compressed image of format {declared!r} starts with {came}, expected JPEG or PNG',
+
+def _source(image: CameraImage) -> _Source:
+    """Raises ImageError where the image is damaged or cannot be one."""
+    if image.encoding not in CODED:
+        return _Source(raw_size(image), None)
+    file = whole_file(image.data, image.encoding)
+    if file.size[0] * file.size[1] > MOST_PIXELS:
+        raise ImageError(
+            Code.IMPOSSIBLE_IMAGE,
+            f'{image.encoding} header says {_of(file.size)}, which is no image',
+        )
+    return _Source(file.size, file)
+
+
+def _to_bgr(image: CameraImage, source: _Source, width: BitWidth, scaled: Size | None) -> Pixels:
+    """(H, W, 3) BGR; of a JPEG half of it in each direction, where `scaled` is that small."""
+    if source.file is None:
+        return raw_to_bgr(image, width)
+    if image.mosaic:
+        return _mosaic_to_bgr(image, source.file, width)
+    if source.file.bits == 16:
+        return _colours(width.narrowed(_decoded(image, source.file, cv2.IMREAD_UNCHANGED)))
+    halved = image.encoding == 'jpeg' and scaled is not None and _can_halve(source.size, scaled)
+    flags = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR
+    # The orientation tag would turn the image and leave the calibration as it is.
+    return _uint8(_decoded(image, source.file, flags | cv2.IMREAD_IGNORE_ORIENTATION))
+
+
+def _mosaic_to_bgr(image: CameraImage, file: WholeFile, width: BitWidth) -> Pixels:
+    """A Bayer mosaic that was compressed; a picture with colours is none, whatever its format
+    says."""
+    check_bayer_size(file.size, f'bayer_{image.mosaic}')
+    pixels = width.narrowed(_decoded(image, file, cv2.IMREAD_UNCHANGED))
+    if pixels.ndim == 3:
+        colours = pixels[..., :3]
+        if np.ptp(colours, axis=-1).max() > _GREY_WITHIN:
+            return _colours(pixels)
+        pixels = np.ascontiguousarray(colours[..., 1])
+    return _uint8(cv2.cvtColor(pixels, BAYER[image.mosaic]))
+
+
+def _decoded(image: CameraImage, file: WholeFile, flags: int) -> NDArray[Any]:
+    try:
+        decoded = cv2.imdecode(file.bytes_, flags)
+    except cv2.error:
+        decoded = None
+    if decoded is None:
+        raise ImageError(Code.CORRUPT_IMAGE, f'{image.encoding} cannot be decoded')
+    return decoded
+
+
+def _colours(pixels: Pixels) -> Pixels:
+    """(H, W, 3) of grey, BGR or BGRA pixels."""
+    if pixels.ndim == 2:
+        return _uint8(cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR))
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def _same_aspect(size: Size, expected: Size) -> bool:
+    """Whether one is the other scaled, but for the rounding to whole pixels."""
+    (width, height), (full_width, full_height) = size, expected
+    if size == expected:
+        return True
+    ratio = width * full_height / (height * full_width)
+    off = min(
+        abs(width - full_width * height / full_height),
+        abs(height - full_height * width / full_width),
     )
+    return abs(ratio - 1) <= _SAME_ASPECT and off <= 1
 
 
-def raw_pixels(
-    data: 'bytes | array[int] | Pixels', width: int, height: int, step: int, encoding: str
-) -> Pixels:
-    """Fields of a sensor_msgs/Image -> view (H, W), (H, W, C) or, for nv12, (H * 3 / 2, W).
+def _can_halve(size: Size, wanted: Size) -> bool:
+    return all(have % 2 == 0 and 2 * want <= have for have, want in zip(size, wanted))
 
-    step is the length of a row in bytes, padding included.  Raises ImageError.
+
+def _halved(bgr: Pixels, size: Size) -> Pixels:
+    """As often as that goes above (width, height).
+
+    Halving is what a JPEG decoder does for nothing, and what is left is little enough for plain
+    interpolation (together a fifth of the time of INTER_AREA, as close to it as INTER_AREA on the
+    halved image).
     """
-    channels = _raw_format(encoding)[0]
-    if width < 1 or height < 1 or width * height > _MOST_PIXELS:
-        raise ImageError(Code.IMPOSSIBLE_IMAGE, f'{width}x{height} is no image size')
-    rows = _rows(encoding, width, height)
-    buffer = np.frombuffer(data, np.uint8)
-    step = step or width * channels
-    if step < width * channels:
-        raise ImageError(
-            Code.IMPOSSIBLE_IMAGE,
-            f'step is {step} bytes, expected at least {width * channels} for '
-            f'{width} pixels of {encoding}',
-        )
-    # Some drivers leave out the padding of the last row.
-    needed = step * (rows - 1) + width * channels
-    if len(buffer) < needed:
-        raise ImageError(
-            Code.IMPOSSIBLE_IMAGE,
-            f'{len(buffer)} bytes, expected {needed} for {width}x{height} {encoding}',
-        )
-    shape: tuple[int, ...] = (rows, width, channels)
-    strides: tuple[int, ...] = (step, channels, 1)
-    if channels == 1:
-        shape, strides = (rows, width), (step, 1)
-    return np.lib.stride_tricks.as_strided(buffer, shape, strides, writeable=False)
+    while _can_halve((bgr.shape[1], bgr.shape[0]), size):
+        half = bgr.shape[1] // 2, bgr.shape[0] // 2
+        bgr = _uint8(cv2.resize(bgr, half, interpolation=cv2.INTER_AREA))
+    return bgr
 
 
 def _resize(bgr: Pixels, size: Size) -> Pixels:
-    """bgr resized to (width, height).
-
-    Halved first, as often as that goes: halving is what a JPEG decoder does for nothing, and what
-    is left is little enough for plain interpolation (together a fifth of the time of INTER_AREA,
-    as close to it as INTER_AREA on the halved image).
-    """
-    height, width = bgr.shape[:2]
-    while width % 2 == 0 and height % 2 == 0 and 2 * size[0] <= width and 2 * size[1] <= height:
-        width, height = width // 2, height // 2
-        bgr = _uint8(cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA))
-    if (width, height) == tuple(size):
+    """bgr resized to (width, height)."""
+    bgr = _halved(bgr, size)
+    if (bgr.shape[1], bgr.shape[0]) == tuple(size):
         return bgr
-    far = 2 * size[0] < width or 2 * size[1] < height
-    how = cv2.INTER_AREA if far else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if _is_far(bgr, size) else cv2.INTER_LINEAR
     return _uint8(cv2.resize(bgr, size, interpolation=how))
 
 
-def _raw_format(encoding: str) -> tuple[int, int | None]:
-    if encoding not in _RAW:
-        raise ImageError(
-            Code.UNKNOWN_ENCODING, f'{encoding!r}, expected one of {", ".join(ENCODINGS)}'
-        )
-    return _RAW[encoding]
+def _reduce(bgr: Pixels, size: Size) -> Pixels:
+    """bgr made small enough that plain interpolation reaches (width, height) without aliasing."""
+    bgr = _halved(bgr, size)
+    return (
+        _uint8(cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)) if _is_far(bgr, size) else bgr
+    )
 
 
-def _rows(encoding: str, width: int, height: int) -> int:
-    """Rows of bytes of a raw image; sizes the format cannot have are refused."""
-    by_x, by_y = _NEEDS_EVEN.get(encoding, (1, 1))
-    if width % by_x or height % by_y:
-        raise ImageError(
-            Code.IMPOSSIBLE_IMAGE, f'{width}x{height} is no size of {encoding}, expected even ones'
-        )
-    return height * 3 // 2 if encoding == 'nv12' else height
-
-
-def _decode_bgr(image: CameraImage, expected: Size | None = None, halved: bool = False) -> Pixels:
-    """(H, W, 3) BGR; `expected` is checked, `halved` only for JPEG."""
-    if image.encoding in ('jpeg', 'png'):
-        return _decode_compressed(image, expected, halved)
-    return _decode_raw(image, expected)
-
-
-def _decode_raw(image: CameraImage, expected: Size | None) -> Pixels:
-    channels, conversion = _raw_format(image.encoding)
-    pixels = np.asarray(image.data)
-    came_channels = 1 if pixels.ndim == 2 else pixels.shape[-1]
-    if (
-        pixels.dtype != np.uint8
-        or pixels.ndim not in (2, 3)
-        or came_channels != channels
-        or pixels.size == 0
-    ):
-        raise ImageError(
-            Code.IMPOSSIBLE_IMAGE,
-            f'{image.encoding} pixels are {pixels.dtype}{list(pixels.shape)}, '
-            f'expected uint8 with {channels} channels',
-        )
-    height, width = pixels.shape[:2]
-    if image.encoding == 'nv12':
-        if height % 3:
-            raise ImageError(
-                Code.IMPOSSIBLE_IMAGE, f'nv12 image has {height} rows, expected a multiple of 3'
-            )
-        height = height * 2 // 3
-    _rows(image.encoding, width, height)
-    _check_size((width, height), expected)
-    if image.encoding.startswith('bayer') and min(width, height) < 4:
-        raise ImageError(
-            Code.IMPOSSIBLE_IMAGE, f'{width}x{height} is too small for {image.encoding}'
-        )
-    pixels = np.ascontiguousarray(pixels)
-    return pixels if conversion is None else _uint8(cv2.cvtColor(pixels, conversion))
-
-
-def _decode_compressed(image: CameraImage, expected: Size | None, halved: bool) -> Pixels:
-    data = np.frombuffer(image.data, np.uint8)
-    size = _jpeg_size(data) if image.encoding == 'jpeg' else _png_size(data)
-    if size[0] * size[1] > _MOST_PIXELS:
-        raise ImageError(
-            Code.IMPOSSIBLE_IMAGE,
-            f'{image.encoding} header says {size[0]}x{size[1]}, which is no image',
-        )
-    _check_size(size, expected)
-    # The orientation tag would turn the image and leave the calibration as it is.
-    flags = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR
-    try:
-        bgr = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        bgr = None
-    if bgr is None:
-        raise ImageError(Code.CORRUPT_IMAGE, f'{image.encoding} cannot be decoded')
-    return _uint8(bgr)
+def _is_far(bgr: Pixels, size: Size) -> bool:
+    return 2 * size[0] < bgr.shape[1] or 2 * size[1] < bgr.shape[0]
 
 
 def _uint8(image: NDArray[Any]) -> Pixels:
@@ -268,65 +296,5 @@ def _uint8(image: NDArray[Any]) -> Pixels:
     return np.asarray(image, np.uint8)
 
 
-def _check_size(size: Size, expected: Size | None) -> None:
-    if expected is not None and tuple(size) != tuple(expected):
-        raise ImageError(
-            Code.WRONG_IMAGE_SIZE,
-            f'{size[0]}x{size[1]}, expected {expected[0]}x{expected[1]} as in its CameraInfo',
-        )
-
-
-def _png_size(data: Pixels) -> Size:
-    """Raises ImageError where the file is not whole."""
-    if bytes(data[:8]) != _PNG_START or len(data) < 33:
-        raise ImageError(Code.CORRUPT_IMAGE, 'png without a header')
-    if _PNG_END not in bytes(data[-_MOST_TRAILING_BYTES:]):
-        raise ImageError(Code.TRUNCATED_IMAGE, 'png has no end')
-    return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
-
-
-def _jpeg_size(data: Pixels) -> Size:
-    """Raises ImageError where the file is not whole.
-
-    libjpeg paints what is missing grey and reports nothing that OpenCV would pass on, so the
-    structure is checked here: header, marker codes within the pixel data, end.
-    """
-    if bytes(data[:2]) != _JPEG_START:
-        raise ImageError(Code.CORRUPT_IMAGE, 'jpeg without a header')
-    size: Size | None = None
-    place = 2
-    while place + 4 <= len(data):
-        if data[place] != 0xFF:
-            raise ImageError(Code.CORRUPT_IMAGE, f'jpeg without a marker at byte {place}')
-        marker = int(data[place + 1])
-        if marker == 0xFF:  # fill byte
-            place += 1
-            continue
-        length = int(data[place + 2]) << 8 | int(data[place + 3])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            header = bytes(data[place + 5 : place + 9])
-            size = int.from_bytes(header[2:4], 'big'), int.from_bytes(header[:2], 'big')
-        place += 2 + max(length, 2)
-        if marker == 0xDA:  # pixel data begins
-            _check_jpeg_scan(data, place)
-            if size is None or 0 in size:
-                raise ImageError(
-                    Code.CORRUPT_IMAGE, 'jpeg without an image size before its pixels'
-                )
-            return size
-    raise ImageError(Code.TRUNCATED_IMAGE, 'jpeg ends within the header')
-
-
-def _check_jpeg_scan(data: Pixels, start: int) -> None:
-    """Only known markers from `start` on, and the end marker at the end."""
-    if _JPEG_END not in bytes(data[max(start, len(data) - _MOST_TRAILING_BYTES) :]):
-        raise ImageError(Code.TRUNCATED_IMAGE, 'jpeg has no end')
-    places = np.flatnonzero(data[start:-1] == 0xFF) + start
-    codes = data[places + 1]
-    ends = places[codes == 0xD9]
-    codes = codes[places < ends[-1]]
-    # 00 stuffed byte, D0-D7 restart, FF fill; C4, DA to DE, E0-EF, FE between the scans of a
-    # progressive file.
-    known = (codes == 0) | ((codes >= 0xD0) & (codes <= 0xD7)) | (codes >= 0xDA) | (codes == 0xC4)
-    if not known.all():
-        raise ImageError(Code.CORRUPT_IMAGE, 'jpeg with damaged pixel data')
+def _of(size: Size) -> str:
+    return f'{size[0]}x{size[1]}'

@@ -23,7 +23,7 @@ from mta_perception.detections import (
     caption_inputs,
     decode,
 )
-from mta_perception.frames import CameraCalibration, FrameSet, Pixels
+from mta_perception.frames import CameraCalibration, FrameSet, ImageError, Pixels
 from mta_perception.geometry import Array, invert_rigid, level_pose, transform_boxes
 from mta_perception.pipeline.bev_memory import BevMemory, History, MemoryState
 from mta_perception.pipeline.camera_geometry import (
@@ -33,7 +33,7 @@ from mta_perception.pipeline.camera_geometry import (
 )
 from mta_perception.pipeline.drive import DetectorEngine
 from mta_perception.pipeline.ego_motion import EgoMotion, EgoMotionError
-from mta_perception.pipeline.images import ImageError, model_image
+from mta_perception.pipeline.images import ModelImageReader
 from mta_perception.pipeline.tracking import Tracker
 from mta_perception.reasons import Code, Reason, Refused
 from mta_perception.runtime.manifest import Manifest
@@ -119,6 +119,14 @@ class PerceptionPipeline:
         """Forget history and tracks, for a Reason."""
         self.memory.reset(reason, stamp_ns)
         self.tracker.reset()
+
+    def image_readers(self) -> dict[str, ModelImageReader]:
+        """By camera, of those with a usable calibration: what is known of their images."""
+        return {
+            camera: geometry.reader
+            for camera, geometry in list(self._geometry.items())
+            if geometry.reader is not None
+        }
 
     def close(self) -> None:
         """End the decoding threads."""
@@ -233,9 +241,9 @@ class PerceptionPipeline:
         images = np.zeros((len(CAMERAS), spec.height, spec.width, 3), np.uint8)
         running = {}
         for camera in cameras:
-            plan, place = self._geometry[camera].plan, images[CAMERAS.index(camera)]
-            assert plan is not None, f'{camera} was placed'
-            running[camera] = self._pool.submit(model_image, frames.images[camera], plan, place)
+            reader, place = self._geometry[camera].reader, images[CAMERAS.index(camera)]
+            assert reader is not None, f'{camera} was placed'
+            running[camera] = self._pool.submit(reader.read, frames.images[camera], place)
         unreadable: Reasons = {}
         for camera, future in running.items():
             try:

@@ -4,6 +4,8 @@ Incoming messages that cannot be understood raise reasons.Refused with what came
 expected; the node counts and names them.
 """
 
+import re
+
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Vector3
 from mta_msgs.msg import HistoryState, ObjectCaption, ObjectCaptionArray
@@ -21,7 +23,8 @@ from vision_msgs.msg import (
 from mta_perception.contract import CLASSES
 from mta_perception.frames import CameraImage
 from mta_perception.geometry import rigid_from_quaternion
-from mta_perception.pipeline.images import compressed_encoding, raw_pixels
+from mta_perception.pipeline.coded_images import compressed_encoding, declared_mosaic
+from mta_perception.pipeline.raw_images import raw_pixels
 from mta_perception.reasons import Code, Refused
 
 SECOND_NS = 1_000_000_000
@@ -46,34 +49,31 @@ def image_from_compressed(camera, message):
     """sensor_msgs/CompressedImage -> CameraImage with the bytes as they came, not copied."""
     data = np.frombuffer(message.data, np.uint8)
     return CameraImage(
-        camera, stamp_ns(message.header.stamp), data, compressed_encoding(data, message.format)
+        camera,
+        stamp_ns(message.header.stamp),
+        data,
+        compressed_encoding(data, message.format),
+        declared_mosaic(message.format),
     )
 
 
 def image_from_raw(camera, message):
     """sensor_msgs/Image -> CameraImage whose pixels are a view without the padding of the rows."""
     pixels = raw_pixels(
-        message.data, message.width, message.height, message.step, message.encoding
+        message.data,
+        message.width,
+        message.height,
+        message.step,
+        message.encoding,
+        message.is_bigendian,
     )
     return CameraImage(camera, stamp_ns(message.header.stamp), pixels, message.encoding)
 
 
-def intrinsics_from_camera_info(message):
-    """sensor_msgs/CameraInfo -> (3, 3) pixels, width, height of the full-size image."""
-    matrix = np.array(message.k, dtype=np.float64).reshape(3, 3)
-    if not message.width or not message.height:
-        raise Refused(
-            Code.IMPOSSIBLE_CALIBRATION,
-            f'camera_info says {message.width}x{message.height} pixels; '
-            'expected the size of the image.',
-        )
-    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise Refused(
-            Code.IMPOSSIBLE_CALIBRATION,
-            f'camera_info k = {matrix.ravel().tolist()} is not a camera matrix; '
-            'expected finite values with focal lengths above 0.',
-        )
-    return matrix, int(message.width), int(message.height)
+def shows_rectified(topic):
+    """Whether an image topic is one of rectified images, by its name: image_rect,
+    image_rect_color, left/rectified/image."""
+    return re.search(r'(^|[/_])rect(ified)?($|[/_])', topic) is not None
 
 
 def rigid_from_transform(transform):

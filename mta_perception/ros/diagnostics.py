@@ -95,12 +95,23 @@ def _camera(camera, seen, inputs, perception, wrong_transport):
         'calibration_changes': inputs.rig.changes[camera],
         **_counted('dropped', seen.dropped),
         **_counted('masked', masked),
+        **_image_facts(camera, inputs, perception),
     }
-    level, message = _camera_state(camera, seen, inputs, wrong_transport, blind)
+    warnings = perception.image_warnings(camera)
+    level, message = _camera_state(camera, seen, inputs, wrong_transport, blind, warnings)
     return f'camera {camera}', level, message, values
 
 
-def _camera_state(camera, seen, inputs, wrong_transport, blind):
+def _image_facts(camera, inputs, perception):
+    rectified, how = inputs.rectified[camera]
+    lens = inputs.rig.lens(camera)
+    if lens is not None and lens.rectified and not rectified:
+        rectified, how = True, 'camera_info has p and no k'
+    facts = {'images_are': f'{"rectified" if rectified else "raw"} ({how})'}
+    return {**facts, **{f'image_{key}': text for key, text in perception.image_facts(camera)}}
+
+
+def _camera_state(camera, seen, inputs, wrong_transport, blind, warnings):
     blind_words = f'sector {sector(camera)} is blind'
     missing = inputs.rig.missing.get(camera)
     if wrong_transport:
@@ -115,11 +126,10 @@ def _camera_state(camera, seen, inputs, wrong_transport, blind):
         return ERROR, f'{missing}; {blind_words}'
     if blind:
         return WARN, f'not used in the last frame: {blind}; {blind_words}'
-    if camera in inputs.distorted:
-        return WARN, (
-            'camera_info has a distortion, which is not taken out: boxes will be off '
-            'near the edges; publish rectified images'
-        )
+    if camera in inputs.rig.out_of_place:
+        return WARN, str(inputs.rig.out_of_place[camera])
+    if warnings:
+        return WARN, '; '.join(warnings)
     return OK, f'{seen.rate_hz:.1f} Hz'
 
 

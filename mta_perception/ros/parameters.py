@@ -54,6 +54,14 @@ SPECS = (
         choices=('raw', 'compressed'),
     ),
     Spec(
+        'images',
+        'auto',
+        'raw: as the sensor saw them, k and d of camera_info hold; rectified: p holds, nothing '
+        'is undistorted; auto: rectified where the topic (remapped) is called image_rect..., '
+        'else raw.',
+        choices=('auto', 'raw', 'rectified'),
+    ),
+    Spec(
         'base_frame',
         BASE_FRAME,
         'Frame of the vehicle: x forward, y left, z up, on the ground '
@@ -224,7 +232,9 @@ def read(node):
                 f'parameter {spec.name} is "{values[spec.name]}", expected one of: '
                 f'{", ".join(spec.choices)}.'
             )
-    values['cameras'] = tuple(values['cameras'])
+    values['cameras'] = tuple(name.rstrip('/') for name in values['cameras'])
+    for name in ('base_frame', 'odom_frame'):  # tf2 knows no leading slash
+        values[name] = values[name].strip().lstrip('/')
     _check_cameras(values['cameras'])
     return Parameters(**values)
 
@@ -258,7 +268,7 @@ def pipeline_config(parameters):
 
 def _check_cameras(names):
     """The position decides which camera of the model a topic feeds."""
-    if len(names) != len(CAMERAS) or len(set(names)) != len(names):
+    if len(names) != len(CAMERAS) or len({name.lstrip('/') for name in names}) != len(names):
         raise ValueError(
             f'parameter cameras has {len(names)} names, {len(set(names))} of them '
             f'different: {list(names)}. Expected one name for each of '
@@ -266,8 +276,8 @@ def _check_cameras(names):
         )
     misplaced = [
         name
-        for position, name in enumerate(names)
-        if name in CAMERAS and CAMERAS[position] != name
+        for camera, name in zip(CAMERAS, names)
+        if name.lstrip('/') in CAMERAS and name.lstrip('/') != camera
     ]
     if misplaced:
         raise ValueError(

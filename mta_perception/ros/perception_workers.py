@@ -21,6 +21,8 @@ from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
 from mta_perception.workers.newest_worker import NewestWorker
 from mta_perception.workers.tally import Durations, Rate, Tally
 
+MOST_WARNINGS = 30  # about images, said once each
+
 
 class Picture(NamedTuple):
     """What the overlay is drawn from."""
@@ -44,6 +46,7 @@ class PerceptionWorkers:
         self.masked = {camera: Counter() for camera in CAMERAS}  # camera -> Code -> frames
         self.reset_counts = Counter()  # Code -> resets of the memory
         self.latest = None  # StepResult
+        self._say, self._said = say, set()  # of (camera, warning)
         self._model, self._ego_motion, self._outputs = model, ego_motion, outputs
         self._reset_wanted = None  # Reason of a reset that the service asked for
         self._pipeline = PerceptionPipeline(
@@ -85,6 +88,16 @@ class PerceptionWorkers:
         """(frames waiting, seconds the present pass has taken, frames overtaken)."""
         return (*self._captioning.backlog(), self._captioning.overtaken)
 
+    def image_facts(self, camera):
+        """What is done to a camera's images, for people: [(what, how)]."""
+        reader = self._pipeline.image_readers().get(camera)
+        return list(reader.facts().items()) if reader else []
+
+    def image_warnings(self, camera):
+        """What is used of a camera's images and should be mended, in sentences."""
+        reader = self._pipeline.image_readers().get(camera)
+        return reader.warnings() if reader else []
+
     # -- in the perception worker
 
     def _step(self, job):
@@ -121,6 +134,11 @@ class PerceptionWorkers:
         if result.history.resets > before:
             self.reset_counts[result.history.last_reason.code] += 1
         self.latest = result
+        for camera in result.blind.keys() ^ set(CAMERAS):
+            for warning in self.image_warnings(camera):
+                if (camera, warning) not in self._said and len(self._said) < MOST_WARNINGS:
+                    self._said.add((camera, warning))
+                    self._say(f'{camera}: {warning}')
 
     def _publish(self, result, calibrations, step_ms):
         frame_id = self.settings.base_frame

@@ -18,6 +18,7 @@ from tf2_msgs.msg import TFMessage
 
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import FrameSet
+from mta_perception.lens import lens_of
 from mta_perception.pipeline.calibrations import Rig
 from mta_perception.pipeline.camera_sync import CameraSync
 from mta_perception.reasons import Code, Reason, Refused
@@ -48,11 +49,12 @@ class Inputs:
         self.ego_motion = ego_motion
         self.rig = Rig(settings.base_frame)
         self.unreadable = dict.fromkeys(CAMERAS, 0)  # camera -> images
-        self.distorted = set()  # cameras whose camera_info has a distortion
         self.odometry_rate = Rate()
         self.frame_sets = Rate()
         self._deliver = deliver
         self._node, self._guard = node, guard
+        self._said_places = set()  # cameras
+        self.rectified = self._image_kinds()
         self._subscriptions = self._subscribe()
         self._image_subscriptions = self._subscribe_images()
         clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -149,6 +151,7 @@ class Inputs:
             self.refused.count_reason(error.reason, f'image of {camera}')
             return
         self.rig.set_frame(camera, message.header.frame_id.lstrip('/'))
+        self._say_places()
         self._hand_over(self.sync.add(image, time.monotonic_ns()))
 
     def _poll(self):
@@ -174,21 +177,42 @@ class Inputs:
 
     def _on_camera_info(self, camera, message):
         try:
-            intrinsics, width, height = conversions.intrinsics_from_camera_info(message)
+            lens = lens_of(message, rectified=self.rectified[camera][0])
         except Refused as error:
+            self.rig.refuse_lens(camera, error.reason)
             self.refused.count_reason(error.reason, f'camera_info of {camera}')
             return
-        if self.rig.set_lens(camera, intrinsics, width, height):
+        if self.rig.set_lens(camera, lens):
             changed = Reason(
                 Code.CALIBRATION_CHANGED,
-                f'now {width}x{height}, focal length '
-                f'{intrinsics[0, 0]:.1f} px; the new one is used. Is there a second publisher?',
+                f'now {lens.width}x{lens.height}, focal length '
+                f'{lens.intrinsics[0, 0]:.1f} px; the new one is used. '
+                'Is there a second publisher?',
             )
             self.refused.count_reason(changed, f'camera_info of {camera}')
-        if any(message.d):
-            self.distorted.add(camera)
-        else:
-            self.distorted.discard(camera)
+        self._say_places()
+
+    def _say_places(self):
+        """Log each camera that looks elsewhere than its place once, and again when mended and
+        broken."""
+        faults = self.rig.out_of_place
+        for camera in faults.keys() - self._said_places:
+            self.refused.count_reason(faults[camera], camera)
+        self._said_places = set(faults)
+
+    def _image_kinds(self):
+        """camera -> (whether its images are rectified, how we know)."""
+        if self.settings.images != 'auto':
+            found = self.settings.images == 'rectified', 'parameter images'
+            return dict.fromkeys(CAMERAS, found)
+        topics = {
+            camera: self._node.resolve_topic_name(topic)
+            for camera, topic, _ in self.image_topics()
+        }
+        return {
+            camera: (conversions.shows_rectified(topic), f'topic {topic}')
+            for camera, topic in topics.items()
+        }
 
     def _on_static(self, message):
         for item in message.transforms:

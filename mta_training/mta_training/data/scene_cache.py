@@ -16,8 +16,8 @@ import numpy as np
 
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.contract import CAMERAS
+from mta_perception.frames import ImageError
 from mta_perception.pipeline.camera_geometry import camera_geometry
-from mta_perception.pipeline.images import ImageError, model_image
 from mta_perception.progress import Progress
 from mta_training.data.scene_arrays import SceneArrays, save_scene
 
@@ -42,13 +42,13 @@ def read_scene(path, image):
     }
     for picture in bag.images():
         index = wanted.get((picture.camera, picture.stamp_ns))
-        plan = geometry[picture.camera].plan
-        if index is None or plan is None:
+        reader = geometry[picture.camera].reader
+        if index is None or reader is None:
             continue
         slot = CAMERAS.index(picture.camera)
         try:
             # The node prepares its images with the same two calls.
-            model_image(picture, plan, images[index, slot])
+            reader.read(picture, images[index, slot])
         except ImageError:
             continue  # counts as a dead camera, as in the node
         present[index, slot] = True
