@@ -1,15 +1,26 @@
-"""From six JPEGs to the model's images; baseline decodes in full and resizes by area."""
+"""From six JPEGs to the model's images: against a full decode resized by area, and with distorted
+lenses against none."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 from drive import drive, frame_sets, model
 import numpy as np
-from report import Row, report, timed
+from report import Row, report, timed, timed_in_turn
 
-from mta_perception.pipeline.images import model_image, plan_for
+from mta_perception.frames import Distortion
+from mta_perception.pipeline.images import ModelImageReader, model_image, plan_for
 
 REPEATS = 20
+LENSES = {
+    'no distortion': None,
+    'plumb_bob': Distortion('plumb_bob', (-0.32, 0.12, 0.001, -0.0008, -0.02)),
+    'rational_polynomial': Distortion(
+        'rational_polynomial', (0.4, -0.1, 0.0004, 0.0002, 0.01, 0.75, 0.02, 0.005)
+    ),
+    'equidistant': Distortion('equidistant', (0.02, -0.008, 0.003, -0.001)),
+}
+INTRINSICS = np.array([[1260.0, 0.0, 800.0], [0.0, 1260.0, 450.0], [0.0, 0.0, 1.0]])
 
 
 def main():
@@ -17,6 +28,11 @@ def main():
     frames = next(frames for frames, _ in frame_sets(scene) if not frames.missing)
     images = list(frames.images.values())
     plan = plan_for(spec, 1600, 900)
+    against_plain_decoding(images, spec, plan)
+    against_no_distortion(images, spec, plan)
+
+
+def against_plain_decoding(images, spec, plan):
     out = np.zeros((len(images), spec.height, spec.width, 3), np.uint8)
 
     def plain(index):
@@ -43,6 +59,43 @@ def main():
                     )
                 )
     report(f'Six 1600x900 JPEGs to {spec.width}x{spec.height}', rows)
+
+
+def against_no_distortion(images, spec, plan):
+    """Decoded JPEGs and raw images: of these, nothing hides the cost."""
+    out = np.zeros((spec.height, spec.width, 3), np.uint8)
+    raw = [
+        image._replace(
+            data=cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR),
+            encoding='bgr8',
+        )
+        for image in images
+    ]
+    cv2.setNumThreads(1)
+    for name, pictures in (('JPEGs', images), ('bgr8 images', raw)):
+        readers = [ModelImageReader(plan, INTRINSICS, lens) for lens in LENSES.values()]
+
+        def read_all(reader, pictures=pictures):
+            for picture in pictures:
+                reader.read(picture, out)
+
+        samples = timed_in_turn(
+            [lambda reader=reader: read_all(reader) for reader in readers], REPEATS
+        )
+        report(
+            f'Six 1600x900 {name}, undistorted to {spec.width}x{spec.height}, 1 thread',
+            [Row(lens, times) for lens, times in zip(LENSES, samples)],
+        )
+    first = [
+        timed(
+            lambda lens=lens: ModelImageReader(plan, INTRINSICS, lens).read(raw[0], out), REPEATS
+        )
+        for lens in LENSES.values()
+    ]
+    report(
+        'The first bgr8 image of a camera, maps included',
+        [Row(lens, times) for lens, times in zip(LENSES, first)],
+    )
 
 
 if __name__ == '__main__':

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from mta_perception.coded_images import MOSAICS, compressed_encoding, declared_mosaic
 from mta_perception.frames import CameraImage, ImageError
-from mta_perception.pipeline.coded_images import MOSAICS, compressed_encoding, declared_mosaic
 from mta_perception.pipeline.images import ModelImageReader, decode, model_image, plan_for
 from mta_perception.pipeline.raw_images import raw_pixels
 from mta_perception.reasons import Code

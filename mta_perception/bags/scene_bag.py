@@ -20,9 +20,10 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import TypesysError
 
 from mta_perception.bags.typestore import time_ns, typestore
+from mta_perception.coded_images import compressed_encoding, declared_mosaic
 from mta_perception.contract import BASE_FRAME, CAMERAS, CLASSES, BoxCode, optical_frame
 from mta_perception.detections import Rows
-from mta_perception.frames import CameraCalibration, CameraImage
+from mta_perception.frames import CameraCalibration, CameraImage, ImageError
 from mta_perception.geometry import (
     Array,
     invert_rigid,
@@ -301,7 +302,7 @@ class SceneBag:
                 by_topic[topic],
                 time_ns(picture.header.stamp),
                 picture.data.data,
-                'png' if 'png' in picture.format else 'jpeg',
+                *_coding(picture),
             )
 
     @cached_property
@@ -346,6 +347,18 @@ class SceneBag:
             return [_sample(record) for record in self._sample_records]
         except (LookupError, TypeError, ValueError) as error:
             raise self._no_sample(repr(error)) from error
+
+
+def _coding(picture: Any) -> tuple[str, str]:
+    """(encoding, mosaic) of a CompressedImage, as the node finds them; what is neither JPEG nor
+    PNG keeps its format for an encoding and is refused when it is decoded."""
+    try:
+        return (
+            compressed_encoding(picture.data.data, picture.format),
+            declared_mosaic(picture.format),
+        )
+    except ImageError:
+        return picture.format, ''
 
 
 def _rigid(transform: Any) -> Array:

@@ -6,6 +6,7 @@ interpolated to the same instant.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from mta_perception.bags.scene_bag import Sample, SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, BoxCode
 from mta_perception.drawing.bev_panel import Box
 from mta_perception.drawing.overlay import DrawnObject, draw_overlay
-from mta_perception.frames import CameraCalibration, CameraImage, Pixels
+from mta_perception.frames import CameraImage, ImageError, Pixels
 from mta_perception.geometry import (
     Array,
     interpolate_rigid,
@@ -36,6 +37,7 @@ from mta_perception.geometry import (
     transform_boxes,
     yaw_from_rigid,
 )
+from mta_perception.pipeline.camera_geometry import CameraGeometry, camera_geometry
 
 OnProgress = Callable[[int, int], object]  # (done, total)
 
@@ -137,6 +139,13 @@ def check_video(path: Path, frames: int) -> None:
         )
 
 
+class _HalfSize(NamedTuple):
+    """Of a camera's image [px]."""
+
+    width: int
+    height: int
+
+
 class GroundTruth:
     """A scene's annotations at any stamp, and its ego poses."""
 
@@ -145,6 +154,17 @@ class GroundTruth:
         self.world_from_ego_at = scene.world_from_ego_at
         self.stamps = [sample.stamp_ns for sample in scene.samples]
         self._tracks = [_world_tracks(sample) for sample in scene.samples]
+
+    @cached_property
+    def views(self) -> dict[str, CameraGeometry]:
+        """camera -> its geometry at half its size, undistorted."""
+        return {
+            camera: camera_geometry(
+                calibration,
+                _HalfSize(max(1, calibration.width // 2), max(1, calibration.height // 2)),
+            )
+            for camera, calibration in self.scene.calibrations.items()
+        }
 
     def at(self, stamp_ns: int) -> list[DrawnObject]:
         """DrawnObjects in the ego frame at `stamp_ns`: interpolated between the key frames around
@@ -276,13 +296,12 @@ def _draw(
         image = newest.get(camera)
         if image is None or moment.stamp_ns - image.stamp_ns > IMAGE_MAX_AGE_S * 1e9:
             continue
-        images[camera] = _half_size(image)
-        ego_at_image_from_world = invert_rigid(truth.world_from_ego_at(image.stamp_ns))
-        matrices[camera] = (
-            _half_size_projection(truth.scene.calibrations[camera])
-            @ ego_at_image_from_world
-            @ world_from_ego
-        )
+        view = truth.views[camera]
+        if view.fault is None:
+            images[camera] = _seen(image, view)
+            matrices[camera] = view.image_from_ego(
+                truth.world_from_ego_at(image.stamp_ns), world_from_ego
+            )
     seconds = (moment.stamp_ns - truth.stamps[0]) / 1e9 if truth.stamps else 0.0
     header = f'{truth.scene.name} · {max(seconds, 0.0):.1f} s · {truth.scene.description}'
     if not has_recording:
@@ -299,18 +318,13 @@ def _draw(
     )
 
 
-def _half_size(image: CameraImage) -> Pixels | None:
-    """(h, w, 3) uint8 RGB at half the camera's size; None where the bytes are no whole image."""
-    encoded = np.frombuffer(image.data, dtype=np.uint8)
-    picture = cv2.imdecode(encoded, cv2.IMREAD_REDUCED_COLOR_2)
-    return (
-        None if picture is None else np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-    )
-
-
-def _half_size_projection(calibration: CameraCalibration) -> Array:
-    """(3, 4) pixels of the half-size image from metres in the ego frame at the image's stamp."""
-    half_from_full = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
-    camera_from_ego = invert_rigid(calibration.ego_from_camera)
-    half_from_camera: Array = half_from_full @ calibration.intrinsics
-    return half_from_camera @ camera_from_ego[:3]
+def _seen(image: CameraImage, view: CameraGeometry) -> Pixels | None:
+    """(h, w, 3) uint8 RGB of a view; None where the image cannot be read."""
+    assert view.plan is not None and view.reader is not None, 'a view without a fault'
+    width, height = view.plan.size
+    picture = np.empty((height, width, 3), np.uint8)
+    try:
+        view.reader.read(image, picture)
+    except ImageError:
+        return None
+    return picture[: view.plan.scaled[1], : view.plan.scaled[0]]

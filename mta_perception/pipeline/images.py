@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mta_perception.coded_images import CODED, WholeFile, whole_file
 from mta_perception.frames import CameraImage, Distortion, ImageError, Pixels, Size
 from mta_perception.geometry import Array
-from mta_perception.pipeline.coded_images import CODED, WholeFile, whole_file
 from mta_perception.pipeline.raw_images import (
     BAYER,
     MOST_PIXELS,

@@ -20,10 +20,10 @@ from vision_msgs.msg import (
     VisionClass,
 )
 
+from mta_perception.coded_images import compressed_encoding, declared_mosaic
 from mta_perception.contract import CLASSES
 from mta_perception.frames import CameraImage
 from mta_perception.geometry import rigid_from_quaternion
-from mta_perception.pipeline.coded_images import compressed_encoding, declared_mosaic
 from mta_perception.pipeline.raw_images import raw_pixels
 from mta_perception.reasons import Code, Refused
 

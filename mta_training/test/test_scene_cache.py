@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 pytest.importorskip('torch')
 
 from mta_perception.bags.scene_bag import BagError, SceneBag, find_bags
+from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS
 from mta_perception.geometry import invert_rigid, transform
 from mta_perception.model.config import ImageConfig
@@ -134,3 +137,58 @@ def test_bags_are_split_by_name_by_split_or_by_folder(bags, tmp_path):
     ):
         with pytest.raises(BagError, match=words):
             split_bags(*arguments)
+
+
+def rewritten(source, target, change):
+    """A bag with the messages of another, each as change(topic, message) leaves it."""
+    bag, store = SceneBag(source), typestore()
+    with Writer(target, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {}
+        for topic, name, stamp, data in bag.raw():
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, name, typestore=store)
+            content = store.deserialize_cdr(data, name)
+            change(topic, content)
+            writer.write(connections[topic], stamp, store.serialize_cdr(content, name))
+    return target
+
+
+def distorted(rgb, intrinsics, coefficients):
+    """What a lens makes of a pinhole's picture, by OpenCV's inverse; black beyond the picture."""
+    height, width = rgb.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+    pixels = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
+    sources = cv2.fisheye.undistortPoints(pixels, intrinsics, coefficients, P=intrinsics)
+    sources = sources.reshape(height, width, 2).astype(np.float32)
+    return cv2.remap(rgb, sources[..., 0], sources[..., 1], cv2.INTER_CUBIC)
+
+
+def test_a_bag_of_a_fisheye_reads_like_that_of_a_pinhole(bags, tmp_path):
+    """Undistorted offline as in the node; with leading slashes and PNGs, as others write them."""
+    source = bags[0]
+    calibrations = SceneBag(source).calibrations
+    coefficients = np.array([0.02, -0.008, 0.003, -0.001])
+
+    def change(topic, content):
+        camera = topic.split('/')[1]
+        if topic.endswith('/camera_info'):
+            content.distortion_model, content.d = 'equidistant', coefficients
+        elif topic.endswith('/compressed'):
+            rgb = cv2.imdecode(content.data, cv2.IMREAD_COLOR)
+            seen = distorted(rgb, calibrations[camera].intrinsics, coefficients)
+            content.data, content.format = cv2.imencode('.png', seen)[1], 'bgr8; png compressed'
+        elif topic == '/tf_static':
+            for entry in content.transforms:
+                entry.header.frame_id = '/' + entry.header.frame_id
+                entry.child_frame_id = '/' + entry.child_frame_id
+
+    image = ImageConfig(160, 96, 0.5)
+    fisheye = scene_cache.read_scene(rewritten(source, tmp_path / 'fisheye', change), image)
+    pinhole = scene_cache.read_scene(source, image)
+    np.testing.assert_array_equal(fisheye.present, pinhole.present)
+    np.testing.assert_allclose(fisheye.image_from_ego, pinhole.image_from_ego, atol=1e-5)
+    assert pinhole.present.any()
+    rows, columns = slice(5, 85), slice(5, 155)  # the rim was lost in the fisheye's black
+    difference = fisheye.images[..., rows, columns, :].astype(int)
+    difference = np.abs(difference - pinhole.images[..., rows, columns, :])
+    assert difference.mean() < 3.0, difference.mean()
