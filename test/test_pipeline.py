@@ -15,7 +15,14 @@ import rigs
 from mta_perception.config import EgoMotionConfig, MemoryConfig, PipelineConfig
 from mta_perception.contract import CAMERAS, nuscenes_channel
 from mta_perception.frames import CameraCalibration, CameraImage, FrameSet
-from mta_perception.geometry import invert_rigid, project, rigid_from_yaw, transform
+from mta_perception.geometry import (
+    invert_rigid,
+    project,
+    rigid,
+    rigid_from_yaw,
+    transform,
+    transform_boxes,
+)
 from mta_perception.pipeline.bev_memory import BevMemory
 from mta_perception.pipeline.drive import DetectorFrame, drive
 from mta_perception.pipeline.ego_motion import EgoMotion
@@ -180,6 +187,55 @@ def test_a_drive_offline_has_the_memory_that_the_node_has(model, pipeline, rate_
         assert one.history.valid == result.history.valid
         assert one.history.age_s == result.history.age_s
         np.testing.assert_array_equal(one.outputs.bev, result.caption_inputs.bev)
+
+
+def _leaning(angle_deg):
+    """ego_from_leaning (4, 4): a body that rolls to its right and dips its nose half as much."""
+    roll, pitch = np.deg2rad(angle_deg), np.deg2rad(angle_deg / 2)
+    about_x = np.array(
+        [[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]]
+    )
+    about_y = np.array(
+        [[np.cos(pitch), 0, np.sin(pitch)], [0, 1, 0], [-np.sin(pitch), 0, np.cos(pitch)]]
+    )
+    return rigid(about_y @ about_x, np.zeros(3))
+
+
+def test_a_leaning_body_changes_nothing_in_the_world(model):
+    """The same cameras over the same street, carried by a body that leans three degrees: the same
+    objects in the world, the same memory, though every number in base_link is another."""
+    lean = _leaning(3.0)
+    upright, leaning = (
+        EgoMotion(EgoMotionConfig(keep_s=60.0)),
+        EgoMotion(EgoMotionConfig(keep_s=60.0)),
+    )
+    for index in range(-5, 100):
+        upright.add(START + index * SECOND // 50, _pose(index / 50))
+        leaning.add(START + index * SECOND // 50, _pose(index / 50) @ lean)
+    carried = {
+        camera: one._replace(ego_from_camera=invert_rigid(lean) @ one.ego_from_camera)
+        for camera, one in _calibrations().items()
+    }
+    manifest, detector = model
+    rigs_ = ((_calibrations(), upright, True), (carried, leaning, True), (carried, leaning, False))
+    found = []
+    for calibrations, motion, level in rigs_:
+        pipeline = PerceptionPipeline(
+            manifest, detector, PipelineConfig(score_threshold=0.0, level=level)
+        )
+        steps = [pipeline.step(_frames(second), calibrations, motion) for second in (0.5, 1.0)]
+        pipeline.close()
+        found.append(steps)
+    for one, other in zip(*found[:2]):
+        assert one.history.valid == other.history.valid
+        world = [transform_boxes(s.world_from_ego, s.detections.boxes) for s in (one, other)]
+        np.testing.assert_allclose(world[0], world[1], atol=2e-3)
+        assert one.track_ids == other.track_ids
+        # Boxes and projections go out in the same frame, the body's.
+        np.testing.assert_allclose(
+            other.image_from_ego, one.image_from_ego @ lean, rtol=1e-4, atol=1e-2
+        )
+    assert not np.allclose(found[1][1].detections.boxes, found[2][1].detections.boxes, atol=1e-2)
 
 
 def test_ids_and_trails_stay(pipeline):

@@ -80,6 +80,13 @@ SPECS = (
         'tf. Bags made from nuScenes call it map.',
     ),
     Spec(
+        'level',
+        'auto',
+        "auto: the bird's-eye view lies level by roll and pitch of the ego motion, whatever the "
+        'road does; off: it leans with base_frame. Detections are in base_frame either way.',
+        choices=('auto', 'off'),
+    ),
+    Spec(
         'min_cameras',
         PipelineConfig.min_cameras,
         'Cameras that a step needs at least; with fewer it is dropped.',
@@ -263,6 +270,7 @@ def pipeline_config(parameters):
         score_threshold=threshold if threshold >= 0 else None,
         history_max_gap_s=parameters.history_max_gap_s,
         decode_threads=parameters.decode_threads,
+        level=parameters.level == 'auto',
     )
 
 

@@ -3,6 +3,7 @@
 The manifest is written last: a directory with one is whole.
 """
 
+from dataclasses import replace
 from pathlib import Path
 import subprocess
 
@@ -157,7 +158,15 @@ def export(
     sizes[0] += sizes[1]
     limits = _LIMITS_WITH_PHOTOGRAPHS if model.config.sees_photographs else _LIMITS
     (out / 'MODEL_CARD.md').write_text(
-        model_card(model.config, *sizes, training, metrics, limits, precision, float_metrics)
+        model_card(
+            replace(model.config, name=out.name),
+            *sizes,
+            training,
+            metrics,
+            limits,
+            precision,
+            float_metrics,
+        )
     )
     return {
         **metrics,
