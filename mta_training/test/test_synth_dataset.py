@@ -21,9 +21,9 @@ import pytest
 
 from mta_perception.contract import CAMERAS, CLASSES
 from mta_training.captions import grammar
+from mta_training.conversion.dataset_writer import TABLES, splits_of
 from mta_training.synth.dataset import generate, record
 from mta_training.synth.dataset.generate import SynthesisError, synthesise
-from mta_training.synth.dataset.tables import TABLES, splits_of
 from mta_training.synth.render.renderer import Renderer
 
 SEED = 55  # its first scene shows all ten classes

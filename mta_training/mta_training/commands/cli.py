@@ -140,6 +140,21 @@ def convert(
     print(f'{len(bags)} bags in {out}')
 
 
+@app.command('import-pandaset')
+def import_pandaset_command(
+    directory: Annotated[
+        Path,
+        typer.Argument(exists=True, file_okay=False, help='A PandaSet sequence, or many.'),
+    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help='Root folder of the dataset made.')],
+):
+    """Turn PandaSet sequences into a dataset in the nuScenes format, captions included."""
+    from mta_training.conversion.pandaset import import_pandaset
+
+    names = import_pandaset(directory, out)
+    print(f'{len(names)} scenes in {out}')
+
+
 @app.command()
 def inspect(
     bag: Annotated[

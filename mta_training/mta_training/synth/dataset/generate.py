@@ -12,9 +12,9 @@ import cv2
 
 from mta_perception.atomic_files import write_atomically
 from mta_perception.progress import Progress
+from mta_training.conversion.dataset_writer import assemble, dump
 from mta_training.synth.actors.scenario import MAX_SCENES, scene_name
 from mta_training.synth.dataset import record
-from mta_training.synth.dataset.tables import assemble, dump
 from mta_training.synth.render.renderer import Renderer
 
 SETTINGS_FILE = 'synth.json'

@@ -11,13 +11,13 @@ from mta_perception.atomic_files import write_atomically
 from mta_perception.contract import nuscenes_channel
 from mta_perception.geometry import invert_rigid, level_pose, quaternion_from_rigid
 from mta_training.captions import grammar
+from mta_training.conversion.dataset_writer import dump
 from mta_training.synth.actors.scenario import build_scenario
 from mta_training.synth.dataset.narrate import Places, facts_of
 from mta_training.synth.dataset.tables import (
     SceneTables,
     Shot,
     attribute_of,
-    dump,
     log_name,
     write_map_mask,
 )

@@ -1,0 +1,472 @@
+"""PandaSet's public layout -> a dataset in the nuScenes format, on which everything else works.
+
+    SEQUENCE/camera/<name>_camera/{NN.jpg, intrinsics.json, poses.json, timestamps.json}
+    SEQUENCE/lidar/{poses.json, timestamps.json}
+    SEQUENCE/annotations/cuboids/NN.json.gz
+
+PandaSet's pose of the lidar is that of a body frame, x right, y forward, z up, 0.32 m above the
+road near the rear axle; base_link lies under it, x forward.  Cuboids are in the world; yaw 0 looks
+along +y; `dimensions` are width, length, height.  Its cuboids come as pickles, which can run code:
+they are not opened here, see `cuboids_of`.  Cuboids of both lidars are one object
+(`sibling_id`).  Labels without a class of ours (signs, animals, rails) are left out.
+"""
+
+import gzip
+import json
+from pathlib import Path
+import shutil
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from mta_perception.atomic_files import write_atomically
+from mta_perception.contract import nuscenes_channel
+from mta_perception.geometry import (
+    invert_rigid,
+    level_pose,
+    pose_at,
+    rigid,
+    rigid_from_quaternion,
+    rigid_from_yaw,
+    transform,
+)
+from mta_training.captions import grammar
+from mta_training.conversion.dataset_writer import (
+    PER_SCENE,
+    assemble,
+    dump,
+    pose_fields,
+    token,
+)
+from mta_training.conversion.table_index import DatasetError
+
+VERSION = 'v1.0-pandaset'
+FRAMES_PER_SAMPLE = 5  # annotated at 10 Hz; a sample every half second, as nuScenes
+BODY_HEIGHT_M = 0.32
+CAMERAS = {
+    'cam_front': 'front',
+    'cam_front_right': 'front_right',
+    'cam_front_left': 'front_left',
+    'cam_back': 'back',
+    'cam_back_left': 'left',
+    'cam_back_right': 'right',
+}
+# x right, y forward, z up -> x forward, y left, z up
+EGO_FROM_BODY = rigid(
+    np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), [0.0, 0.0, BODY_HEIGHT_M]
+)
+CATEGORIES = {
+    'Car': 'vehicle.car',
+    'Pickup Truck': 'vehicle.truck',
+    'Medium-sized Truck': 'vehicle.truck',
+    'Semi-truck': 'vehicle.truck',
+    'Bus': 'vehicle.bus.rigid',
+    'Towed Object': 'vehicle.trailer',
+    'Motorcycle': 'vehicle.motorcycle',
+    'Motorized Scooter': 'vehicle.motorcycle',
+    'Bicycle': 'vehicle.bicycle',
+    'Other Vehicle - Construction Vehicle': 'vehicle.construction',
+    'Pedestrian': 'human.pedestrian.adult',
+    'Pedestrian with Object': 'human.pedestrian.adult',
+    'Cones': 'movable_object.trafficcone',
+    'Road Barriers': 'movable_object.barrier',
+    'Construction Signs': 'movable_object.barrier',
+}
+_MOTION = {
+    'Moving': 'vehicle.moving',
+    'Stopped': 'vehicle.stopped',
+    'Parked': 'vehicle.parked',
+}
+_BEHAVIOUR = {
+    'Walking': 'pedestrian.moving',
+    'Standing': 'pedestrian.standing',
+    'Sitting': 'pedestrian.sitting_lying_down',
+    'Lying': 'pedestrian.sitting_lying_down',
+}
+
+
+class Cuboid(NamedTuple):
+    """One object in one frame."""
+
+    track: str  # the same for all frames, whichever lidar saw it
+    category: str
+    attribute: str  # nuScenes attribute, '' for none
+    rider: object  # True, False; None for what cannot have one
+    world_from_box: np.ndarray  # (4, 4), x = front
+    size: tuple  # length, width, height [m]
+    lidar_points: int
+
+
+def import_pandaset(directory, out):
+    """Import one sequence, or a folder of sequences, into the dataset `out`; returns the scenes'
+    names.  Raises DatasetError for what is missing or damaged, naming the file.
+    """
+    directory, out = Path(directory), Path(out)
+    sequences = _sequences(directory)
+    if out.exists() and any(out.iterdir()):
+        raise DatasetError(f'{out} is not empty. Choose an empty or a new folder.')
+    parts = []
+    for sequence in sequences:
+        parts.append(out / '.scenes' / f'{sequence.name}.json')
+        write_atomically(parts[-1], dump(_Sequence(sequence, out).scene()))
+    black = cv2.imencode('.png', np.zeros((8, 8), np.uint8))[1].tobytes()
+    write_atomically(out / 'maps' / 'none.png', black)  # the devkit wants one; there is no map
+    assemble(out, VERSION, parts, 'pandaset')
+    return [scene_name(sequence) for sequence in sequences]
+
+
+def _sequences(directory):
+    if (directory / 'camera').is_dir():
+        return [directory]
+    found = sorted(path.parent for path in directory.glob('*/camera') if path.is_dir())
+    if not found:
+        raise DatasetError(
+            f'{directory} is no PandaSet sequence and holds none; expected camera/, lidar/ and '
+            'annotations/ in it, or numbered folders with them.'
+        )
+    return found
+
+
+def scene_name(folder):
+    """Name of a sequence's scene, `pandaset-002` of a folder 002 or pandaset_002."""
+    return f'pandaset-{folder.resolve().name.removeprefix("pandaset").lstrip("-_") or "0"}'
+
+
+def read_json(path):
+    """Contents of a JSON file, plain or gzip; DatasetError names the file."""
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if path.suffix == '.gz' else data)
+    except (OSError, EOFError, ValueError) as error:
+        raise DatasetError(f'{path} cannot be read as JSON: {error}.') from error
+
+
+def pose_of(entry):
+    """(4, 4) of PandaSet's {position, heading}."""
+    place, turn = entry['position'], entry['heading']
+    return rigid_from_quaternion([turn[axis] for axis in 'xyzw'], [place[axis] for axis in 'xyz'])
+
+
+class _Sequence:
+    """One drive being imported."""
+
+    def __init__(self, folder, out):
+        self.folder, self.out, self.name = folder, out, scene_name(folder)
+        self.stamps_us = _microseconds(folder / 'lidar' / 'timestamps.json')
+        poses = read_json(folder / 'lidar' / 'poses.json')
+        if len(poses) != len(self.stamps_us):
+            raise DatasetError(
+                f'{folder / "lidar"}: {len(poses)} poses and {len(self.stamps_us)} timestamps; '
+                'expected as many.'
+            )
+        body_from_ego = invert_rigid(EGO_FROM_BODY)
+        self.poses = np.array([pose_of(entry) @ body_from_ego for entry in poses])
+        self.rows = {table: [] for table in PER_SCENE}
+
+    def token(self, *parts):
+        """A token of this scene."""
+        return token('pandaset', self.name, *parts)
+
+    def pose_at(self, stamp_us):
+        """world_from_ego (4, 4), between the lidar's poses."""
+        return pose_at(self.stamps_us * 1000, self.poses, int(stamp_us) * 1000)
+
+    def scene(self):
+        """{'rows': tables, 'captions': entries by annotation token}."""
+        samples = range(0, len(self.stamps_us), FRAMES_PER_SAMPLE)
+        self._scene_rows(samples)
+        for camera, name in CAMERAS.items():
+            self._camera(camera, self.folder / 'camera' / f'{name}_camera')
+        self._lidar(samples)
+        tracks, captions = {}, {}
+        frames = [self._cuboids(frame) for frame in range(len(self.stamps_us))]
+        for number, frame in enumerate(samples):
+            self._annotate(number, frame, frames, tracks, captions)
+        for track, (category, chain) in sorted(tracks.items()):
+            self._instance(track, category, chain)
+        return {'rows': self.rows, 'captions': captions}
+
+    def _scene_rows(self, samples):
+        tokens = [self.token('sample', number) for number in range(len(samples))]
+        self.rows['log'].append(
+            {
+                'token': self.token('log'),
+                'logfile': self.name,
+                'vehicle': 'pandaset',
+                'date_captured': '',
+                'location': 'pandaset',
+            }
+        )
+        self.rows['map'].append(
+            {
+                'token': self.token('map'),
+                'log_tokens': [self.token('log')],
+                'category': 'semantic_prior',
+                'filename': 'maps/none.png',
+            }
+        )
+        self.rows['scene'].append(
+            {
+                'token': self.token('scene'),
+                'log_token': self.token('log'),
+                'nbr_samples': len(tokens),
+                'first_sample_token': tokens[0],
+                'last_sample_token': tokens[-1],
+                'name': self.name,
+                'description': 'PandaSet',
+            }
+        )
+        for number, frame in enumerate(samples):
+            self.rows['sample'].append(
+                {
+                    'token': tokens[number],
+                    'timestamp': int(self.stamps_us[frame]),
+                    'prev': tokens[number - 1] if number else '',
+                    'next': tokens[number + 1] if number + 1 < len(tokens) else '',
+                    'scene_token': self.token('scene'),
+                }
+            )
+
+    def _camera(self, camera, folder):
+        channel = nuscenes_channel(camera)
+        stamps = _microseconds(folder / 'timestamps.json')
+        world_from_camera = np.array([pose_of(e) for e in read_json(folder / 'poses.json')])
+        lens = read_json(folder / 'intrinsics.json')
+        ego_from_camera = self._mount(stamps, world_from_camera)
+        self._sensor(
+            channel,
+            ego_from_camera,
+            [[lens['fx'], 0.0, lens['cx']], [0.0, lens['fy'], lens['cy']], [0.0, 0.0, 1.0]],
+        )
+        shots = []
+        for frame, stamp in enumerate(stamps):
+            source = folder / f'{frame:02d}.jpg'
+            picture = cv2.imread(str(source))
+            if picture is None:
+                raise DatasetError(f'{source} is missing or no picture.')
+            kind = 'sweeps' if frame % FRAMES_PER_SAMPLE else 'samples'
+            target = f'{kind}/{channel}/{self.name}__{channel}__{stamp}.jpg'
+            (self.out / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, self.out / target)
+            # Before the lidar's first pose only the camera knows where it was.
+            pose = (
+                self.pose_at(stamp)
+                if stamp >= self.stamps_us[0]
+                else world_from_camera[frame] @ invert_rigid(ego_from_camera)
+            )
+            shots.append((frame, int(stamp), target, pose, picture.shape[1::-1]))
+        self._shots(channel, shots)
+
+    def _mount(self, stamps, world_from_camera):
+        """ego_from_camera (4, 4): the mean over the drive; its scatter is millimetres."""
+        inside = [k for k, stamp in enumerate(stamps) if stamp >= self.stamps_us[0]]
+        mounts = np.array(
+            [invert_rigid(self.pose_at(stamps[k])) @ world_from_camera[k] for k in inside]
+        )
+        left, _, right = np.linalg.svd(mounts[:, :3, :3].mean(0))
+        return rigid(left @ right, mounts[:, :3, 3].mean(0))
+
+    def _lidar(self, samples):
+        self._sensor('LIDAR_TOP', np.eye(4), [])
+        shots = [
+            (
+                frame,
+                int(self.stamps_us[frame]),
+                f'samples/LIDAR_TOP/{self.name}__LIDAR_TOP__{self.stamps_us[frame]}.pcd.bin',
+                self.poses[frame],
+                (0, 0),
+            )
+            for frame in samples
+        ]
+        self._shots('LIDAR_TOP', shots)
+
+    def _sensor(self, channel, ego_from_sensor, intrinsics):
+        self.rows['calibrated_sensor'].append(
+            {
+                'token': self.token('calibrated', channel),
+                'sensor_token': token('sensor', channel),
+                **pose_fields(ego_from_sensor),
+                'camera_intrinsic': intrinsics,
+            }
+        )
+
+    def _shots(self, channel, shots):
+        tokens = [self.token(channel, stamp) for _, stamp, *_ in shots]
+        last = (len(self.stamps_us) - 1) // FRAMES_PER_SAMPLE
+        for k, (frame, stamp, filename, pose, (width, height)) in enumerate(shots):
+            self.rows['ego_pose'].append(
+                {'token': tokens[k], 'timestamp': stamp, **pose_fields(pose)}
+            )
+            sample = min(-(-frame // FRAMES_PER_SAMPLE), last)
+            self.rows['sample_data'].append(
+                {
+                    'token': tokens[k],
+                    'sample_token': self.token('sample', sample),
+                    'ego_pose_token': tokens[k],
+                    'calibrated_sensor_token': self.token('calibrated', channel),
+                    'timestamp': stamp,
+                    'fileformat': 'jpg' if width else 'pcd',
+                    'is_key_frame': frame % FRAMES_PER_SAMPLE == 0,
+                    'height': height,
+                    'width': width,
+                    'filename': filename,
+                    'prev': tokens[k - 1] if k else '',
+                    'next': tokens[k + 1] if k + 1 < len(tokens) else '',
+                }
+            )
+
+    def _cuboids(self, frame):
+        """track -> Cuboid of one frame."""
+        return cuboids_of(self.folder / 'annotations' / 'cuboids', frame)
+
+    def _annotate(self, number, frame, frames, tracks, captions):
+        ego = level_pose(self.poses[frame])
+        level_from_world = invert_rigid(ego)
+        cuboids = frames[frame]
+        places = {
+            track: transform(level_from_world, cuboid.world_from_box[:3, 3][None])[0]
+            for track, cuboid in cuboids.items()
+        }
+        things = {
+            track: grammar.thing_of(cuboid.category, '', cuboid.rider)
+            for track, cuboid in cuboids.items()
+        }
+        for track, cuboid in cuboids.items():
+            annotation = self.token('annotation', track, number)
+            self._annotation(annotation, number, track, cuboid)
+            row = self.rows['sample_annotation'][-1]
+            tracks.setdefault(track, (cuboid.category, []))[1].append(row)
+            velocity = level_from_world[:2, :2] @ self._velocity(track, frame, frames)
+            if not np.isfinite(velocity).all():
+                continue
+            xy = places[track][:2]
+            others = [(things[k], tuple(places[k][:2])) for k in cuboids if k != track]
+            facts = grammar.Facts(
+                things[track],
+                int(round(float(np.hypot(*xy)))),
+                grammar.sector_of(*xy),
+                grammar.motion_of(float(np.hypot(*velocity)), cuboid.attribute, False),
+                '',
+                grammar.relation_of(xy, others),
+            )
+            captions[annotation] = grammar.tod3cap_entry(
+                facts,
+                sample_token=self.token('sample', number),
+                scene_name=self.name,
+                annotation_token=annotation,
+                cam_file='',
+                rectangle=(0.0, 0.0, 0.0, 0.0),
+                size_lwh=cuboid.size,
+                xy=xy,
+                velocity=velocity,
+            )
+
+    def _velocity(self, track, frame, frames):
+        """(2,) m/s in the world, between the frames beside this one; NaN where it stands alone."""
+        known = [k for k in (frame - 1, frame, frame + 1) if 0 <= k < len(frames)]
+        known = [k for k in known if track in frames[k]]
+        if len(known) < 2:
+            return np.full(2, np.nan)
+        first, last = known[0], known[-1]
+        moved = frames[last][track].world_from_box - frames[first][track].world_from_box
+        return moved[:2, 3] / ((self.stamps_us[last] - self.stamps_us[first]) / 1e6)
+
+    def _annotation(self, name, number, track, cuboid):
+        length, width, height = cuboid.size
+        attribute = cuboid.attribute
+        self.rows['sample_annotation'].append(
+            {
+                'token': name,
+                'sample_token': self.token('sample', number),
+                'instance_token': self.token('instance', track),
+                'visibility_token': '',
+                'attribute_tokens': [token('attribute', attribute)] if attribute else [],
+                **pose_fields(cuboid.world_from_box),
+                'size': [width, length, height],
+                'prev': '',
+                'next': '',
+                'num_lidar_pts': cuboid.lidar_points,
+                'num_radar_pts': 0,
+            }
+        )
+
+    def _instance(self, track, category, chain):
+        for a, b in zip(chain, chain[1:]):
+            a['next'], b['prev'] = b['token'], a['token']
+        self.rows['instance'].append(
+            {
+                'token': self.token('instance', track),
+                'category_token': token('category', category),
+                'nbr_annotations': len(chain),
+                'first_annotation_token': chain[0]['token'],
+                'last_annotation_token': chain[-1]['token'],
+            }
+        )
+
+
+def _microseconds(path):
+    stamps = np.array(read_json(path), dtype=np.float64)
+    if stamps.ndim != 1 or not len(stamps) or not np.isfinite(stamps).all():
+        raise DatasetError(f'{path}: expected a list of Unix seconds.')
+    return np.round(stamps * 1e6).astype(np.int64)
+
+
+def cuboids_of(folder, frame):
+    """track -> Cuboid of a frame, one an object; DatasetError where only a pickle is there."""
+    path = folder / f'{frame:02d}.json.gz'
+    if not path.is_file() and (folder / f'{frame:02d}.pkl.gz').is_file():
+        raise DatasetError(
+            f'{folder} holds pickles, and reading a pickle can run code. Where you trust them, '
+            'turn them into JSON once: python -c "import glob, gzip, pandas; '
+            "[gzip.open(p[:-7] + '.json.gz', 'wt').write(pandas.read_pickle(p)"
+            f".to_json(orient='records')) for p in glob.glob('{folder}/*.pkl.gz')]\""
+        )
+    entries = read_json(path)
+    by_id = {entry['uuid']: entry for entry in entries}
+    found = {}
+    for entry in entries:
+        category = CATEGORIES.get(entry['label'])
+        sibling = _sibling(entry, by_id)
+        # The forward lidar's cuboid of what the other one has, too, is the same object again.
+        if category is None or (sibling is not None and entry['cuboids.sensor_id'] == 1):
+            continue
+        found[entry['uuid']] = _cuboid(entry, category)
+    return found
+
+
+def _sibling(entry, by_id):
+    """The cuboid that another lidar has of an object, None where none is in the frame."""
+    name = entry.get('cuboids.sibling_id') or '-'
+    if len(name) < 8 or name == entry['uuid']:
+        return None
+    # One published name has lost its last two digits.
+    return by_id.get(name) or next((e for u, e in by_id.items() if u.startswith(name)), None)
+
+
+def _cuboid(entry, category):
+    yaw = float(entry['yaw']) + np.pi / 2  # 0 looks along +y
+    place = [float(entry[f'position.{axis}']) for axis in 'xyz']
+    width, length, height = (float(entry[f'dimensions.{axis}']) for axis in 'xyz')
+    points = entry.get('lidar_points')
+    known = [count for count in points or () if count is not None]
+    if entry.get('attributes.pedestrian_age') == 'Child' and 'pedestrian' in category:
+        category = 'human.pedestrian.child'
+    rider, attribute = None, ''
+    if category in ('vehicle.motorcycle', 'vehicle.bicycle'):
+        rider = entry.get('attributes.rider_status') == 'With Rider'
+        attribute = 'cycle.with_rider' if rider else 'cycle.without_rider'
+    elif category.startswith('vehicle'):
+        attribute = _MOTION.get(entry.get('attributes.object_motion'), '')
+    elif category.startswith('human'):
+        attribute = _BEHAVIOUR.get(entry.get('attributes.pedestrian_behavior'), '')
+    return Cuboid(
+        entry['uuid'],
+        category,
+        attribute,
+        rider,
+        rigid_from_yaw(yaw, place),
+        (length, width, height),
+        # Without counts an object counts as seen: who labelled it saw it.
+        sum(known) if known else 1,
+    )
