@@ -16,10 +16,10 @@ from mta_perception.frames import Distortion, Size
 from mta_perception.geometry import Array
 from mta_perception.reasons import Code, Refused
 
-# Model -> numbers of coefficients that it can come with.
+# Model -> numbers of coefficients that it can come with; what is left out is zero.
 _COEFFICIENTS = {
     'plumb_bob': (4, 5),
-    'rational_polynomial': (8, 12, 14),
+    'rational_polynomial': (4, 5, 8, 12, 14),
     'equidistant': (4,),
 }
 _OTHER_NAMES = {'radtan': 'plumb_bob', 'fisheye': 'equidistant'}
@@ -109,6 +109,9 @@ def _distortion(name: str, coefficients: Array) -> Distortion | None:
     # All zero is a pinhole, but for the fisheye, which bends even then.
     if is_zero and model != 'equidistant':
         return None
+    most = _COEFFICIENTS[model][-1]
+    if not coefficients[most:].any():  # some drivers fill up with zeros
+        coefficients = coefficients[:most]
     if len(coefficients) not in _COEFFICIENTS[model]:
         raise Refused(
             Code.UNKNOWN_DISTORTION,

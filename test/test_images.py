@@ -365,6 +365,16 @@ def test_any_size_padding_and_byte_order(encoding, width, height, padding, bigen
     assert decode(_image(came, encoding)).shape == (height, width, 3)
 
 
+@pytest.mark.parametrize('size', [(0, 48), (64, 0), (0, 0), (2**31 - 1, 2**31 - 1)])
+def test_sizes_in_a_header_that_no_image_has(size):
+    data = bytearray(_png(_scene()))
+    data[16:24] = b''.join(part.to_bytes(4, 'big') for part in size)
+    out = np.empty((256, 448, 3), np.uint8)
+    with pytest.raises(ImageError) as caught:
+        model_image(_image(bytes(data), 'png'), plan_for(SPEC, 64, 48), out)
+    assert caught.value.reason.code is Code.IMPOSSIBLE_IMAGE
+
+
 def test_the_orientation_tag_is_not_obeyed():
     data = _jpeg(_scene())
     exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'

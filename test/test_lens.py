@@ -124,6 +124,7 @@ def test_binning_alone_is_no_region_and_zeros_mean_the_whole_sensor():
         ('rational_polynomial', [0.1] * 12, 'rational_polynomial'),
         ('rational_polynomial', [0.1] * 14, 'rational_polynomial'),
         ('', [0.1] * 8, 'rational_polynomial'),
+        ('rational_polynomial', [0.1] * 5, 'rational_polynomial'),
         ('equidistant', [0.1, 0, 0, 0], 'equidistant'),
         ('fisheye', [0.1, 0, 0, 0], 'equidistant'),
         ('equidistant', [0.0] * 4, 'equidistant'),  # a fisheye all the same
@@ -140,6 +141,13 @@ def test_models_and_what_they_may_be_called(name, coefficients, model):
     assert found is None or found.coefficients == tuple(coefficients)
 
 
+@pytest.mark.parametrize('model, most', [('plumb_bob', 5), ('equidistant', 4)])
+def test_zeros_behind_the_coefficients_are_left_away(model, most):
+    d = [0.1] * most + [0.0] * 3
+    found = lens_of(info(distortion_model=model, d=d), rectified=False).distortion
+    assert found == Distortion(model, (0.1,) * most)
+
+
 @pytest.mark.parametrize(
     'name, coefficients',
     [
@@ -149,7 +157,7 @@ def test_models_and_what_they_may_be_called(name, coefficients, model):
         ('', [0.1] * 4),  # plumb_bob's or equidistant's
         ('none', [0.1] * 5),
         ('plumb_bob', [0.1] * 8),
-        ('rational_polynomial', [0.1] * 5),
+        ('rational_polynomial', [0.1] * 6),
         ('equidistant', []),
         ('equidistant', [0.1] * 5),
     ],

@@ -289,6 +289,28 @@ def test_the_mend_of_a_body_frame_is_one():
     np.testing.assert_allclose(body_from_optical, rigs.ego_from_camera(0.0, (0, 0, 0)), atol=1e-9)
 
 
+def test_an_optical_frame_that_is_there_is_named():
+    body = rigid_from_yaw(0.3, (1, 0, 2))
+    rig = complete_rig({'cam_front': 'body'})
+    rig.set_static('base_link', 'body', body)
+    rig.set_static('body', 'lens', rigs.ego_from_camera(0.0, (0.01, 0, 0)))
+    rig.set_frame('cam_front', 'elsewhere')
+    rig.set_frame('cam_front', 'body')
+    assert 'Give the images the frame_id "lens"' in rig.missing['cam_front'].detail
+
+
+@pytest.mark.parametrize('turn_deg', [-90, 90, 180])
+def test_a_base_frame_that_is_turned_is_named(turn_deg):
+    turn = rigid_from_yaw(np.radians(turn_deg))
+    calibrations = {
+        camera: calibration._replace(ego_from_camera=turn @ calibration.ego_from_camera)
+        for camera, calibration in complete_rig().calibrations.items()
+    }
+    faults = place_faults(calibrations)
+    assert set(faults) == set(CAMERAS)
+    assert all('base_frame' in words for words in faults.values())
+
+
 def test_cameras_in_their_place_are_not_named():
     assert complete_rig().out_of_place == {}
 
@@ -510,6 +532,18 @@ def node_with():
     for node in nodes:
         node.destroy_node()
     context.try_shutdown()
+
+
+def test_slashes_before_frames_and_behind_cameras_are_left_away(node_with):
+    cameras = [f'/{camera}/' for camera in CAMERAS]
+    read = parameters.read(node_with(base_frame='/base_link', odom_frame='//map', cameras=cameras))
+    assert (read.base_frame, read.odom_frame) == ('base_link', 'map')
+    assert read.cameras == tuple(f'/{camera}' for camera in CAMERAS)  # topics may be absolute
+    cameras[0], cameras[1] = cameras[1], cameras[0]
+    with pytest.raises(ValueError, match='out of place'):
+        parameters.read(node_with(cameras=cameras))
+    with pytest.raises(ValueError, match='base_frame is empty'):
+        parameters.read(node_with(base_frame='/'))
 
 
 @pytest.mark.parametrize(

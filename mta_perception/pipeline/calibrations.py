@@ -8,6 +8,7 @@ from mta_perception.geometry import Array
 from mta_perception.lens import Lens
 from mta_perception.pipeline.camera_geometry import (
     body_frame_fault,
+    is_optical_of,
     place_faults,
     same_calibration,
     same_lens,
@@ -94,6 +95,14 @@ class Rig:
             }
         self.calibrations = calibrations
 
+    def _optical_frames_of(self, body: str) -> list[str]:
+        frames = {frame: self.tree.lookup(body, frame) for frame in self.tree.frames()}
+        return [
+            frame
+            for frame, body_from_frame in frames.items()
+            if body_from_frame is not None and is_optical_of(body_from_frame)
+        ]
+
     def _calibration(self, camera: str) -> CameraCalibration | Reason:
         """The calibration, or why there is none."""
         if camera not in self._frames:
@@ -108,8 +117,8 @@ class Rig:
             return Reason(
                 Code.NO_TRANSFORM, f'from {frame or "(empty frame_id)"} to {self.base_frame}'
             )
-        fault = body_frame_fault(ego_from_camera, frame)
-        if fault:
+        if body_frame_fault(ego_from_camera):
+            fault = body_frame_fault(ego_from_camera, frame, self._optical_frames_of(frame))
             return Reason(Code.BODY_FRAME, fault)
         lens = self._lenses[camera]
         return CameraCalibration(

@@ -1,7 +1,7 @@
 """Where the ego frame lies in the model's images: calibration, resize and the car's own motion in
 one matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import NamedTuple, Optional
 
@@ -26,6 +26,8 @@ _SAME_WITHIN = 1e-6  # pixels, metres, parts of a rotation: what messages lose o
 CAMERA_AZIMUTH_DEG = dict(zip(CAMERAS, (0.0, -55.0, 55.0, 180.0, 110.0, -110.0)))
 _FAR_OFF_DEG = 80.0  # from the azimuth of its place
 _MUCH_BETTER_DEG = 60.0  # another order, over all cameras
+_MOST_OF_THEM, _AGREE_DEG, _TURNED_DEG = 4, 15.0, 40.0  # cameras that are turned all alike
+_BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 _VERTICAL = np.sin(np.radians(50.0))  # of the optical axis; cameras of cars look at most so far up
 
 
@@ -93,22 +95,35 @@ def calibration_fault(calibration: CameraCalibration) -> str:
     return ''
 
 
-def body_frame_fault(ego_from_camera: Array, frame: str = '') -> str:
+def is_optical_of(body_from_frame: Array) -> bool:
+    """Whether a frame is the optical one of a camera's body frame, as REP 103 has it."""
+    turned = np.abs(body_from_frame[:3, :3] - _BODY_FROM_OPTICAL).max() < 0.05
+    return bool(turned and np.abs(body_from_frame[:3, 3]).max() < 0.3)
+
+
+def body_frame_fault(
+    ego_from_camera: Array, frame: str = '', optical_frames: Sequence[str] = ()
+) -> str:
     """Why a camera's frame cannot be its optical one, for people, or ''.
 
     An optical frame has z along the view, x to the right and y down; a body frame (REP 103) x
     along the view and z up, so that taken for an optical one it looks at the sky.
+    optical_frames: frames that are there and could be meant.
     """
     x_up, _, z_up = ego_from_camera[2, :3]
     if abs(z_up) < _VERTICAL or abs(x_up) > _VERTICAL:
         return ''
     name = f'"{frame}"' if frame else 'of the images'
+    mend = (
+        f'Give the images the frame_id "{optical_frames[0]}", which is that'
+        if optical_frames
+        else 'Publish a static transform from it to an optical frame with roll -90, pitch 0, '
+        'yaw -90 degrees (x right, y down, z forward), and give the images that frame_id'
+    )
     return (
         f'the frame {name} looks {"up" if z_up > 0 else "down"} along its z axis and '
         f'{_direction(azimuth_deg(ego_from_camera[:, 0]))} along x: it is the body of the camera, '
-        'not its optical frame. Publish a static transform from it to an optical frame with '
-        'roll -90, pitch 0, yaw -90 degrees (x right, y down, z forward), and give the images '
-        'that frame_id'
+        f'not its optical frame. {mend}'
     )
 
 
@@ -123,6 +138,14 @@ def place_faults(calibrations: Mapping[str, CameraCalibration]) -> dict[str, str
         for camera, calibration in calibrations.items()
         if not body_frame_fault(calibration.ego_from_camera)
     }
+    turned = _all_turned_deg(azimuths)
+    if turned:
+        words = (
+            f'all cameras look about {abs(turned):.0f} degrees to the '
+            f'{"left" if turned > 0 else "right"} of where they should: the x axis of the '
+            'parameter base_frame does not point forward, or all transforms to it are turned'
+        )
+        return dict.fromkeys(azimuths, words)
     cameras = list(azimuths)
     off = np.array(
         [
@@ -144,6 +167,19 @@ def place_faults(calibrations: Mapping[str, CameraCalibration]) -> dict[str, str
                 f'the place of {better}, or mend the transform of its frame'
             )
     return faults
+
+
+def _all_turned_deg(azimuths: Mapping[str, float]) -> float:
+    """By how much all cameras look elsewhere than their places do; 0 where they do not agree."""
+    if len(azimuths) < _MOST_OF_THEM:
+        return 0.0
+    turns = np.radians(
+        [azimuth - CAMERA_AZIMUTH_DEG[camera] for camera, azimuth in azimuths.items()]
+    )
+    mean = np.exp(1j * turns).mean()
+    agree = np.abs(np.angle(np.exp(1j * turns) * np.conj(mean))).max() < np.radians(_AGREE_DEG)
+    turned = float(np.degrees(np.angle(mean)))
+    return turned if agree and abs(turned) > _TURNED_DEG else 0.0
 
 
 def azimuth_deg(axis: Array) -> float:

@@ -188,7 +188,7 @@ def _source(image: CameraImage) -> _Source:
     if image.encoding not in CODED:
         return _Source(raw_size(image), None)
     file = whole_file(image.data, image.encoding)
-    if file.size[0] * file.size[1] > MOST_PIXELS:
+    if not 0 < file.size[0] * file.size[1] <= MOST_PIXELS:
         raise ImageError(
             Code.IMPOSSIBLE_IMAGE,
             f'{image.encoding} header says {_of(file.size)}, which is no image',
@@ -235,8 +235,9 @@ def _decoded(image: CameraImage, file: WholeFile, flags: int) -> NDArray[Any]:
 
 def _colours(pixels: Pixels) -> Pixels:
     """(H, W, 3) of grey, BGR or BGRA pixels."""
-    if pixels.ndim == 2:
-        return _uint8(cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR))
+    if pixels.ndim == 2 or pixels.shape[2] < 3:
+        grey = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 0])
+        return _uint8(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
     return np.ascontiguousarray(pixels[..., :3])
 
 

@@ -242,6 +242,8 @@ def read(node):
     values['cameras'] = tuple(name.rstrip('/') for name in values['cameras'])
     for name in ('base_frame', 'odom_frame'):  # tf2 knows no leading slash
         values[name] = values[name].strip().lstrip('/')
+        if not values[name]:
+            raise ValueError(f'parameter {name} is empty, expected the name of a frame.')
     _check_cameras(values['cameras'])
     return Parameters(**values)
 
