@@ -14,7 +14,7 @@ from mta_perception.checks import require, require_positive
 class SyncConfig:
     """How images of several cameras are put together to one frame set."""
 
-    max_spread_s: float = 0.08  # oldest to newest stamp within a set [s]
+    max_spread_s: float = 0.1  # oldest to newest stamp within a set [s]; most of a period at 10 Hz
     max_wait_s: float = 0.25  # receive time without an image that a set waits for more [s]
     dead_after_s: float = 0.5  # receive time without an image until a camera counts as dead [s]
     dead_after_periods: int = 4  # ... and at least this many periods of that camera
