@@ -32,7 +32,15 @@ def model_directory():
     return path
 
 
-def start_node(folder, domain, parameters=None, arguments=(), wait_for='active:', name='node'):
+def start_node(
+    folder,
+    domain,
+    parameters=None,
+    arguments=(),
+    wait_for='active:',
+    name='node',
+    program=('-m', 'mta_perception.ros.node'),
+):
     """The node as a process; parameters: {name: value} over what the tests need anyway."""
     values = {
         'model': model_directory(),
@@ -43,7 +51,7 @@ def start_node(folder, domain, parameters=None, arguments=(), wait_for='active:'
         'diagnostics_rate': 5.0,
         **(parameters or {}),
     }
-    command = [sys.executable, '-m', 'mta_perception.ros.node', '--ros-args']
+    command = [sys.executable, *program, '--ros-args']
     for key, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         command += ['-p', f'{key}:={text}']

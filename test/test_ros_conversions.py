@@ -22,6 +22,7 @@ from visualization_msgs.msg import Marker
 from mta_perception.commands.processes import free_domain
 from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import CAMERAS, CLASSES
+from mta_perception.detections import Detections
 from mta_perception.drawing.overlay import DrawnObject
 from mta_perception.frames import CameraCalibration
 from mta_perception.geometry import (
@@ -40,6 +41,7 @@ from mta_perception.pipeline.transform_tree import TransformTree
 from mta_perception.reasons import Code, Reason, Refused
 from mta_perception.ros import conversions, parameters
 from mta_perception.ros.markers import Markers
+from mta_perception.sentences import Said
 from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
 from mta_perception.workers.newest_worker import NewestWorker
 from mta_perception.workers.tally import MOST_KEYS, Durations, Guard, Rate, Refusal, Tally
@@ -85,11 +87,14 @@ def test_detections_message_has_the_corners_of_the_boxes():
 
 def test_caption_lines_are_nearest_first():
     boxes = random_boxes(5, seed=2)
-    entries = [(str(k), 'car', 0.5, f'sentence {k}', 0.7, box) for k, box in enumerate(boxes)]
-    message = conversions.captions_message(5, 'base_link', entries)
-    lines = conversions.caption_lines(message).splitlines()
+    objects = [
+        DrawnObject(box, 'car', 0.5, str(k), f'sentence {k}') for k, box in enumerate(boxes)
+    ]
+    lines = conversions.caption_lines(objects).splitlines()
     order = np.argsort(np.hypot(boxes[:, 0], boxes[:, 1]))
     assert [line.split(': ')[1] for line in lines] == [f'sentence {k}' for k in order]
+    entries = [(str(k), 'car', 0.5, f'sentence {k}', 0.7, box) for k, box in enumerate(boxes)]
+    message = conversions.captions_message(5, 'base_link', entries)
     assert message.captions[3].velocity.y == pytest.approx(boxes[3, 9])
 
 
@@ -358,9 +363,9 @@ def test_a_camera_info_that_is_refused_is_the_reason_until_a_good_one_comes():
 # -- markers
 
 
-def drawn(track_id, speed=0.0, caption=''):
-    box = np.array([10.0, 2, 1, 4, 2, 1.5, np.sin(0.4), np.cos(0.4), speed, 0.0])
-    return DrawnObject(box, 'car', 0.8, str(track_id), caption)
+def drawn(track_id, speed=0.0, caption='words', x=10.0, name='car'):
+    box = np.array([x, 2, 1, 4, 2, 1.5, np.sin(0.4), np.cos(0.4), speed, 0.0])
+    return DrawnObject(box, name, 0.8, str(track_id), caption)
 
 
 def test_stale_markers_are_deleted_and_only_those():
@@ -392,20 +397,60 @@ def test_markers_show_heading_speed_and_words():
     }
 
 
+def test_the_first_markers_clear_the_screen_and_all_of_them_end_by_themselves():
+    """What a killed node left is removed by the next one; what this one leaves goes by itself."""
+    markers = Markers()
+    first = markers.message(1, 'base_link', [drawn(1)]).markers
+    assert first[0].action == Marker.DELETEALL
+    second = markers.message(2, 'base_link', [drawn(1)]).markers
+    assert all(marker.action == Marker.ADD for marker in second)
+    assert all(0 < marker.lifetime.sec <= 5 for marker in first[1:] + second)
+    assert [marker.action for marker in markers.forget().markers] == [Marker.DELETEALL]
+    again = markers.message(3, 'base_link', [drawn(1)]).markers
+    assert again[0].action == Marker.DELETEALL
+
+
+def test_words_are_wrapped_above_the_box_and_only_for_the_nearest():
+    long = 'red car about 12 meters away in the front left of the ego car is parked behind a truck'
+    objects = [drawn(k, x=10.0 + k, caption=long) for k in range(6)]
+    objects += [drawn(9, x=1.0, name='traffic_cone'), drawn(8, x=1.0, name='barrier')]
+    message = Markers().message(1, 'base_link', objects, 3)
+    words = {marker.id: marker for marker in message.markers if marker.ns == 'captions'}
+    assert set(words) == {0, 1, 2}
+    lines = words[0].text.splitlines()
+    assert max(map(len, lines)) <= 26 and ' '.join(lines) == f'#0 {long}'
+    top = objects[0].box[2] + objects[0].box[5] / 2
+    lowest = words[0].pose.position.z - len(lines) * words[0].scale.z / 2
+    assert top < lowest < top + 1.0
+
+
 # -- captions: whose turn
 
 
-def test_those_without_a_fresh_caption_come_first_then_the_sure_then_the_nearest():
-    boxes, scores = np.zeros((5, 10)), [0.9, 0.9, 0.9, 0.9, 0.2]
-    boxes[:, 0] = [30, 10, 20, 5, 1]
-    tracks = ['a', 'b', 'c', 'd', 'e']
-    book = CaptionBook()
-    book.put('c', 'said just now', 10_000_000_000)
-    book.put('d', 'said long ago', 1_000_000_000)
-    rows = rows_to_caption(boxes, scores, tracks, book, 10_500_000_000, 3)
-    assert list(rows) == [3, 1, 0]
-    every = rows_to_caption(boxes, scores, tracks, book, 10_500_000_000, 9)
-    assert list(every) == [3, 1, 0, 4, 2]
+def test_the_due_come_first_of_these_the_nearest_and_fastest_changing():
+    now = 10_500_000_000
+    boxes = np.zeros((7, 10), np.float32)
+    boxes[:, 0] = [30, 10, 20, 5, 1, 28, 3]
+    boxes[5, 8] = -25.0  # comes towards us: it is soon nearer than b, and its words age fastest
+    names = ['car', 'car', 'car', 'car', 'car', 'car', 'traffic_cone']
+    found = Detections(
+        boxes,
+        np.array([CLASSES.index(name) for name in names]),
+        np.array([0.9, 0.9, 0.9, 0.9, 0.2, 0.9, 0.9], np.float32),
+        np.arange(7),
+    )
+    tracks = ['a', 'b', 'c', 'd', 'unsure', 'coming', 'cone']
+    book = CaptionBook(max_age_s=3.0)
+    assert book.put('c', Said('words of its own', 10_000_000_000, 'car', (20.0, 0.0)), boxes[2])
+    assert book.put('d', Said('words of its own', 1_000_000_000, 'car', (5.0, 0.0)), boxes[3])
+    lie = 'red car about 90 meters away in the front of the ego car is parked'
+    assert not book.put('a', Said(lie, 10_400_000_000, 'car', (30.0, 0.0)), boxes[0])
+    rows = [tracks[row] for row in rows_to_caption(found, tracks, book, now, 9)]
+    assert rows == ['coming', 'd', 'b', 'unsure', 'cone', 'a']
+    assert [tracks[row] for row in rows_to_caption(found, tracks, book, now, 2)] == rows[:2]
+    # We drive at 10 m/s: c will have moved by too much in a second, so it is made anew in time.
+    rows = [tracks[row] for row in rows_to_caption(found, tracks, book, now, 9, (10.0, 0.0))]
+    assert rows[-1] == 'c' and len(rows) == 7
 
 
 # -- counting and workers

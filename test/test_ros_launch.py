@@ -195,7 +195,11 @@ def test_rviz_shows_what_the_node_publishes():
     assert shown['MarkerArray']['Topic']['Value'] == '/mta_perception/markers'
     assert set(shown['MarkerArray']['Namespaces']) == {'boxes', 'captions', 'heading', 'velocity'}
     assert shown['Image']['Topic']['Value'] == '/mta_perception/overlay/compressed'
-    assert shown['TF']['Enabled']
+    assert shown['TF']['Enabled'] and not shown['TF']['Show Names']
+    # The layout of the window is the word of Qt's QMainWindow; it names the docks it places.
+    layout = bytes.fromhex(config['Window Geometry']['QMainWindow State'])
+    for dock in ('Displays', 'Time', shown['Image']['Name']):
+        assert dock.encode('utf-16-be') in layout, dock
 
 
 @pytest.mark.parametrize(

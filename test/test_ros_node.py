@@ -165,10 +165,10 @@ def test_captions_describe_detections_of_their_frame(car):
         assert entry.class_id == detection.results[0].hypothesis.class_id
         assert entry.position == detection.bbox.center.position
         assert 0 < entry.caption_score <= 1 and np.isfinite(entry.velocity.x)
-    # Nearest first, one line an object.
+    # Nearest first, one line an object, with the short form where it has no sentence that fits.
     said = [line.split(', ')[1] for line in texts[-1].data.splitlines()]
     metres = [float(word.split(' m')[0]) for word in said]
-    assert metres == sorted(metres) and len(metres) == len(message.captions)
+    assert metres == sorted(metres) and len(metres) == len(detections.detections)
 
 
 def test_markers_and_overlay_come_when_somebody_listens(car):

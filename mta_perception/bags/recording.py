@@ -41,6 +41,7 @@ class RecordedCaption(NamedTuple):
     track_id: str
     class_name: str
     caption: str
+    xy: tuple[float, float]  # of the object then [m], ego frame at stamp_ns
 
 
 class Recording(NamedTuple):
@@ -87,7 +88,12 @@ def _take(recording: Recording, topic: str, arrival_ns: int, message: Any, node:
     elif topic.endswith('/captions'):
         recording.captions.extend(
             RecordedCaption(
-                time_ns(entry.stamp), arrival_ns, entry.detection_id, entry.class_id, entry.caption
+                time_ns(entry.stamp),
+                arrival_ns,
+                entry.detection_id,
+                entry.class_id,
+                entry.caption,
+                (entry.position.x, entry.position.y),
             )
             for entry in message.captions
         )

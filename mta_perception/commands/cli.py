@@ -75,11 +75,22 @@ def play(
     wait: Annotated[
         float, typer.Option(min=0.0, help='Seconds to wait for subscribers; 0 = do not.')
     ] = 30.0,
+    on_enter: Annotated[
+        bool, typer.Option('--on-enter', help='Begin when Enter is pressed: all may get ready.')
+    ] = False,
 ) -> None:
     """Replay a bag in real time: latched topics first, then all others and /clock."""
     from mta_perception.ros.player import play_bag
 
-    play_bag(bag, rate=rate, loop=loop, start_s=start, topics=topics, wait_s=wait)
+    play_bag(
+        bag,
+        rate=rate,
+        loop=loop,
+        start_s=start,
+        topics=topics,
+        wait_s=wait,
+        on_enter=on_enter,
+    )
 
 
 @app.command()

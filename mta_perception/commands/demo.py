@@ -21,12 +21,14 @@ from rich.table import Table
 from mta_perception.atomic_files import write_atomically
 from mta_perception.bags.recording import read_recording
 from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.bags.shown_sentences import read_beside, truth_of_sentences
 from mta_perception.commands.processes import Child, ended_words, free_domain, ros_environment
 from mta_perception.commands.summary import summarise
+from mta_perception.contract import CAMERAS
 from mta_perception.drawing.film import film
 from mta_perception.progress import Progress
 from mta_perception.ros.environment import prepare
-from mta_perception.ros.recorder import HEARS_NODE, READY
+from mta_perception.ros.recorder import HEARS, HEARS_NODE, READY
 from mta_perception.ros.shared_memory import remove_abandoned
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.share import cache_directory, model_directory
@@ -70,6 +72,7 @@ def run_demo(
     recording = read_recording(out / 'output_bag')
     summary = {
         **summarise(played, recording),
+        **truth_of_sentences(read_beside(out / 'output_bag', recording), recording.captions),
         **_accuracy(played, out),
         'node': node,
         'scene': played.name,
@@ -177,6 +180,7 @@ def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, fl
         f'model:={model}',
     ]
     play = [*python, 'mta_perception.commands.cli', 'play', str(scene.path), '--rate', str(rate)]
+    play += ['--on-enter']  # once the recorder hears the cameras: what comes before is lost
     seconds = (scene.end_ns - scene.start_ns) / 1e9 / rate
     with Child('recorder', record, logs / 'recorder.log', environment) as recorder:
         recorder.wait_for(READY, DISCOVERY_S)
@@ -184,6 +188,9 @@ def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, fl
             node.wait_for('active', NODE_START_S)
             recorder.wait_for(HEARS_NODE, DISCOVERY_S)
             with Child('player', play, logs / 'player.log', environment) as player:
+                for topic in _camera_info_topics(scene):
+                    recorder.wait_for(f'{HEARS} {topic}', DISCOVERY_S)
+                player.enter()
                 _wait_for_end(player, (recorder, node), seconds)
             time.sleep(SETTLE_S)
             node.check()
@@ -191,6 +198,12 @@ def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, fl
         recorder.stop()
         recorder.check()
     return usage
+
+
+def _camera_info_topics(scene: SceneBag) -> list[str]:
+    """Those of the bag that the recorder listens to."""
+    topics = [f'/{camera}/camera_info' for camera in CAMERAS]
+    return [topic for topic in topics if topic in scene.topics]
 
 
 def _accuracy(scene: SceneBag, out: Path) -> dict[str, Any]:
@@ -267,6 +280,12 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
         ),
         ('detections', f'{summary["detections"]} at {summary["rate_hz"]} Hz'),
         ('captions', f'{summary["captions"]}, {summary["captions_per_s"]} a second'),
+        (
+            'sentences',
+            f'{summary["sentences_shown"]} shown, {summary["sentences_wrong"]} of them wrong; '
+            f'{summary["of_these_with_true_sentence"]} of {summary["objects_within_30_m"]} '
+            'objects within 30 m have a true one',
+        ),
         ('latency', f'p50 {latency["p50"]} ms, p90 {latency["p90"]} ms, max {latency["max"]} ms'),
         (
             'accuracy',

@@ -1,6 +1,7 @@
 """Child processes of demo and benchmarks: their own DDS domain, logs in files, clean ends."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 import ctypes
 import os
 from pathlib import Path
@@ -90,7 +91,7 @@ class Child:
                 command,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 env=environment,
                 start_new_session=True,
                 preexec_fn=_follow_parent,
@@ -102,6 +103,14 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def enter(self) -> None:
+        """Press Enter, for a child that waits for that."""
+        stdin = self._process.stdin
+        assert stdin is not None, 'a pipe was asked for'
+        with suppress(BrokenPipeError):  # it has ended; `check` says how
+            stdin.write(b'\n')
+            stdin.flush()
 
     def running(self) -> bool:
         return self._process.poll() is None
@@ -146,4 +155,7 @@ class Child:
                 self._process.wait(patience_s)
             except subprocess.TimeoutExpired:
                 continue
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
         return self._process.poll()

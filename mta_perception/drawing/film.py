@@ -19,7 +19,6 @@ from mta_perception.bags.recording import (
     RecordedCaption,
     RecordedDetections,
     Recording,
-    newest_captions,
     read_recording,
     with_track_velocities,
 )
@@ -38,6 +37,7 @@ from mta_perception.geometry import (
     yaw_from_rigid,
 )
 from mta_perception.pipeline.camera_geometry import CameraGeometry, camera_geometry
+from mta_perception.sentences import Said, claims_of, contradictions, short_form, shown
 
 OnProgress = Callable[[int, int], object]  # (done, total)
 
@@ -213,7 +213,17 @@ def _true_moments(truth: GroundTruth, fps: float) -> list[Moment]:
     if not truth.stamps:
         return []
     steps = np.arange(truth.stamps[0], truth.stamps[-1] + 1, round(1e9 / fps))
-    return [Moment(int(stamp), truth.at(int(stamp)), {}) for stamp in steps]
+    return [
+        Moment(int(stamp), [_truthful(item) for item in truth.at(int(stamp))], {})
+        for stamp in steps
+    ]
+
+
+def _truthful(item: DrawnObject) -> DrawnObject:
+    """The short form where the key frame's sentence does not fit between the key frames."""
+    if not contradictions(claims_of(item.caption), item.class_name, item.box):
+        return item
+    return item._replace(caption=short_form(item.class_name, item.box))
 
 
 def _recorded_moments(truth: GroundTruth, recording: Recording, fps: float) -> list[Moment]:
@@ -239,10 +249,21 @@ def _recorded_moments(truth: GroundTruth, recording: Recording, fps: float) -> l
 def _drawn_objects(
     message: RecordedDetections, captions: Iterable[RecordedCaption]
 ) -> list[DrawnObject]:
-    """The recorded boxes with the newest caption of each track that is not too old."""
-    sentences = newest_captions(captions, message.stamp_ns)
+    """The recorded boxes, each with its track's newest sentence while that fits, else the short
+    form."""
+    said = {
+        one.track_id: Said(one.caption, one.stamp_ns, one.class_name, one.xy)
+        for one in captions
+        if one.stamp_ns <= message.stamp_ns
+    }
     return [
-        DrawnObject(box, name, float(score), track_id, sentences.get(track_id, ''))
+        DrawnObject(
+            box,
+            name,
+            float(score),
+            track_id,
+            shown(said.get(track_id), name, box, message.stamp_ns),
+        )
         for box, name, score, track_id in zip(
             message.boxes, message.class_names, message.scores, message.track_ids
         )

@@ -26,6 +26,7 @@ from mta_perception.frames import CameraImage
 from mta_perception.geometry import rigid_from_quaternion
 from mta_perception.pipeline.raw_images import raw_pixels
 from mta_perception.reasons import Code, Refused
+from mta_perception.sentences import distance_of
 
 SECOND_NS = 1_000_000_000
 
@@ -140,15 +141,12 @@ def captions_message(stamp, frame_id, entries):
     return message
 
 
-def caption_lines(message):
-    """The captions for people: one line per object, nearest first."""
-
-    def distance(entry):
-        return float(np.hypot(entry.position.x, entry.position.y))
-
+def caption_lines(objects):
+    """What is said of overlay.DrawnObjects now, for people: one line each, nearest first."""
     return '\n'.join(
-        f'{entry.class_id} {entry.detection_id}, {distance(entry):.1f} m: {entry.caption}'
-        for entry in sorted(message.captions, key=distance)
+        f'{item.class_name} {item.track_id}, {distance_of(item.box):.1f} m: {item.caption}'
+        for item in sorted(objects, key=lambda item: distance_of(item.box))
+        if item.caption
     )
 
 

@@ -239,6 +239,7 @@ def _captions(perception):
         'busy_s': busy_s,
         'overtaken': overtaken,
         'captions': perception.captioned.total,
+        'contradictory': perception.contradictory,
         'rate_hz': perception.captioned.hz(),
     }
     for _, (p50, p90, most) in perception.caption_durations.percentiles().items():

@@ -143,7 +143,6 @@ class PerceptionNode(LifecycleNode):
     def on_deactivate(self, state):
         """Stop listening, end the workers, clear the screen."""
         self._stop_running()
-        self._outputs.clear_markers()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state):
@@ -179,6 +178,7 @@ class PerceptionNode(LifecycleNode):
             self._inputs.close()
         if self._perception is not None:
             self._perception.close()
+            self._outputs.clear_markers()
         self._inputs = self._perception = None
 
     # -- services

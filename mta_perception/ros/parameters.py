@@ -16,6 +16,7 @@ from rcl_interfaces.msg import (
 
 from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import BASE_FRAME, CAMERAS
+from mta_perception.sentences import MAX_AGE_S
 
 MODELS_OWN = -1.0  # score_threshold: take the model's; ROS parameters know no None
 
@@ -148,13 +149,28 @@ SPECS = (
     ),
     Spec(
         'max_captions',
-        8,
-        'Objects captioned in one pass: those without a fresh caption '
-        'first, of these the sure ones, then the nearest; 0: no captions.',
+        24,
+        'Objects captioned in one pass, of those whose sentence is wrong by now or missing: '
+        'the nearest and fastest-changing first; 0: no captions.',
         0,
-        50,
+        100,
     ),
-    Spec('caption_rate', 2.0, 'Upper limit of caption passes per second [Hz].', 0.1, 30.0),
+    Spec(
+        'caption_max_age_s',
+        MAX_AGE_S,
+        'Age from which a sentence is not shown any more where its words are not those of our '
+        'grammar [s]; words of ours hold as long as they are true.',
+        0.1,
+        60.0,
+    ),
+    Spec(
+        'marker_captions',
+        20,
+        'Objects with words in ~/markers: the nearest; never cones and barriers.',
+        0,
+        300,
+    ),
+    Spec('caption_rate', 5.0, 'Upper limit of caption passes per second [Hz].', 0.1, 30.0),
     Spec('detector_threads', 2, 'CPU threads of the detector.', 1, 64),
     Spec('decode_threads', PipelineConfig.decode_threads, 'Images decoded side by side.', 1, 16),
     Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),

@@ -5,6 +5,7 @@ detections: they get a finished StepResult, and what comes meanwhile overtakes i
 """
 
 from collections import Counter
+import threading
 import time
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from mta_perception.pipeline.images import plan_for
 from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline, StepResult
 from mta_perception.reasons import Code, Reason
 from mta_perception.ros import parameters
+from mta_perception.sentences import Said
 from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
 from mta_perception.workers.newest_worker import NewestWorker
 from mta_perception.workers.tally import Durations, Rate, Tally
@@ -52,7 +54,10 @@ class PerceptionWorkers:
         self._pipeline = PerceptionPipeline(
             model.manifest, model.detector, parameters.pipeline_config(settings)
         )
-        self._book = CaptionBook()
+        self.contradictory = 0  # sentences that were wrong as they were made, and not told
+        self._book = CaptionBook(settings.caption_max_age_s)
+        self._screen = threading.Lock()  # ~/markers and ~/caption_text: one writer at a time
+        self._caption_pose = None  # (stamp [ns], world_from_ego) of the pass before
         self._steps = NewestWorker('perception', guard('perception', self._step))
         self._captioning = NewestWorker(
             'captions', guard('captions', self._caption), settings.caption_rate
@@ -144,7 +149,12 @@ class PerceptionWorkers:
         frame_id = self.settings.base_frame
         self._outputs.publish_detections(result, frame_id)
         self._book.keep_only(result.track_ids)
-        self._outputs.publish_markers(result.stamp_ns, frame_id, self._objects(result))
+        with self._screen:
+            objects = self._objects(result)
+            self._outputs.publish_markers(
+                result.stamp_ns, frame_id, objects, self.settings.marker_captions
+            )
+            self._outputs.publish_caption_text(objects)
         if self._model.captioner is not None and len(result.track_ids):
             self._captioning.offer(result)
         if self._outputs.wants_overlay():
@@ -161,28 +171,40 @@ class PerceptionWorkers:
         }
 
     def _objects(self, result):
-        """The detections as DrawnObjects, each with the last caption of its track."""
+        """The detections as DrawnObjects, each with what may be said of it at this stamp."""
         detections = result.detections
         return [
-            DrawnObject(box, CLASSES[label], float(score), track_id, self._book.text(track_id))
-            for box, label, score, track_id in zip(
-                detections.boxes, detections.labels, detections.scores, result.track_ids
+            DrawnObject(box, name, float(score), track_id, self._text(track_id, name, box, result))
+            for box, name, score, track_id in zip(
+                detections.boxes,
+                [CLASSES[label] for label in detections.labels],
+                detections.scores,
+                result.track_ids,
             )
         ]
+
+    def _text(self, track_id, class_name, box, result):
+        if self._model.captioner is None:
+            return ''
+        return self._book.text(track_id, class_name, box, result.stamp_ns)
 
     # -- in the caption worker
 
     def _caption(self, result):
         began = time.monotonic()
         detections = result.detections
+        velocity = _ego_velocity(self._caption_pose, result)
+        self._caption_pose = result.stamp_ns, result.world_from_ego
         rows = rows_to_caption(
-            detections.boxes,
-            detections.scores,
+            detections,
             result.track_ids,
             self._book,
             result.stamp_ns,
             self.settings.max_captions,
+            velocity,
         )
+        if not len(rows):
+            return
         captions = self._model.captioner.caption(result.caption_inputs.take(rows))
         entries = [
             (
@@ -195,12 +217,31 @@ class PerceptionWorkers:
             )
             for row, caption in zip(rows, captions)
         ]
-        for track_id, _, _, text, _, _ in entries:
-            self._book.put(track_id, text, result.stamp_ns)
-        self._outputs.publish_captions(result.stamp_ns, self.settings.base_frame, entries)
+        told = [entry for entry in entries if self._take(entry, result.stamp_ns)]
+        self.contradictory += len(entries) - len(told)
+        if told:
+            self._outputs.publish_captions(result.stamp_ns, self.settings.base_frame, told)
+            self._show_again(result)
         self.caption_durations.add({'captions': (time.monotonic() - began) * 1e3})
-        for _ in entries:
+        for _ in told:
             self.captioned.tick()
+
+    def _show_again(self, result):
+        """The new sentences beside the boxes they are about, while those are on the screen."""
+        with self._screen:
+            if self.latest is not result:
+                return
+            objects = self._objects(result)
+            self._outputs.publish_words_again(
+                result.stamp_ns, self.settings.base_frame, objects, self.settings.marker_captions
+            )
+            self._outputs.publish_caption_text(objects)
+
+    def _take(self, entry, stamp_ns):
+        """Put a sentence into the book; whether it may be told."""
+        track_id, class_name, _, text, _, box = entry
+        xy = float(box[0]), float(box[1])
+        return self._book.put(track_id, Said(text, stamp_ns, class_name, xy), box)
 
     # -- in the overlay worker
 
@@ -235,3 +276,12 @@ class PerceptionWorkers:
             self.settings.overlay_jpeg_quality,
         )
         self.durations.add({'overlay': (time.monotonic() - began) * 1e3})
+
+
+def _ego_velocity(before, result):
+    """(2,) m/s in the ego frame since (stamp, pose) `before`; zeros where that tells nothing."""
+    if before is None or not 0 < result.stamp_ns - before[0] <= 2_000_000_000:
+        return np.zeros(2)
+    way = result.world_from_ego[:3, 3] - before[1][:3, 3]
+    seconds = (result.stamp_ns - before[0]) / 1e9
+    return (result.world_from_ego[:3, :3].T @ way)[:2] / seconds

@@ -7,7 +7,9 @@ message goes out when it is due, and /clock in bag time a hundred times a second
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
+import select
 import signal
+import sys
 import time
 from typing import NamedTuple
 
@@ -41,6 +43,7 @@ def play_bag(
     topics: Iterable[str] | None = None,
     wait_s: float = 30.0,
     clock: bool = True,
+    on_enter: bool = False,
 ) -> Played:
     """Replay a bag directory until its end (or SIGINT, SIGTERM); returns Played.
 
@@ -50,6 +53,7 @@ def play_bag(
     topics   only these, None = all
     wait_s   seconds to wait for subscribers of the images; 0 = do not
     clock    publish /clock
+    on_enter begin when a line comes on standard input (or its end): Enter, or a program's word
     Raises BagError for what is wrong with the bag or does not fit to it, RuntimeError where an
     interface package is missing.
     """
@@ -73,7 +77,7 @@ def play_bag(
     node = rclpy.create_node('mta_player')
     try:
         player = Player(node, scene, classes, clock, stop)
-        return _run(player, scene, begin_ns, rate, loop, wait_s)
+        return _run(player, scene, begin_ns, rate, loop, wait_s, on_enter)
     finally:
         stop.restore()
         node.destroy_node()
@@ -91,7 +95,7 @@ def _chosen_topics(scene, topics, clock):
     ]
 
 
-def _run(player, scene, begin_ns, rate, loop, wait_s):
+def _run(player, scene, begin_ns, rate, loop, wait_s, on_enter):
     seconds = (scene.end_ns - begin_ns) / 1e9
     _say(
         f'{scene.path.name}: {seconds:.1f} s, {len(player.publishers)} topics, rate {rate:g}'
@@ -100,6 +104,8 @@ def _run(player, scene, begin_ns, rate, loop, wait_s):
     player.send_latched(begin_ns)
     if wait_s:
         player.wait_for_subscribers(wait_s)
+    if on_enter:
+        player.wait_for_enter()
     total = Played(0, 0, 0.0, 0.0, True)
     while True:
         played = player.play(begin_ns, rate)
@@ -204,6 +210,12 @@ class Player:
                 f'nobody listens to {topics[0]} and the like after {patience_s:.0f} s; '
                 'playing all the same'
             )
+
+    def wait_for_enter(self):
+        """Wait until standard input has a line, or ends."""
+        _say('waiting for Enter')
+        while not self._stop and not select.select([sys.stdin], [], [], 0.1)[0]:
+            pass
 
     def play(self, begin_ns, rate):
         """All messages from `begin_ns` on, each when it is due; returns Played."""

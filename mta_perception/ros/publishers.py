@@ -6,6 +6,7 @@ threads is safe in rclpy.
 
 import cv2
 from mta_msgs.msg import HistoryState, ObjectCaptionArray
+from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage
@@ -16,6 +17,8 @@ from visualization_msgs.msg import MarkerArray
 from mta_perception.contract import CLASSES
 from mta_perception.ros import conversions
 from mta_perception.ros.markers import Markers
+
+CLEARING_S = 0.3  # patience with readers that are to clear their screens
 
 
 class Outputs:
@@ -81,16 +84,24 @@ class Outputs:
             )
         )
 
-    def publish_markers(self, stamp_ns, frame_id, objects):
+    def publish_markers(self, stamp_ns, frame_id, objects, most_captions):
         """~/markers of DrawnObjects, where anybody listens."""
         if self._markers.get_subscription_count():
-            self._markers.publish(self._drawn.message(stamp_ns, frame_id, objects))
+            self._markers.publish(self._drawn.message(stamp_ns, frame_id, objects, most_captions))
+
+    def publish_words_again(self, stamp_ns, frame_id, objects, most_captions):
+        """The words of ~/markers alone, where new sentences came for the boxes shown."""
+        if self._markers.get_subscription_count():
+            self._markers.publish(self._drawn.words(stamp_ns, frame_id, objects, most_captions))
+
+    def publish_caption_text(self, objects):
+        """~/caption_text of DrawnObjects, where anybody listens."""
+        if self._caption_text.get_subscription_count():
+            self._caption_text.publish(String(data=conversions.caption_lines(objects)))
 
     def publish_captions(self, stamp_ns, frame_id, entries):
-        """~/captions and ~/caption_text; entries as conversions.captions_message takes them."""
-        message = conversions.captions_message(stamp_ns, frame_id, entries)
-        self._captions.publish(message)
-        self._caption_text.publish(String(data=conversions.caption_lines(message)))
+        """~/captions; entries as conversions.captions_message takes them."""
+        self._captions.publish(conversions.captions_message(stamp_ns, frame_id, entries))
 
     def publish_overlay(self, stamp_ns, frame_id, picture, quality):
         """picture: (H, W, 3) RGB."""
@@ -103,3 +114,4 @@ class Outputs:
     def clear_markers(self):
         """Take everything off the screen, before the node falls silent."""
         self._markers.publish(self._drawn.forget())
+        self._markers.wait_for_all_acked(Duration(seconds=CLEARING_S))

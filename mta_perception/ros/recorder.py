@@ -42,16 +42,24 @@ class RecordedTopic(NamedTuple):
 
 
 def node_topics(node='/mta_perception'):
-    """What the perception node says, the clock, and camera_info: it comes with each image and
-    tells when that came, at a thousandth of the bytes."""
+    """What the perception node says, the clock, where the car was (so that RViz shows the bag),
+    and camera_info: it comes with each image and tells when that came, at a thousandth of the
+    bytes."""
     outputs = [
         RecordedTopic(f'{node}/detections', 'vision_msgs/msg/Detection3DArray', True, False),
         RecordedTopic(f'{node}/captions', 'mta_msgs/msg/ObjectCaptionArray', True, False),
         RecordedTopic(f'{node}/caption_text', 'std_msgs/msg/String', True, False),
+        RecordedTopic(f'{node}/markers', 'visualization_msgs/msg/MarkerArray', True, False),
+        RecordedTopic(
+            f'{node}/overlay/compressed', 'sensor_msgs/msg/CompressedImage', True, False
+        ),
         RecordedTopic(f'{node}/history', 'mta_msgs/msg/HistoryState', True, False),
         RecordedTopic(f'{node}/labels', 'vision_msgs/msg/LabelInfo', True, True),
         RecordedTopic('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray', True, False),
         RecordedTopic('/clock', 'rosgraph_msgs/msg/Clock', False, False),
+        RecordedTopic('/tf', 'tf2_msgs/msg/TFMessage', False, False),
+        RecordedTopic('/tf_static', 'tf2_msgs/msg/TFMessage', True, True),
+        RecordedTopic('/odom', 'nav_msgs/msg/Odometry', False, False),
     ]
     return outputs + [
         RecordedTopic(f'/{camera}/camera_info', 'sensor_msgs/msg/CameraInfo', False, False)
@@ -159,7 +167,8 @@ def record(out, topics):
         recorder = Recorder(node, topics, out)
         print(f'{READY} {len(topics)} topics', flush=True)
         silent = [topic.name for topic in topics]
-        expected = {topic.name for topic in topics if topic.reliable}
+        # Of the node; /tf_static comes with the drive.
+        expected = {topic.name for topic in topics if topic.reliable} - {'/tf_static'}
         while not stop:
             rclpy.spin_once(node, timeout_sec=0.1)
             for name in [name for name in silent if recorder.hears(name)]:

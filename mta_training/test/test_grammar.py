@@ -4,6 +4,7 @@ import math
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+import numpy as np
 import pytest
 
 from mta_training.captions import grammar
@@ -176,3 +177,42 @@ def test_tod3cap_entry_agrees_with_the_facts():
     )
     assert entry['localization_caption']['localization_theta'] == 135.0
     assert round(entry['depth_caption']['depth']) == 7
+
+
+def test_the_vehicle_reads_back_what_the_grammar_says():
+    """mta_perception has a reader of its own, since it may not import this package."""
+    from mta_perception import sentences
+
+    assert {noun: entry[0] for noun, entry in grammar.NOUNS.items()} == sentences.NOUNS
+    assert grammar.SECTORS == sentences.SECTORS
+    assert set(grammar.MOTIONS) == {*sentences.STANDING, *sentences.MOVING}
+    neighbour = grammar.Thing('motorcycle', 'red', True)
+    number = 0
+    for noun, (class_name, way) in grammar.NOUNS.items():
+        colour = '' if way == 'none' else 'blue'
+        rider = number % 2 == 0 if noun in ('motorcycle', 'bicycle') else None
+        for sector in grammar.SECTORS:
+            for motion in grammar.MOTIONS:
+                number += 1
+                facts = grammar.Facts(
+                    grammar.Thing(noun, colour, rider),
+                    number % 60,
+                    sector,
+                    motion,
+                    ('', *grammar.PLACES)[number % 8],
+                    grammar.Relation(grammar.RELATIONS[number % 4], neighbour)
+                    if number % 3
+                    else None,
+                )
+                claims = sentences.claims_of(grammar.compose(facts))
+                assert claims == sentences.Claims(
+                    class_name, number % 60, sector, motion in sentences.MOVING
+                )
+                assert claims.complete
+
+
+@given(st.floats(-60, 60), st.floats(-60, 60))
+def test_both_packages_have_the_same_sectors(x, y):
+    from mta_perception import sentences
+
+    assert sentences.sector_of(np.array([x, y])) == grammar.sector_of(x, y)
