@@ -12,7 +12,7 @@ import pytest
 from tiny_dataset import write_dataset
 
 from mta_perception.bags.scene_bag import BagError, SceneBag, image_topic
-from mta_perception.commands.processes import free_domain, ros_environment
+from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.contract import CAMERAS
 from mta_training.conversion.convert import convert
 
@@ -255,3 +255,19 @@ def test_damaged_bag_raises_before_ros_starts(tmp_path):
 
     with pytest.raises(BagError):
         play_bag(tmp_path)
+
+
+def test_on_enter_nothing_is_played_before_the_word_comes(bag, domain, tmp_path):
+    """Whoever records must be matched with every publisher first: what comes before is lost."""
+    command = [sys.executable, '-m', 'mta_perception.commands.cli', 'play', str(bag)]
+    with Child(
+        'player',
+        [*command, '--on-enter', '--wait', '0', '--rate', '4'],
+        tmp_path / 'player.log',
+        ros_environment(domain),
+    ) as player:
+        player.wait_for('waiting for Enter', 30.0)
+        time.sleep(1.0)
+        assert player.running() and 'played' not in player.output()
+        player.enter()
+        player.wait_for('played', 30.0)
