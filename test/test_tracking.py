@@ -5,8 +5,9 @@ import pytest
 
 from mta_perception.config import TrackingConfig
 from mta_perception.contract import CLASSES
-from mta_perception.detections import Detections
+from mta_perception.detections import CaptionInputs, Detections, told_class
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform_boxes
+from mta_perception.pipeline.duplicates import distinct
 from mta_perception.pipeline.tracking import Tracker
 
 SECOND = 1_000_000_000
@@ -157,3 +158,53 @@ def test_beyond_the_bound_on_memory_the_longest_unseen_are_forgotten(most, known
     first, newest = see(0.0, -30), [see(0.1 * row, 10 * row) for row in (1, 2)][-1]
     assert (see(0.3, -30) == first) == known
     assert see(0.4, 20) == newest
+
+
+def test_a_track_keeps_its_class_until_another_has_the_better_evidence():
+    tracker, said = Tracker(TrackingConfig()), []
+    for step, label in enumerate([CAR, CAR, CAR, TRUCK, CAR, TRUCK, *[TRUCK] * 12]):
+        found = _detections(np.eye(4), [(20, 0, 0, 0, label)])
+        tracker.update(_stamp(step / 10), np.eye(4), found)
+        said.append(int(tracker.settled(np.eye(4), found).labels[0]))
+    assert said[:8] == [CAR] * 8 and said[-1] == TRUCK
+    assert sum(before != after for before, after in zip(said, said[1:])) == 1
+
+
+@pytest.mark.parametrize('speed', [0.0, 9.8])
+def test_velocity_of_a_blind_model_comes_from_the_way_of_the_track(speed):
+    """A model that believes that everything stands is corrected, in the turning ego frame too."""
+    tracker, rng = Tracker(TrackingConfig()), np.random.default_rng(3)
+    for seconds in np.arange(0, 2, 0.2):
+        world_from_ego = _ego(seconds)
+        x = 25 + speed * seconds + rng.normal(0, 0.1)
+        found = _detections(world_from_ego, [(x, 4 + rng.normal(0, 0.1), 0, 0, CAR)])
+        tracker.update(_stamp(seconds), world_from_ego, found)
+    settled = tracker.settled(world_from_ego, found)
+    velocity = world_from_ego[:2, :2] @ settled.boxes[0, 8:]
+    assert velocity == pytest.approx([speed, 0.0], abs=1.0)
+    np.testing.assert_array_equal(settled.boxes[:, :8], found.boxes[:, :8])
+    if speed == 0:
+        assert np.hypot(*velocity) < 1e-6, 'noise makes nothing move'
+
+
+def test_of_boxes_on_one_object_the_best_stays_and_neighbours_stay():
+    objects = [
+        (20, 0, 0, 0, CAR),
+        (20.6, 0.3, 0, 0, TRUCK),  # the same car, under another name
+        (20, 2.2, 0, 0, CAR),  # parked beside it
+        (20, 0, 0, 0, PEDESTRIAN),  # in front of the car: of another kind
+        (30, 0, 0, 0, CAR),
+    ]
+    found = _detections(np.eye(4), objects)
+    kept = distinct(found)
+    assert list(kept.queries) == [0, 2, 3, 4]
+    np.testing.assert_array_equal(kept.boxes, found.boxes[[0, 2, 3, 4]])
+    assert len(distinct(_detections(np.eye(4), [])).boxes) == 0
+
+
+def test_the_captioner_is_told_the_class_of_the_track():
+    logits = np.array([[3.0, 1.0, -2.0], [0.0, 5.0, 1.0]], np.float32)
+    inputs = CaptionInputs(np.zeros((2, 4)), np.zeros((2, 10)), logits, np.zeros(1))
+    told = told_class(inputs, np.array([1, 1]))
+    np.testing.assert_array_equal(told.class_logits, [[1.0, 3.0, -2.0], [0.0, 5.0, 1.0]])
+    np.testing.assert_array_equal(inputs.class_logits, logits)

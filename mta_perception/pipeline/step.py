@@ -22,6 +22,7 @@ from mta_perception.detections import (
     Floats,
     caption_inputs,
     decode,
+    told_class,
 )
 from mta_perception.frames import CameraCalibration, FrameSet, ImageError, Pixels
 from mta_perception.geometry import Array, invert_rigid, level_pose, transform_boxes
@@ -32,6 +33,7 @@ from mta_perception.pipeline.camera_geometry import (
     same_calibration,
 )
 from mta_perception.pipeline.drive import DetectorEngine
+from mta_perception.pipeline.duplicates import distinct
 from mta_perception.pipeline.ego_motion import EgoMotion, EgoMotionError
 from mta_perception.pipeline.images import ModelImageReader
 from mta_perception.pipeline.tracking import Tracker
@@ -158,8 +160,11 @@ class PerceptionPipeline:
         detections = decode(
             outputs, self.score_threshold, self.max_detections, self.manifest.calibration
         )
+        detections = distinct(detections)
         track_ids = self.tracker.update(stamp_ns, world_from_bev, detections)
         inputs = caption_inputs(outputs, detections)
+        detections = self.tracker.settled(world_from_bev, detections)
+        inputs = told_class(inputs, detections.labels)
         ego_from_bev = invert_rigid(world_from_ego) @ world_from_bev
         detections = detections._replace(boxes=_moved(ego_from_bev, detections.boxes))
         watch.lap('track')

@@ -1,7 +1,8 @@
-"""Detections of one frame matched to those of the frames before: ids that stay with an object.
+"""Detections of one frame matched to those of the frames before: what stays with an object.
 
 Each track is moved on by its own velocity in the world frame; detections and tracks that may be
-one object are then paired at the least total distance (Hungarian method).
+one object are then paired at the least total distance (Hungarian method).  A track's class is what
+most of its evidence says, its velocity the detector's own unless its way contradicts that.
 """
 
 from collections import deque
@@ -31,7 +32,7 @@ _KINDS = (
     _Kind(('barrier',), 1.0, 0.5),
     _Kind(('traffic_cone',), 0.8, 0.5),
 )
-_KIND_OF_LABEL = np.array(
+KIND_OF_LABEL = np.array(
     [next(i for i, kind in enumerate(_KINDS) if name in kind.classes) for name in CLASSES]
 )
 _GATES_M = np.array([kind.gate_m for kind in _KINDS])
@@ -41,6 +42,14 @@ _OTHER_CLASS_M = 0.5
 _VELOCITY_WEIGHT_S = 0.2
 _MOST_FOR_VELOCITY_M = 0.5
 _IMPOSSIBLE = 1e6
+# Evidence for a class: scores summed, older ones fading; another class must lead by this factor.
+_FADING = 0.95
+_LEAD = 1.2
+# A straight line through the way of the last second, against the detector's velocity.
+_WAY_S = 1.0
+_SHORTEST_WAY_S, _FEWEST_POINTS = 0.35, 3
+_PLACE_SIGMA_M, _PLACE_SIGMA_SHARE = 0.2, 0.03  # of a detection's place: at least, and of distance
+_CONTRADICTED = 3.0  # standard deviations
 
 
 class _Track:
@@ -49,11 +58,38 @@ class _Track:
     def __init__(self, identifier: str) -> None:
         self.id = identifier
         self.trail: deque[tuple[int, float, float]] = deque()  # stamp_ns, x, y
+        self.evidence: Array = np.zeros(len(CLASSES))
+        self.label = -1
 
-    def see(self, stamp_ns: int, box: Array, label: int) -> None:
-        self.xy, self.velocity = box[:2], np.nan_to_num(box[BoxCode.VELOCITY])
-        self.label, self.stamp_ns = label, stamp_ns
+    def see(self, stamp_ns: int, box: Array, label: int, score: float, distance_m: float) -> None:
+        self.xy, self.stamp_ns = box[:2], stamp_ns
+        self.evidence *= _FADING
+        self.evidence[label] += max(score, 1e-3)
+        best = int(self.evidence.argmax())
+        if self.label < 0 or self.evidence[best] > _LEAD * self.evidence[self.label]:
+            self.label = best
         self.trail.append((stamp_ns, *self.xy))
+        self.velocity = self._velocity(np.nan_to_num(box[BoxCode.VELOCITY]), distance_m)
+
+    def _velocity(self, of_model: Array, distance_m: float) -> Array:
+        """(2,) m/s in the world: the model's, or both weighed where the way contradicts it."""
+        way = np.array([entry for entry in self.trail if self._age_s(entry[0]) <= _WAY_S])
+        seconds: Array = (way[:, 0] - self.stamp_ns) / 1e9
+        if len(way) < _FEWEST_POINTS or seconds[-1] - seconds[0] < _SHORTEST_WAY_S:
+            return of_model
+        centred: Array = seconds - seconds.mean()
+        spread = float((centred**2).sum())
+        of_way: Array = centred @ (way[:, 1:] - way[:, 1:].mean(axis=0)) / spread
+        variance = max(_PLACE_SIGMA_M, _PLACE_SIGMA_SHARE * distance_m) ** 2 / spread
+        differs = float(np.hypot(*(of_way - of_model)))
+        if differs < _CONTRADICTED * np.sqrt(variance):
+            return of_model
+        weight = differs**2 / (differs**2 + variance)  # the model is known to be off by so much
+        both: Array = weight * of_way + (1 - weight) * of_model
+        return both
+
+    def _age_s(self, stamp_ns: float) -> float:
+        return (self.stamp_ns - stamp_ns) / 1e9
 
 
 class Tracker:
@@ -64,6 +100,7 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._born = 0
         self._stamp_ns: int | None = None
+        self._seen: list[_Track] = []  # row for row with the detections of the last update
 
     def update(self, stamp_ns: int, world_from_ego: Array, detections: Detections) -> list[str]:
         """Match detections at `stamp_ns` and pose (4, 4) -> K ids, row for row.
@@ -79,10 +116,28 @@ class Tracker:
         boxes_world = transform_boxes(world_from_ego, detections.boxes)
         known = self._match(stamp_ns, boxes_world, detections.labels)
         tracks = [known.get(row) or self._new_track() for row in range(len(boxes_world))]
-        for track, box, label in zip(tracks, boxes_world, detections.labels):
-            track.see(stamp_ns, box, int(label))
+        distance = np.linalg.norm(detections.boxes[:, :2], axis=1)
+        for row, track in enumerate(tracks):
+            track.see(
+                stamp_ns,
+                boxes_world[row],
+                int(detections.labels[row]),
+                float(detections.scores[row]),
+                float(distance[row]),
+            )
+        self._seen = tracks
         self._forget(stamp_ns)
         return [track.id for track in tracks]
+
+    def settled(self, world_from_ego: Array, detections: Detections) -> Detections:
+        """The detections of the last `update` with class and velocity of their tracks."""
+        if not self._seen:
+            return detections
+        boxes = detections.boxes.copy()
+        world = np.stack([track.velocity for track in self._seen])
+        boxes[:, BoxCode.VELOCITY] = world @ world_from_ego[:2, :2]
+        labels = np.array([track.label for track in self._seen], np.int64)
+        return detections._replace(boxes=boxes, labels=labels)
 
     def trails(self) -> dict[str, Array]:
         """id -> (n, 2) world x, y [m], oldest first, of the objects in the last frame."""
@@ -94,7 +149,7 @@ class Tracker:
 
     def reset(self) -> None:
         """End every track."""
-        self._tracks = []
+        self._tracks, self._seen = [], []
         self._stamp_ns = None
 
     def _match(self, stamp_ns: int, boxes: Array, labels: Rows) -> dict[int, _Track]:
@@ -107,9 +162,9 @@ class Tracker:
         )
         track_labels = np.array([track.label for track in self._tracks])
         distance = np.linalg.norm(predicted[:, None] - boxes[None, :, :2], axis=-1)
-        kinds = _KIND_OF_LABEL[track_labels]
+        kinds = KIND_OF_LABEL[track_labels]
         gate = _GATES_M[kinds] + _GROWTHS_M_S[kinds] * seconds
-        possible = (distance <= gate[:, None]) & (kinds[:, None] == _KIND_OF_LABEL[labels][None])
+        possible = (distance <= gate[:, None]) & (kinds[:, None] == KIND_OF_LABEL[labels][None])
         velocities = np.stack([track.velocity for track in self._tracks])
         seen = np.nan_to_num(boxes[:, BoxCode.VELOCITY])
         turned = np.linalg.norm(velocities[:, None] - seen[None], axis=-1)
