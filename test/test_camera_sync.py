@@ -98,7 +98,7 @@ class Drive:
         ]
 
 
-def check_sets(drive, max_spread_s=0.08):
+def check_sets(drive, max_spread_s=SyncConfig().max_spread_s):
     """What holds for every set, whatever came."""
     used = set()
     for _, frames in drive.sets:

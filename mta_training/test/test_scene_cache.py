@@ -40,7 +40,7 @@ def real_bag(tmp_path_factory):
 def test_camera_centres_project_from_where_the_cameras_are(real_bag):
     """The point 10 m before a camera's own centre falls on its scaled principal point."""
     scene, bag = scene_cache.read_scene(real_bag, IMAGE), SceneBag(real_bag)
-    sample = bag.samples[0]
+    sample = bag.samples[0].levelled()
     for slot, camera in enumerate(CAMERAS):
         calibration = bag.calibrations[camera]
         world_from_ego_then = bag.world_from_ego_at(sample.image_stamps[camera])
@@ -64,7 +64,8 @@ def test_images_fill_the_model_size_and_pad_below(real_bag):
 
 
 def test_boxes_are_those_with_points(real_bag):
-    scene, sample = scene_cache.read_scene(real_bag, IMAGE), SceneBag(real_bag).samples[0]
+    scene = scene_cache.read_scene(real_bag, IMAGE)
+    sample = SceneBag(real_bag).samples[0].levelled()
     kept = sample.num_lidar_pts + sample.num_radar_pts > 0
     assert 0 < len(scene.boxes[0]) == kept.sum() <= len(sample.boxes)
     np.testing.assert_allclose(scene.boxes[0], sample.boxes[kept], rtol=1e-5, equal_nan=True)
