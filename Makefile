@@ -15,7 +15,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env train-env ros-env demo test test-all bench golden train-smoke lint coverage clean
+.PHONY: help env train-env ros-env demo real test test-all bench golden train-smoke lint coverage clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ ros-env:  ## Beside a sourced ROS 2: .venv-ros with what rosdep lacks, colcon bu
 
 demo: env  ## A synthetic drive through player, node and recorder over DDS; look into demo/ (OUT=DIR)
 	@$(BIN)/mta demo --out $(OUT)
+
+real: train-env  ## The real drive of ../shared, imported, played through the node, filmed, judged (skips without it)
+	@tools/real.sh $(BIN) real
 
 test: train-env  ## All tests but the slow ones
 	@$(BIN)/python -m pytest -rs test mta_training/test -m 'not slow'
