@@ -151,7 +151,7 @@ SPECS = (
         'max_captions',
         24,
         'Objects captioned in one pass, of those whose sentence is wrong by now or missing: '
-        'the nearest and fastest-changing first; 0: no captions.',
+        'the nearest and fastest-changing first; fewer on a busy machine; 0: no captions.',
         0,
         100,
     ),

@@ -26,6 +26,10 @@ from mta_perception.workers.tally import Durations, Rate, Tally
 MOST_WARNINGS = 30  # about images, said once each
 
 
+PASS_S = 0.25  # a caption pass on a busy machine takes fewer objects, not longer
+FEWEST_CAPTIONS = 4
+
+
 class Picture(NamedTuple):
     """What the overlay is drawn from."""
 
@@ -57,6 +61,7 @@ class PerceptionWorkers:
         self.contradictory = 0  # sentences that were wrong as they were made, and not told
         self._book = CaptionBook(settings.caption_max_age_s)
         self._screen = threading.Lock()  # ~/markers and ~/caption_text: one writer at a time
+        self._object_s = 0.01  # of a caption pass, an object; learnt
         self._caption_pose = None  # (stamp [ns], world_from_ego) of the pass before
         self._steps = NewestWorker('perception', guard('perception', self._step))
         self._captioning = NewestWorker(
@@ -200,7 +205,7 @@ class PerceptionWorkers:
             result.track_ids,
             self._book,
             result.stamp_ns,
-            self.settings.max_captions,
+            self._captions_in_time(),
             velocity,
         )
         if not len(rows):
@@ -222,9 +227,16 @@ class PerceptionWorkers:
         if told:
             self._outputs.publish_captions(result.stamp_ns, self.settings.base_frame, told)
             self._show_again(result)
-        self.caption_durations.add({'captions': (time.monotonic() - began) * 1e3})
+        seconds = time.monotonic() - began
+        self.caption_durations.add({'captions': seconds * 1e3})
+        self._object_s += 0.3 * (seconds / len(rows) - self._object_s)
         for _ in told:
             self.captioned.tick()
+
+    def _captions_in_time(self):
+        """How many objects a pass may take: a sentence that comes late is true no more."""
+        in_time = int(PASS_S / max(self._object_s, 1e-4))
+        return min(self.settings.max_captions, max(FEWEST_CAPTIONS, in_time))
 
     def _show_again(self, result):
         """The new sentences beside the boxes they are about, while those are on the screen."""
