@@ -112,6 +112,9 @@ NOT_RUN = {
     'mta ask': 'needs a running node; test_ros_node.py calls the service',
     'mta-train import-bevformer': 'needs published weights; test_published_checkpoint.py runs '
     'it on small ones of the same form',
+    'mta-train import-pandaset': 'needs PandaSet; test_pandaset.py imports a small sequence',
+    'mta-train train --config street': 'draws and learns for hours, or minutes on a GPU; '
+    'test_world_training.py has its parts',
     'mta-train eval --recorded': 'needs a recorded drive; the demo runs it',
     'make golden': 'needs the golden case; test_golden.py runs it where that is there',
     'accelerate ': 'needs GPUs or several machines; test_parallel_training.py trains in processes',
