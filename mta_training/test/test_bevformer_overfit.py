@@ -40,7 +40,8 @@ def learn(folder, config, scenes, frames, steps, rate):
 
 def only(scene, frame):
     """A scene of one of its frames."""
-    return SceneArrays(scene.name, *(part[frame : frame + 1] for part in scene[1:]))
+    parts = (None if part is None else part[frame : frame + 1] for part in scene[1:])
+    return SceneArrays(scene.name, *parts)
 
 
 def test_drawn_frames_by_heart(tmp_path):
