@@ -98,7 +98,10 @@ class Drive:
         ]
 
 
-def check_sets(drive, max_spread_s=SyncConfig().max_spread_s):
+DEFAULT_SPREAD_S = SyncConfig().max_spread_s
+
+
+def check_sets(drive, max_spread_s=DEFAULT_SPREAD_S):
     """What holds for every set, whatever came."""
     used = set()
     for _, frames in drive.sets:

@@ -289,7 +289,7 @@ def _reduce(bgr: Pixels, size: Size) -> Pixels:
 
 
 def _is_far(bgr: Pixels, size: Size) -> bool:
-    return 2 * size[0] < bgr.shape[1] or 2 * size[1] < bgr.shape[0]
+    return bool(2 * size[0] < bgr.shape[1] or 2 * size[1] < bgr.shape[0])
 
 
 def _uint8(image: NDArray[Any]) -> Pixels:

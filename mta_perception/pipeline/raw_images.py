@@ -103,7 +103,7 @@ class BitWidth:
             (bits for bits in _WIDTHS[:-1] if np.count_nonzero(pixels >= 1 << bits) <= few), 16
         )
         self.bits = max(self.bits, needed)
-        return np.minimum(pixels >> (self.bits - 8), 255).astype(np.uint8)
+        return np.asarray(np.minimum(pixels >> (self.bits - 8), 255), np.uint8)
 
 
 def raw_pixels(
