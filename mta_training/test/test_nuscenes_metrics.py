@@ -222,8 +222,8 @@ def test_files_and_splits_that_do_not_fit_are_named(dataset, samples, tmp_path):
     path.write_text('{"results": ')
     with pytest.raises(EvaluationError, match='no nuScenes result file'):
         evaluate_dataset(dataset, VERSION, path, 'tiny_all')
-    write_results(path, samples[:3], {})
-    with pytest.raises(EvaluationError, match='3 of the 8'):
+    path.write_text('{"meta": {}, "results": {"another": []}}')
+    with pytest.raises(EvaluationError, match='0 of the 8'):
         evaluate_dataset(dataset, VERSION, path, 'tiny_all')
     with pytest.raises(EvaluationError, match="split 'tiny_test'"):
         evaluate_dataset(dataset, VERSION, path, 'tiny_test')
@@ -234,3 +234,23 @@ def test_files_and_splits_that_do_not_fit_are_named(dataset, samples, tmp_path):
     path.write_text(json.dumps(rows))
     with pytest.raises(EvaluationError, match='zebra'):
         evaluate_dataset(dataset, VERSION, path, 'tiny_all')
+
+
+@pytest.mark.parametrize(('first', 'last', 'foreign'), [(0, 3, 0), (5, 8, 2), (0, 8, 1)])
+def test_what_a_file_and_a_split_have_in_common_is_judged_and_the_rest_named(
+    dataset, samples, tmp_path, first, last, foreign
+):
+    path, common = tmp_path / 'results.json', samples[first:last]
+    predictions = disturbed(samples)
+    content = results_json(common, {sample.token: predictions[sample.token] for sample in common})
+    content['results'].update({f'another-{number}': [] for number in range(foreign)})
+    path.write_text(json.dumps(content))
+    official = evaluate_dataset(dataset, VERSION, path, 'tiny_all')
+    ours = evaluate_detections(common, {s.token: predictions[s.token] for s in common})
+    assert_same(ours, official)
+    others = samples[:first] + samples[last:]
+    assert official['samples'] == {
+        'judged': len(common),
+        'missing': sorted(sample.token for sample in others),
+        'foreign': [f'another-{number}' for number in range(foreign)],
+    }

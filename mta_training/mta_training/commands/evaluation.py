@@ -116,7 +116,30 @@ def _official(results, dataset, version, split, out):
 
     version = version or find_version(dataset)
     check_tables(dataset, version)
-    print(json.dumps(evaluate_dataset(dataset, version, results, split, out), indent=2))
+    result = evaluate_dataset(dataset, version, results, split, out)
+    print(json.dumps(result, indent=2))
+    if 'samples' in result:  # on stderr, so that what is printed stays JSON
+        samples = result['samples']
+        for line in _uncommon(samples['missing'], samples['foreign'], f'split {split}'):
+            print(line, file=sys.stderr)
+
+
+def _uncommon(missing, foreign, whole):
+    """Sentences about samples that are not in both a result file and `whole`."""
+
+    def named(tokens):
+        return ', '.join(tokens[:3]) + (' ...' if len(tokens) > 3 else '')
+
+    if missing:
+        yield (
+            f'not judged: {len(missing)} samples of {whole} that the result file does not have '
+            f'({named(missing)}); its numbers are of the others'
+        )
+    if foreign:
+        yield (
+            f'not judged: {len(foreign)} samples of the result file that are not in {whole} '
+            f'({named(foreign)})'
+        )
 
 
 def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams):
@@ -132,7 +155,8 @@ def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams
     if results is not None:
         from mta_training.evaluation.result_files import read_results
 
-        judged = read_results(results, paths, most)
+        judged, missing, foreign = read_results(results, paths, most)
+        more = {'samples_missing': missing, 'samples_foreign': foreign}
     elif model is not None:
         from mta_training.evaluation.onnx_frames import judged_frames
 
@@ -157,6 +181,9 @@ def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams
         console.print(table)
     if result['captions'] is None:
         console.print(f'caption metrics: absent, {result["captions_absent"]}')
+    if results is not None:
+        for line in _uncommon(missing, foreign, 'the bags'):
+            print(line)
     if recorded is not None:
         console.print(f'{heard} of {len(judged)} keyframes have a message near them')
     print(f'written: {written[-1]}')

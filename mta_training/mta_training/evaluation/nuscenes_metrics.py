@@ -16,13 +16,19 @@ import numpy as np
 from nuscenes import NuScenes
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.common.loaders import (
+    add_center_dist,
+    filter_eval_boxes,
+    load_gt_of_sample_tokens,
+    load_prediction_of_sample_tokens,
+)
 from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
 from nuscenes.eval.detection.constants import TP_METRICS
 from nuscenes.eval.detection.data_classes import DetectionBox, DetectionMetrics
 from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.utils.data_classes import Box
 from nuscenes.utils.geometry_utils import points_in_box
-from nuscenes.utils.splits import get_scenes_of_split, is_predefined_split
+from nuscenes.utils.splits import get_scenes_of_split
 from pyquaternion import Quaternion
 
 from mta_perception.atomic_files import write_atomically
@@ -280,6 +286,8 @@ def evaluate_dataset(dataroot, version, results, split, out=None):
     """The official `DetectionEval` of a result file on a split of a dataset; `summary`'s dict.
 
     out: directory for the devkit's own metrics_summary.json and metrics_details.json, None = none.
+    Where file and split have not the same samples, those in both are judged, and the dict has
+    `samples`: how many were judged, the tokens that are `missing` and those that are `foreign`.
     Raises EvaluationError where file, dataset or split do not fit together.
     """
     results = Path(results)
@@ -297,11 +305,11 @@ def evaluate_dataset(dataroot, version, results, split, out=None):
         ) from error
     nusc = _load(dataroot, version)
     expected = _split_tokens(nusc, split)
-    if is_predefined_split(split) and tokens != expected or not tokens >= expected:
+    common = tokens & expected
+    if not common:
         raise EvaluationError(
-            f'{results} has {len(tokens)} samples, {len(tokens & expected)} of the '
-            f'{len(expected)} of split {split}; expected just those. Give the --split '
-            'it was made for.'
+            f'{results} has {len(tokens)} samples, 0 of the {len(expected)} of split {split}. '
+            'Give the --split it was made for.'
         )
     # The devkit prints progress bars that nobody asked for.
     with (
@@ -310,13 +318,17 @@ def evaluate_dataset(dataroot, version, results, split, out=None):
         contextlib.redirect_stdout(io.StringIO()),
     ):
         try:
-            evaluation = DetectionEval(
+            arguments = (
                 nusc,
                 config_factory('detection_cvpr_2019'),
                 str(results),
                 split,
                 str(out or scratch),
-                verbose=False,
+            )
+            evaluation = (
+                DetectionEval(*arguments, verbose=False)
+                if tokens == expected
+                else _CommonEval(*arguments, sorted(common))
             )
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise EvaluationError(
@@ -327,7 +339,34 @@ def evaluate_dataset(dataroot, version, results, split, out=None):
         name: sum(box.detection_name == name for box in evaluation.gt_boxes.all)
         for name in CLASSES
     }
-    return summary(metrics, counts)
+    if tokens == expected:
+        return summary(metrics, counts)
+    return {
+        **summary(metrics, counts),
+        'samples': {
+            'judged': len(common),
+            'missing': sorted(expected - tokens),
+            'foreign': sorted(tokens - expected),
+        },
+    }
+
+
+class _CommonEval(DetectionEval):
+    """The devkit's evaluation of some samples: its own begins with all of a split, or refuses."""
+
+    def __init__(self, nusc, config, results, split, out, tokens):
+        self.nusc, self.cfg, self.eval_set = nusc, config, split
+        self.result_path, self.output_dir, self.verbose = results, out, False
+        self.plot_dir = str(Path(out) / 'plots')
+        Path(self.plot_dir).mkdir(parents=True, exist_ok=True)
+        predictions, self.meta = load_prediction_of_sample_tokens(
+            results, config.max_boxes_per_sample, DetectionBox, sample_tokens=tokens
+        )
+        self.pred_boxes, self.gt_boxes = (
+            filter_eval_boxes(nusc, add_center_dist(nusc, boxes), config.class_range)
+            for boxes in (predictions, load_gt_of_sample_tokens(nusc, tokens, DetectionBox))
+        )
+        self.sample_tokens = self.gt_boxes.sample_tokens
 
 
 def _load(dataroot, version):

@@ -34,6 +34,14 @@ class JudgedFrame(NamedTuple):
     #                           predictions; None = a model (or a file) that has no captions
 
 
+class ResultFrames(NamedTuple):
+    """What a result file and the bags have in common, and what only one of them has."""
+
+    frames: list  # JudgedFrame, of the samples that are in both
+    missing: list  # tokens of key frames of the bags that the file does not have
+    foreign: list  # tokens of the file that no key frame of the bags has
+
+
 def captioned_results(frames):
     """The dict of a result file of JudgedFrames; described boxes have a `caption`."""
     return {
@@ -77,29 +85,33 @@ def _key(objects, index):
 
 
 def read_results(path, bags, frames):
-    """JudgedFrames of a result file for the first `frames` keyframes of each bag.
+    """ResultFrames of a result file for the first `frames` keyframes of each bag.
 
     The global boxes go back into the ego frame of their sample.  `described` holds the boxes that
-    have a caption; it is None in every frame where the file has no caption at all.  The file may
-    be about more samples than the bags hold.  Raises EvaluationError where it is no such file or
-    misses one of the keyframes.
+    have a caption; it is None in every frame where the file has no caption at all.  Samples that
+    only the file or only the bags have are named, not judged.  Raises EvaluationError where it is
+    no such file or nothing is in both.
     """
     path = Path(path)
     results = _content(path)
     scenes = [SceneBag(bag) for bag in bags]
-    judged = [(sample, scene.description) for scene in scenes for sample in scene.samples[:frames]]
-    missing = [sample.token for sample, _ in judged if sample.token not in results]
-    if missing:
+    wanted = [(sample, scene.description) for scene in scenes for sample in scene.samples[:frames]]
+    judged = [pair for pair in wanted if pair[0].token in results]
+    if not judged:
         raise EvaluationError(
-            f'{path} has {len(results)} samples, {len(judged) - len(missing)} of the '
-            f'{len(judged)} keyframes of the bags; the first one missing is {missing[0]}. '
-            'Expected all of them: give the bags it was made for.'
+            f'{path} has {len(results)} samples, 0 of the {len(wanted)} keyframes of the bags. '
+            'Give the bags it was made for.'
         )
     captioned = any(row.get('caption') for sample, _ in judged for row in results[sample.token])
-    return [
-        _frame(path, sample, description, results[sample.token], captioned)
-        for sample, description in judged
-    ]
+    known = {sample.token for scene in scenes for sample in scene.samples}
+    return ResultFrames(
+        [
+            _frame(path, sample, description, results[sample.token], captioned)
+            for sample, description in judged
+        ],
+        [sample.token for sample, _ in wanted if sample.token not in results],
+        [token for token in results if token not in known],
+    )
 
 
 def _content(path):
