@@ -23,7 +23,7 @@ from mta_perception.bags.typestore import message, time_message, typestore
 from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
 from mta_perception.geometry import rigid_from_yaw
 from mta_training.conversion import messages
-from mta_training.conversion.convert import convert
+from mta_training.conversion.convert import convert, lost_images
 from mta_training.conversion.table_index import TABLES, DatasetError
 from mta_training.evaluation.nuscenes_metrics import ground_truth_boxes
 
@@ -337,43 +337,36 @@ def hear_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def stopped_conversion(dataset, out):
+    """A conversion in one process that stands still in its second scene."""
+    command = [sys.executable, '-m', 'mta_training.commands.cli', 'convert', str(dataset)]
+    for _ in range(5):  # a busy machine may look too late
+        process = subprocess.Popen(
+            [*command, '--out', str(out), '--workers', '1'],
+            stdout=subprocess.DEVNULL,
+            preexec_fn=hear_interrupts,
+        )
+        while process.poll() is None:
+            if list(out.glob('.partial-scene-0002-*')):
+                process.send_signal(signal.SIGSTOP)
+                if list(out.glob('.partial-scene-0002-*')):
+                    return process
+                process.send_signal(signal.SIGCONT)
+            time.sleep(0.001)
+        shutil.rmtree(out)
+    raise AssertionError('the conversion ended before it could be stopped')
+
+
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT])
 def test_killed_conversion_leaves_nothing_that_looks_whole(copy, tmp_path, number):
     out = tmp_path / 'bags'
-    row = next(
-        row
-        for row in table(copy, 'sample_data')
-        if row['token'].startswith('scene-0002') and row['fileformat'] == 'jpg'
-    )
-    image = copy / row['filename']
-    jpeg = image.read_bytes()
-    image.unlink()
-    os.mkfifo(image)  # reading it blocks: the conversion stands still there
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            '-m',
-            'mta_training.commands.cli',
-            'convert',
-            str(copy),
-            '--out',
-            str(out),
-            '--workers',
-            '1',
-        ],
-        stdout=subprocess.DEVNULL,
-        preexec_fn=hear_interrupts,
-    )
+    process = stopped_conversion(copy, out)
     deadline = time.monotonic() + 60
-    while not list(out.glob('.partial-scene-0002-*')) and time.monotonic() < deadline:
-        assert process.poll() is None, 'ended before it could be killed'
-        time.sleep(0.02)
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     while process.poll() is None and time.monotonic() < deadline:
-        process.send_signal(number)  # again: one just before a call that blocks is not seen
-        time.sleep(0.5)
+        time.sleep(0.05)
     assert process.poll() is not None, 'goes on although it was killed'
-    image.unlink()
-    image.write_bytes(jpeg)
     assert whole_bags(out) == ['scene-0001']
     leftovers = list(out.glob('.partial-*')) and list(out.glob('.index-*'))
     assert bool(leftovers) == (number == signal.SIGKILL)
@@ -388,6 +381,16 @@ def damage_missing(image):
 
 def damage_truncated(image):
     image.write_bytes(image.read_bytes()[:-40])
+
+
+def damage_folder(image):
+    image.unlink()
+    image.mkdir()
+
+
+def damage_fifo(image):
+    image.unlink()
+    os.mkfifo(image)  # reading it would block for good
 
 
 def damage_other_size(image):
@@ -416,13 +419,73 @@ def test_damaged_image_is_named_and_can_be_mended(copy, tmp_path, damage, words,
     jpeg = image.read_bytes()
     damage(image)
     with pytest.raises(DatasetError, match=words) as caught:
-        convert(copy, tmp_path / 'bags', workers=workers, progress=False)
+        convert(copy, tmp_path / 'bags', workers=workers, progress=False, strict=True)
     assert image.name in str(caught.value)
     assert 'scene-0001' not in whole_bags(tmp_path / 'bags')
     assert not list((tmp_path / 'bags').glob('.*')), 'leftovers'
     image.write_bytes(jpeg)
     convert(copy, tmp_path / 'bags', workers=workers, progress=False)
     assert whole_bags(tmp_path / 'bags') == ['scene-0001', 'scene-0002']
+
+
+@pytest.mark.parametrize('damage', [damage_missing, damage_truncated, damage_folder, damage_fifo])
+@pytest.mark.parametrize('keyframe', [True, False])
+def test_conversion_goes_on_without_a_lost_image_and_counts_it(copy, tmp_path, damage, keyframe):
+    rows = [row for row in table(copy, 'sample_data') if row['fileformat'] == 'jpg']
+    row = [row for row in rows if row['is_key_frame'] == keyframe][10]
+    damage(copy / row['filename'])
+    said = []
+    bags = convert(copy, tmp_path / 'bags', workers=1, progress=False, say=said.append)
+    assert [bag.name for bag in bags] == ['scene-0001', 'scene-0002']
+    assert lost_images(bags[0])[:2] == (1, len(rows) // 2) and not lost_images(bags[1]).images
+    assert len(said) == 1 and f'1 of {len(rows) // 2} images' in said[0]
+    assert Path(row['filename']).name in said[0]
+    bag, stamp = SceneBag(bags[0]), row['timestamp'] * 1000
+    images = [(image.camera, image.stamp_ns) for image in bag.images()]
+    assert len(images) == len(rows) // 2 - 1
+    # A key frame does not promise an image that is not there.
+    promised = [pair for sample in bag.samples for pair in sample.image_stamps.items()]
+    assert set(promised) <= set(images) and len(promised) == 6 * len(bag.samples) - keyframe
+    assert all(len(sample.labels) for sample in bag.samples)
+    # Said again by a run that finds the bags; --strict refuses them.
+    convert(copy, tmp_path / 'bags', workers=1, progress=False, say=said.append)
+    assert said[1] == said[0]
+    with pytest.raises(DatasetError, match='1 of .* images of 1 scenes are lost'):
+        convert(copy, tmp_path / 'bags', workers=1, progress=False, strict=True)
+    assert stamp not in [s for camera, s in images if nuscenes_channel(camera) in row['filename']]
+
+
+def test_key_frames_only_make_bags_of_key_frames(copy, tmp_path):
+    shutil.rmtree(copy / 'sweeps')
+    said = []
+    for bag in convert(copy, tmp_path / 'bags', workers=1, progress=False, say=said.append):
+        scene = SceneBag(bag)
+        for camera in CAMERAS:
+            stamps = [sample.image_stamps[camera] for sample in scene.samples]
+            assert sorted(stamps) == scene.image_stamps(camera).tolist()
+    assert len(said) == 1 and 'of 2 scenes are lost' in said[0]
+
+
+def test_of_a_partial_download_the_scenes_that_are_there_are_converted(copy, tmp_path):
+    second = {
+        sample['token']
+        for sample in table(copy, 'sample')
+        if sample['scene_token'] == table(copy, 'scene')[1]['token']
+    }
+    for row in table(copy, 'sample_data'):
+        if row['sample_token'] in second:
+            (copy / row['filename']).unlink(missing_ok=True)
+    said = []
+    bags = convert(copy, tmp_path / 'bags', workers=1, progress=False, say=said.append)
+    assert [bag.name for bag in bags] == ['scene-0001'] == whole_bags(tmp_path / 'bags')
+    assert said == ['1 of 2 scenes have no bag, because no image of them is there: scene-0002']
+    assert not list((tmp_path / 'bags').glob('.*')), 'leftovers'
+    with pytest.raises(DatasetError, match='is missing, but the tables name it'):
+        convert(copy, tmp_path / 'bags', workers=1, progress=False, strict=True)
+    for folder in ('samples', 'sweeps'):
+        shutil.rmtree(copy / folder)
+    with pytest.raises(DatasetError, match='none of the images of 2 scenes'):
+        convert(copy, tmp_path / 'none', workers=1, progress=False)
 
 
 @pytest.mark.parametrize('name', sorted(TABLES))

@@ -132,11 +132,25 @@ def convert(
         Optional[list[str]], typer.Option(help='Only the scene of this name; give it repeatedly.')
     ] = None,
     workers: Workers = None,
+    strict: Annotated[
+        bool, typer.Option('--strict', help='End at the first image that is lost or damaged.')
+    ] = False,
 ):
-    """Turn a nuScenes-format dataset into bags; run again, it goes on where it stopped."""
+    """Turn a nuScenes-format dataset into bags; run again, it goes on where it stopped.
+
+    Images that are not on the disk are left out and counted, unless --strict.
+    """
     from mta_training.conversion.convert import convert as convert_dataset
 
-    bags = convert_dataset(dataset, out, version=version, scenes=scene, workers=workers)
+    bags = convert_dataset(
+        dataset,
+        out,
+        version=version,
+        scenes=scene,
+        workers=workers,
+        strict=strict,
+        say=lambda line: print(line, file=sys.stderr),
+    )
     print(f'{len(bags)} bags in {out}')
 
 

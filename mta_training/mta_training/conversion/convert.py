@@ -3,6 +3,9 @@
 Scenes are written in parallel processes, each streaming its images from disk, into a hidden
 directory that is renamed once it is whole: a killed conversion leaves nothing that looks like a
 bag, and the same command goes on with the scenes that are not there yet.
+
+Images that the tables name and the disk does not have (key frames only, partial downloads, single
+damaged files) are left out and counted in the bag; a scene of which none is there gets no bag.
 """
 
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,6 +15,7 @@ import os
 from pathlib import Path
 import shutil
 import signal
+from typing import NamedTuple
 
 from rosbags.rosbag2 import StoragePlugin, Writer
 from ruamel.yaml import YAML, YAMLError
@@ -33,14 +37,38 @@ from mta_training.conversion.table_index import (
 FORMAT = 'mta bag 1'
 
 
-def convert(dataroot, out, *, version=None, scenes=None, workers=None, progress=True):
+class Lost(NamedTuple):
+    """Images of a scene that are not in its bag."""
+
+    images: int  # lost
+    of: int  # in the tables
+    first: str  # sentence about the first one, '' where none is lost
+
+
+class _SceneLost(Exception):
+    """No image of a scene is there."""
+
+
+def convert(
+    dataroot,
+    out,
+    *,
+    version=None,
+    scenes=None,
+    workers=None,
+    progress=True,
+    strict=False,
+    say=lambda line: None,
+):
     """Convert the scenes of a dataset into bags below `out`; returns the list of bag directories.
 
     version  name of the folder with the tables, None = the only one there
     scenes   names to convert, None = all
     workers  processes, None = one per core
+    strict   a lost image is an error
+    say      called with sentences about what was left out
     Bags that are there already are kept.  Raises DatasetError where the dataset is not complete
-    or `out` cannot be written.
+    or `out` cannot be written, or no image of any scene is there.
     """
     out = Path(out)
     version = version or find_version(dataroot)
@@ -52,7 +80,7 @@ def convert(dataroot, out, *, version=None, scenes=None, workers=None, progress=
         _remove_leftovers(out)
         todo = [row for row in chosen if not _is_there(out / row['name'], row['token'])]
         if todo:
-            _convert_all(Path(dataroot), version, todo, out, workers, progress)
+            _convert_all(Path(dataroot), version, todo, out, workers, progress, strict)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DatasetError(
@@ -60,7 +88,46 @@ def convert(dataroot, out, *, version=None, scenes=None, workers=None, progress=
                 'command again: it goes on with the scene it stopped in.'
             ) from error
         raise DatasetError(f'{error.filename or out}: {error.strerror or error}.') from error
-    return [out / row['name'] for row in chosen]
+    bags = [out / row['name'] for row in chosen if (out / row['name'] / 'metadata.yaml').is_file()]
+    _tell_lost(dataroot, chosen, bags, strict, say)
+    return bags
+
+
+def _tell_lost(dataroot, chosen, bags, strict, say):
+    """Say what is not in the bags, of earlier runs too; DatasetError for no bag or `strict`."""
+    if not bags:
+        raise DatasetError(
+            f'none of the images of {len(chosen)} scenes is in {dataroot}; expected the folders '
+            'samples and sweeps beside the tables. Unpack the images there.'
+        )
+    losses = {bag: lost_images(bag) for bag in bags}
+    losses = {bag: lost for bag, lost in losses.items() if lost.images}
+    if losses:
+        bag, lost = next(iter(losses.items()))
+        words = (
+            f'{sum(one.images for one in losses.values())} of '
+            f'{sum(one.of for one in losses.values())} images of {len(losses)} scenes are lost '
+            f'and not in their bags ({bag.name}: {lost.first})'
+        )
+        if strict:
+            raise DatasetError(f'{words} Remove these bags after mending, or leave out --strict.')
+        say(f'{words} Once they are there, remove the bags and convert again.')
+    without = sorted({row['name'] for row in chosen} - {bag.name for bag in bags})
+    if without:
+        say(
+            f'{len(without)} of {len(chosen)} scenes have no bag, because no image of them is '
+            f'there: {", ".join(without[:3])}{" ..." if len(without) > 3 else ""}'
+        )
+
+
+def lost_images(bag):
+    """Lost of a bag, as its conversion noted it."""
+    noted = _noted(bag)
+    return Lost(
+        int(noted.get('images_lost', 0)),
+        int(noted.get('images', 0)),
+        str(noted.get('first_lost', '')),
+    )
 
 
 def _chosen(rows, names, folder):
@@ -78,18 +145,9 @@ def _chosen(rows, names, folder):
 
 def _is_there(bag, scene_token):
     """Is `bag` the whole bag of this scene?  Raises DatasetError where it is something else."""
-    metadata = bag / 'metadata.yaml'
     if not bag.exists() or (bag.is_dir() and not any(bag.iterdir())):
         return False
-    try:
-        noted = (
-            YAML(typ='safe').load(metadata.read_text(encoding='utf-8'))[
-                'rosbag2_bagfile_information'
-            ]['custom_data']
-            or {}
-        )
-    except (OSError, YAMLError, KeyError, TypeError):
-        noted = {}
+    noted = _noted(bag)
     if noted.get('format') == FORMAT and noted.get('scene_token') == scene_token:
         return True
     raise DatasetError(
@@ -98,7 +156,16 @@ def _is_there(bag, scene_token):
     )
 
 
-def _convert_all(dataroot, version, todo, out, workers, show):
+def _noted(bag):
+    """What the conversion that made a bag wrote into it, {} where that cannot be read."""
+    try:
+        text = (bag / 'metadata.yaml').read_text(encoding='utf-8')
+        return YAML(typ='safe').load(text)['rosbag2_bagfile_information']['custom_data'] or {}
+    except (OSError, YAMLError, KeyError, TypeError):
+        return {}
+
+
+def _convert_all(dataroot, version, todo, out, workers, show, strict):
     index = out / f'.index-{os.getpid()}.sqlite'
     with Progress('scenes', len(todo), show=show) as bar:
         try:
@@ -110,7 +177,7 @@ def _convert_all(dataroot, version, todo, out, workers, show):
                 lambda name: bar.update(0, f'reading {name}'),
             )
             bar.update(0, 'converting')
-            jobs = [(index, dataroot, version, row, out) for row in todo]
+            jobs = [(index, dataroot, version, row, out, strict) for row in todo]
             for _ in _results(jobs, min(workers or os.cpu_count() or 1, len(todo))):
                 bar.advance()
         finally:
@@ -156,19 +223,32 @@ def _remove_leftovers(out):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def convert_scene(index_path, dataroot, version, scene_row, out):
-    """Write one scene's bag into `out`; returns its directory.  Raises DatasetError, OSError."""
+def convert_scene(index_path, dataroot, version, scene_row, out, strict=True):
+    """Write one scene's bag into `out`; returns its directory, or None where no image is there.
+
+    Raises DatasetError, OSError.
+    """
     index = TableIndex(index_path)
     target = Path(out) / scene_row['name']
     try:
         scene = NuScenesScene(index, dataroot, version, scene_row)
+        lost = {} if strict else scene.lost_keyframes()
         with whole(target, shared=True) as partial:
             with Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
                 writer.set_custom_data('format', FORMAT)
                 writer.set_custom_data('scene_token', scene_row['token'])
-                SceneWriter(writer, scene).write()
+                written = SceneWriter(writer, scene, lost, strict)
+                written.write()
+                if written.lost:
+                    writer.set_custom_data('images_lost', str(len(written.lost)))
+                    writer.set_custom_data('images', str(len(written.lost) + written.written))
+                    writer.set_custom_data('first_lost', written.lost[0])
+            if not written.written:
+                raise _SceneLost
             _sync_to_disk(partial)
         return target
+    except _SceneLost:
+        return None
     finally:
         index.close()
 

@@ -6,25 +6,33 @@ from mta_training.conversion.table_index import DatasetError
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
+class LostImage(DatasetError):
+    """An image that the tables name is not there, or is not whole."""
+
+
 def read_jpeg(path, width, height):
-    """Bytes of a JPEG; raises DatasetError naming the file unless it is whole and so large."""
+    """Bytes of a JPEG; raises LostImage naming the file unless it is whole and so large."""
     try:
+        if path.exists() and not path.is_file():
+            raise LostImage(f'{path} is a folder, pipe or device, expected a JPEG file.')
         jpeg = path.read_bytes()
     except FileNotFoundError:
-        raise DatasetError(
+        raise LostImage(
             f'{path} is missing, but the tables name it. Unpack the images again, '
             'or leave its scene out (--scene).'
         ) from None
+    except OSError as error:  # no permission, a folder, a bad sector
+        raise LostImage(f'{path} cannot be read: {error.strerror or error}.') from error
     # Some encoders pad the file with zeros after the end-of-image marker.
     if not jpeg.startswith(b'\xff\xd8') or not jpeg.rstrip(b'\0').endswith(b'\xff\xd9'):
-        raise DatasetError(
+        raise LostImage(
             f'{path} is no whole JPEG ({len(jpeg)} bytes; it should begin with '
             'ff d8 and end with ff d9). Unpack the images again.'
         )
     found = frame_size(jpeg)
     if found != (width, height):
         seen = 'has no frame header' if found is None else f'is {found[0]}x{found[1]} pixels'
-        raise DatasetError(
+        raise LostImage(
             f'{path} {seen}, but sample_data says {width}x{height}. Unpack the '
             'images again, or mend the table.'
         )

@@ -198,8 +198,11 @@ def captions(stamp_ns, annotations):
     )
 
 
-def sample_record(stamp_ns, scene, sample, annotations):
-    """std_msgs/String: all of a keyframe that has no field in the other messages, as JSON."""
+def sample_record(stamp_ns, scene, sample, annotations, image_stamps):
+    """std_msgs/String: all of a keyframe that has no field in the other messages, as JSON.
+
+    image_stamps  camera -> stamp [ns] of the key frame's images that are there
+    """
     return serialised(
         message(
             'std_msgs/msg/String',
@@ -212,7 +215,7 @@ def sample_record(stamp_ns, scene, sample, annotations):
                     'description': scene.row['description'],
                     'location': scene.location,
                     'split': scene.split,
-                    'image_stamps_ns': scene.keyframe_stamps(sample),
+                    'image_stamps_ns': image_stamps,
                     'world_from_ego': scene.reference_pose(sample).tolist(),
                     'annotations': [_annotation_record(one) for one in annotations],
                 },

@@ -14,6 +14,7 @@ import numpy as np
 
 from mta_perception.contract import CAMERAS, BoxCode, nuscenes_channel
 from mta_perception.geometry import invert_rigid, rigid_from_quaternion, yaw_from_rigid
+from mta_training.conversion.jpeg_check import LostImage, read_jpeg
 from mta_training.conversion.table_index import DatasetError
 
 # nuScenes category -> detection class (devkit eval/detection/utils.py); others are not scored.
@@ -197,6 +198,22 @@ class NuScenesScene:
             for row in self.data
             if self.channel(row) in _CAMERA_OF
         ]
+
+    def lost_keyframes(self):
+        """(camera, stamp_ns) -> sentence about each key frame image that is lost.
+
+        A sample may be older than its images, so it must know before they are read.
+        """
+        keyframes = {row['filename'] for row in self.data if row['is_key_frame']}
+        wanted = {self.dataroot / name for name in keyframes}
+        lost = {}
+        for image in self.images():
+            if image.path in wanted:
+                try:
+                    read_jpeg(image.path, image.width, image.height)
+                except LostImage as error:
+                    lost[image.camera, image.stamp_ns] = str(error)
+        return lost
 
     def calibrations(self):
         """channel -> calibrated_sensor row with `width` and `height` of its images.

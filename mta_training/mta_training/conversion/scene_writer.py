@@ -5,7 +5,7 @@ from mta_perception.bags.scene_bag import image_topic
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
 from mta_training.conversion import messages
-from mta_training.conversion.jpeg_check import read_jpeg
+from mta_training.conversion.jpeg_check import LostImage, read_jpeg
 from mta_training.conversion.table_index import DatasetError
 
 VOLATILE = offered_qos(10)
@@ -22,10 +22,16 @@ _TYPES = {
 
 
 class SceneWriter:
-    """One scene, its messages merged in time order."""
+    """One scene, its messages merged in time order.
 
-    def __init__(self, writer, scene):
-        self.writer, self.scene = writer, scene
+    lost_keyframes  (camera, stamp_ns) -> sentence: key frame images that are known to be lost
+    strict          LostImage ends it; else the image is left out
+    """
+
+    def __init__(self, writer, scene, lost_keyframes=None, strict=True):
+        self.writer, self.scene, self.strict = writer, scene, strict
+        self.known = lost_keyframes or {}
+        self.lost, self.written = [], 0  # sentences; images
         calibrations = scene.calibrations()
         cameras = [camera for camera in CAMERAS if nuscenes_channel(camera) in calibrations]
         if not cameras:
@@ -90,7 +96,17 @@ class SceneWriter:
         self._put('/odom', stamp_ns, odometry)
 
     def _image(self, stamp_ns, image):
-        jpeg = read_jpeg(image.path, image.width, image.height)
+        if (image.camera, stamp_ns) in self.known:
+            self.lost.append(self.known[image.camera, stamp_ns])
+            return
+        try:
+            jpeg = read_jpeg(image.path, image.width, image.height)
+        except LostImage as error:
+            if self.strict:
+                raise
+            self.lost.append(str(error))
+            return
+        self.written += 1
         # Before the image, so that who has the image knows its camera.
         self._put(
             f'/{image.camera}/camera_info',
@@ -110,8 +126,15 @@ class SceneWriter:
         self._put(
             '/nuscenes/sample',
             stamp_ns,
-            messages.sample_record(stamp_ns, self.scene, sample, annotations),
+            messages.sample_record(
+                stamp_ns, self.scene, sample, annotations, self._keyframe_stamps(sample)
+            ),
         )
+
+    def _keyframe_stamps(self, sample):
+        """Of the key frame images that are in the bag."""
+        stamps = self.scene.keyframe_stamps(sample)
+        return {k: stamp for k, stamp in stamps.items() if (k, stamp) not in self.known}
 
     def _imu(self, stamp_ns, row):
         self._put('/imu', stamp_ns, messages.imu(stamp_ns, row))
