@@ -212,6 +212,8 @@ TABLES = {
         'Trained by day in the dry, tested elsewhere: mAP',
         {
             'all': ('detection/mAP', 100),
+            'present classes': ('detection/mAP_present', 100),
+            'car': ('detection/classes/car/AP', 100),
             **{name: (f'subsets/{name}/mAP', 100) for name in ('day', 'night', 'sunny', 'rainy')},
             'C of the found': ('captions/strict/centre_2m/found_CIDEr', 100),
         },
@@ -219,6 +221,7 @@ TABLES = {
             Row('TOD3Cap-style baseline', OFF, only=('day', 'sunny')),
             Row('MTA', {}, only=('day', 'sunny')),
         ),
-        'Only scenes by day without rain train; all held-out scenes are judged.',
+        'Only scenes by day without rain train; all held-out scenes are judged, which may be of '
+        'another dataset (--val-bags).',
     ),
 }
