@@ -8,6 +8,8 @@ import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
+import pytest
+
 from mta_perception.ros.environment import prepare
 from mta_perception.ros.shared_memory import remove_abandoned
 
@@ -20,3 +22,15 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     """Some tests kill processes, which then leave their shared memory behind."""
     remove_abandoned()
+
+
+@pytest.fixture(autouse=True)
+def no_log_repeats_its_reason():
+    """Of every node that a test starts."""
+    import ros_car
+
+    ros_car.LOGS.clear()
+    yield
+    for log in ros_car.LOGS:
+        if log.is_file():
+            assert not ros_car.lines_that_repeat(log.read_text(errors='replace'))

@@ -5,6 +5,7 @@ It is an ordinary rclpy program such as a user would write; nothing of the node 
 
 import os
 from pathlib import Path
+import re
 import sys
 import threading
 import time
@@ -17,11 +18,13 @@ import rigs
 from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.contract import CAMERAS
 from mta_perception.geometry import quaternion_from_rigid
+from mta_perception.reasons import Code
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_500_000_000 * SECOND_NS  # an old bag's clock, far from today's
 WIDTH, HEIGHT, FOCAL = 640, 360, 500.0
 REPOSITORY = Path(__file__).resolve().parents[1]
+LOGS = []  # of the nodes that the running test started
 
 
 def model_directory():
@@ -55,12 +58,22 @@ def start_node(
     for key, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         command += ['-p', f'{key}:={text}']
-    child = Child(
-        name, [*command, *arguments], Path(folder) / f'{name}.log', ros_environment(domain)
-    )
+    log = Path(folder) / f'{name}.log'
+    child = Child(name, [*command, *arguments], log, ros_environment(domain))
+    LOGS.append(log)
     if wait_for:
         child.wait_for(wait_for, 60.0)
     return child
+
+
+def lines_that_repeat(text):
+    """Lines of a log that give a reason twice ("late: late ...")."""
+    codes = [code.value for code in Code if len(code.value) > 8]
+    return [
+        line
+        for line in text.splitlines()
+        if re.search(r'\b(\w[^:]{5,}): \1\b', line) or any(line.count(code) > 1 for code in codes)
+    ]
 
 
 def test_images(seed=0):

@@ -8,6 +8,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
+from ros_car import lines_that_repeat
 
 from mta_perception.pipeline.images import ImageError
 from mta_perception.reasons import Code, Reason
@@ -107,3 +108,10 @@ def test_an_error_keeps_its_reason_on_the_way_through_another_process():
     error = pickle.loads(pickle.dumps(ImageError(Code.CORRUPT_IMAGE, 'jpeg')))
     assert type(error) is ImageError and error.reason == Reason(Code.CORRUPT_IMAGE, 'jpeg')
     assert str(error) == 'corrupt image: jpeg'
+
+
+def test_a_log_line_that_gives_its_reason_twice_is_found():
+    good = '[WARN] [node]: /cam_front/image_raw: wrong image size (number 3): 10x10, expected 9x9'
+    bad = '[WARN] [node]: no transform: no transform from "x" to base_link'
+    again = '[WARN] [node]: cam_back: corrupt image: jpeg without a header (corrupt image)'
+    assert lines_that_repeat('\n'.join([good, bad, again])) == [bad, again]
