@@ -113,7 +113,7 @@ def test_a_drive_in_torch_is_the_network_fed_with_its_own_bev(detector):
 )
 def test_saved_runs_find_their_tensors(config, count, digest):
     """Names and shapes as the first checkpoints have them, but for those that reading renames
-    (mta_training.runs.run_directory.with_todays_names); who changes one reads the old ones."""
+    (mta_training.runs.run_directory.read_checkpoint_file); who changes one reads the old ones."""
     tensors = MtaModel(config).state_dict()
     lines = [
         f'{name.replace(".pyramid.lateral.", ".backbone.lateral.")} {tuple(value.shape)}'

@@ -1,6 +1,9 @@
 """Manifests that do not fit are refused in words that help."""
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 import pytest
+import yaml
 
 from mta_perception import contract
 from mta_perception.runtime.manifest import BevSpec, ImageSpec, Manifest, ManifestError
@@ -68,6 +71,67 @@ def test_a_wrong_value_is_named(directory, changes, message):
     assert 'manifest.yaml' in str(caught.value)
 
 
+STRANGE = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(10**400)
+    | st.floats()
+    | st.text(max_size=9)
+    | st.lists(st.integers(), max_size=2)
+    | st.dictionaries(st.text(max_size=3) | st.integers(), st.integers(), max_size=2)
+)
+
+
+def places_in(value, place=()):
+    """Keys and indices that lead to everything inside a value."""
+    yield place
+    inner = value.items() if isinstance(value, dict) else ()
+    inner = enumerate(value) if isinstance(value, list) else inner
+    for key, one in inner:
+        yield from places_in(one, (*place, key))
+
+
+@given(st.data())
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_a_manifest_says_it_is_taken_or_refused_in_one_line(directory, data):
+    path = directory / 'manifest.yaml'
+    whole = path.read_text()
+    values = yaml.safe_load(whole)
+    *above, last = data.draw(st.sampled_from([one for one in places_in(values) if one]))
+    inner = values
+    for key in above:
+        inner = inner[key]
+    if data.draw(st.booleans()) or isinstance(inner, list):
+        inner[last] = data.draw(STRANGE)
+    else:
+        del inner[last]
+    path.write_text(yaml.safe_dump(values))
+    try:
+        Manifest.load(directory)
+    except ManifestError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 1500
+    finally:
+        path.write_text(whole)
+
+
+def test_weights_in_another_file_are_not_read(directory):
+    """A graph may keep its tensors beside it, where no hash covers them."""
+    import onnx
+
+    from mta_perception.runtime.onnx import OnnxDetector
+
+    path = directory / 'detector.onnx'
+    graph = onnx.load(path)
+    onnx.save(graph, path, save_as_external_data=True, location='w.bin', size_threshold=0)
+    assert (directory / 'w.bin').stat().st_size
+    write_manifest(directory)
+    with pytest.raises(ManifestError, match='detector.onnx cannot be run'):
+        OnnxDetector(Manifest.load(directory), 1)
+
+
 def test_a_damaged_file_is_named(directory):
     damaged = bytearray((directory / 'language.onnx').read_bytes())
     damaged[100] ^= 1
@@ -96,8 +160,8 @@ def test_files_outside_the_directory_are_refused(directory):
     [
         ('', 'holds NoneType'),
         ('- a list', 'holds list'),
-        ('a: [', 'cannot be read'),
-        ('\x00', 'cannot be read'),
+        ('a: [', 'is no YAML'),
+        ('\x00', 'is no YAML'),
     ],
 )
 def test_something_else_than_a_manifest(directory, text, message):

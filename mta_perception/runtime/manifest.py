@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-import yaml
 
 from mta_perception import contract
 from mta_perception.detections import UNCALIBRATED, Calibration
+from mta_perception.plain_yaml import YamlError, read_yaml, shown
 
 FILE_NAME = 'manifest.yaml'
 BOX_CODE = ('x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy')
 CAPTION_FILES = ('qformer.onnx', 'language.onnx', 'tokenizer.json')
 EXPORT_AGAIN = 'Export the model again with `mta-train export`.'
+
+
+MOST = 1 << 20  # of anything that is counted
 
 
 class ManifestError(ValueError):
@@ -111,7 +114,7 @@ class Manifest:
             max_detections=fields.count('decode', 'max_detections'),
             calibration=_calibration(fields),
             captioner=_captioner(fields),
-            files=fields.mapping('files'),
+            files=fields.hashes(),
             training=fields.optional_mapping('training'),
             metrics=fields.optional_mapping('metrics'),
             licence=str(fields.values.get('licence', 'not stated')),
@@ -130,6 +133,13 @@ class Manifest:
         return self.directory / name
 
 
+def _is_number(value: object) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    except OverflowError:  # a whole number above all floats
+        return False
+
+
 class _Fields:
     """Typed reading of nested keys; every error names the key, what came and what was expected."""
 
@@ -146,19 +156,14 @@ class _Fields:
 
     def number(self, *keys: str) -> float:
         value = self.get(*keys)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-            or value <= 0
-        ):
+        if not _is_number(value) or value <= 0:
             raise self.error('.'.join(keys), value, 'a positive number')
         return float(value)
 
     def count(self, *keys: str, least: int = 1) -> int:
         value = self.get(*keys)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.error('.'.join(keys), value, f'a whole number of at least {least}')
+        if type(value) is not int or not least <= value <= MOST:
+            raise self.error('.'.join(keys), value, f'a whole number from {least} to {MOST}')
         return value
 
     def text(self, *keys: str) -> str:
@@ -174,12 +179,24 @@ class _Fields:
         return value
 
     def optional_mapping(self, key: str) -> dict[str, Any]:
-        return self.values.get(key) or {}
+        return self.mapping(key) if self.values.get(key) else {}
+
+    def hashes(self) -> dict[str, str]:
+        """`files`: name -> sha256."""
+        files = self.mapping('files')
+        for name, digest in files.items():
+            # A manifest may come from elsewhere: it must not make the program read outside its
+            # folder.
+            if not isinstance(name, str) or Path(name).name != name:
+                raise self.error('files', name, 'names of files beside the manifest')
+            if not isinstance(digest, str):
+                raise self.error(f'files.{name}', digest, 'a sha256')
+        return files
 
     def error(
         self, key: str, came: object, expected: str, remedy: str = EXPORT_AGAIN
     ) -> ManifestError:
-        return ManifestError(f'{self.path}: {key} is {came!r}, expected {expected}. {remedy}')
+        return ManifestError(f'{self.path}: {key} is {shown(came)}, expected {expected}. {remedy}')
 
 
 def _calibration(fields: _Fields) -> Calibration:
@@ -192,7 +209,7 @@ def _calibration(fields: _Fields) -> Calibration:
         if not (
             isinstance(value, list)
             and len(value) == 2
-            and all(isinstance(one, (int, float)) and math.isfinite(one) for one in value)
+            and all(map(_is_number, value))
             and value[0] > 0
         ):
             raise fields.error(
@@ -211,14 +228,12 @@ def _read(directory: Path) -> dict[str, Any]:
             'described in docs/architecture.md. Check the path of the model.'
         )
     try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = ' '.join(str(error).split())
-        raise ManifestError(f'{path} cannot be read: {reason}. {EXPORT_AGAIN}') from error
-    if not isinstance(values, dict):
-        raise ManifestError(
-            f'{path} holds {type(values).__name__}, expected a mapping. {EXPORT_AGAIN}'
-        )
+        values = read_yaml(path)
+    except YamlError as error:
+        raise ManifestError(f'{error} {EXPORT_AGAIN}') from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        came = type(values).__name__ if not isinstance(values, dict) else 'keys that are no text'
+        raise ManifestError(f'{path} holds {came}, expected a mapping. {EXPORT_AGAIN}')
     return values
 
 
@@ -272,9 +287,6 @@ def _check_files(fields: _Fields, manifest: Manifest) -> None:
         manifest.path(name)
     for name, expected in manifest.files.items():
         path = manifest.directory / name
-        # A manifest may come from elsewhere: it must not make the program read outside its folder.
-        if Path(name).name != name:
-            raise fields.error('files', name, 'names of files beside the manifest')
         if not path.is_file():
             raise ManifestError(
                 f'{path} is missing, {fields.path} lists it. Copy the whole model '
@@ -283,6 +295,6 @@ def _check_files(fields: _Fields, manifest: Manifest) -> None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest != expected:
             raise ManifestError(
-                f'{path} has sha256 {digest}, {fields.path} expects {expected}: the file is '
-                'damaged or of another export. Copy the whole model directory again.'
+                f'{path} has sha256 {digest}, {fields.path} expects {shown(expected)}: the '
+                'file is damaged or of another export. Copy the whole model directory again.'
             )

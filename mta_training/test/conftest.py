@@ -9,12 +9,19 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
+import command_line
 import pytest
 from tiny_dataset import write_dataset
 
 from mta_training.conversion.convert import convert
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def mta_train(monkeypatch, capsys):
+    """Run the command line; returns (exit code, standard output, standard error)."""
+    return command_line.runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope='session')

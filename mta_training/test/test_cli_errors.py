@@ -4,34 +4,13 @@ import json
 import subprocess
 import sys
 
+from command_line import one_line
 import numpy as np
 import pytest
 from tiny_dataset import VERSION
 
 from mta_perception.bags.scene_bag import SceneBag
-from mta_training.commands import cli
 from mta_training.evaluation.nuscenes_metrics import Predictions, write_results
-
-
-@pytest.fixture
-def mta_train(monkeypatch, capsys):
-    """Run the command line; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['mta-train', *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
-
-
-def one_line(error, *words):
-    lines = error.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith('mta-train: '), error
-    for word in words:
-        assert str(word) in lines[0]
 
 
 def test_commands_are_the_agreed_ones_and_have_help(mta_train):

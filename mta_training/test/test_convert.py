@@ -24,7 +24,7 @@ from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
 from mta_perception.geometry import rigid_from_yaw
 from mta_training.conversion import messages
 from mta_training.conversion.convert import convert, lost_images
-from mta_training.conversion.table_index import TABLES, DatasetError
+from mta_training.conversion.table_fields import TABLES, DatasetError
 from mta_training.evaluation.nuscenes_metrics import ground_truth_boxes
 
 TOPICS = {

@@ -1,7 +1,6 @@
 """`mta-train eval` on bags: result files, an exported toy model, wrong usage, one-line errors."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -9,25 +8,9 @@ import pytest
 pytest.importorskip('pycocoevalcap')
 
 from mta_perception.bags.scene_bag import SceneBag
-from mta_training.commands import cli
 from mta_training.evaluation.nuscenes_metrics import Predictions
 from mta_training.evaluation.report import JudgedFrame, described_truth
 from mta_training.evaluation.result_files import captioned_results
-
-
-@pytest.fixture
-def mta_train(monkeypatch, capsys):
-    """Run the command line; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setenv('COLUMNS', '160')
-        monkeypatch.setattr(sys, 'argv', ['mta-train', *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture(scope='module')

@@ -21,8 +21,8 @@ from mta_training.conversion.nuscenes_scene import (
     rigid_from_record,
     split_of,
 )
+from mta_training.conversion.table_fields import DatasetError
 from mta_training.conversion.table_index import (
-    DatasetError,
     TableIndex,
     build_index,
     find_version,

@@ -21,7 +21,7 @@ from mta_perception.geometry import (
 )
 from mta_training.conversion.convert import convert
 from mta_training.conversion.pandaset import CAMERAS, EGO_FROM_BODY, cuboids_of, import_pandaset
-from mta_training.conversion.table_index import DatasetError
+from mta_training.conversion.table_fields import DatasetError
 
 SHARED = Path(os.environ.get('MTA_SHARED', Path(__file__).resolve().parents[3] / 'shared'))
 REAL = SHARED / 'data' / 'pandaset_002'

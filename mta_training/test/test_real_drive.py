@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import cv2
+import numpy as np
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
-import numpy as np
 import pytest
 
 from mta_perception.bags.scene_bag import SceneBag
@@ -114,7 +114,7 @@ def test_the_truth_judged_as_a_result_is_at_its_maximum(bag):
 
 
 def test_the_node_lives_through_the_drive(folder, tmp_path):
-    """Over DDS, in the time it took: sets are whole, frames accounted for, the film can be seen."""
+    """Over DDS, in the time it took: sets whole, frames accounted for, a film to be seen."""
     run_demo(tmp_path, scene=folder / 'bags' / 'pandaset-002', model=str(MODEL))
     summary = json.loads((tmp_path / 'summary.json').read_text())
     sets = summary['synchroniser']

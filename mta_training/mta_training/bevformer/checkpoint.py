@@ -1,15 +1,12 @@
 """Published BEVFormer checkpoint -> `DIR/`: bevformer.pt under our names, card.yaml.
 
-A checkpoint is read as data: torch's loader of tensors and plain containers, which never runs what
-a file asks for.  The weights are renamed by model/bevformer/official.py, all or none.
+A checkpoint is read as data (tensor_files.py).  The weights are renamed by
+model/bevformer/official.py, all or none.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-import pickle
-import re
-import warnings
 
 import numpy as np
 import torch
@@ -18,19 +15,11 @@ import yaml
 from mta_perception.atomic_files import sha256, whole
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer.official import official_name
+from mta_perception.plain_yaml import read_yaml, shown
+from mta_training.tensor_files import fill, read_tensors, tensors_of
 
 FORMAT = 1
 WEIGHTS, CARD = 'bevformer.pt', 'card.yaml'
-_scalar = np.float64(0.0).__reduce__()[0]
-# What a training loop may leave in `meta` or `optimizer`: numbers and texts of numpy's, under the
-# names of numpy 1 and 2.  No arrays: nobody needs them.
-_HARMLESS = [
-    *((_scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in 'efdbhilqBHILQ?U'),
-]
-# How the loader says that a file wants something called or made.
-_WANTED = re.compile(r'GLOBAL (\S+)|unrecognized function (.+)|but got (<class .+>)')
 _MAYBE_FIT = 0.5  # of the names and shapes: below, it is another network
 _TOLD = ('epoch', 'iter', 'time', 'mmdet_version', 'mmdet3d_version')  # of `meta`, into the card
 
@@ -47,21 +36,7 @@ class Checkpoint:
 def read_checkpoint(path):
     """Checkpoint of a file.  Raises ValueError for what is none, or would run code when read."""
     path = Path(path)
-    try:
-        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about pickle protocols: it says so or works
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(_refusal(path, str(error))) from None
-    except (RuntimeError, EOFError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f'{path.name} is no checkpoint of PyTorch: {_first_line(error)}'
-        ) from None
-    if not isinstance(content, dict):
-        raise ValueError(
-            f'{path.name} holds a {type(content).__name__}; expected the dict of a '
-            "checkpoint, with 'state_dict', or a state_dict"
-        )
+    content = read_tensors(path)
     form, meta, state = 'a bare state_dict', {}, content
     if 'state_dict' in content:
         form, state = 'a checkpoint with ' + ', '.join(map(str, content)), content['state_dict']
@@ -88,26 +63,6 @@ def read_checkpoint(path):
         form,
         {name: _plain(meta[name]) for name in _TOLD if isinstance(meta, dict) and name in meta},
     )
-
-
-def _refusal(path, message):
-    wanted = _WANTED.search(message)
-    if wanted is None:
-        return (
-            f'{path.name} is no checkpoint of PyTorch: '
-            f'{_first_line(message.partition("WeightsUnpickler error:")[2] or message)}'
-        )
-    what = next(part for part in wanted.groups() if part)
-    return (
-        f'{path.name} is refused: to read it, code that the file names would have to run '
-        f'({what}); a checkpoint needs no more than tensors, text and numbers. If you trust '
-        'the file, save its tensors again with the program that wrote it: '
-        "torch.save({'state_dict': model.state_dict()}, ...)."
-    )
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _plain(value):
@@ -219,21 +174,28 @@ def load_imported(directory):
             f'{directory} has no {CARD}; expected a directory that '
             '`mta-train import-bevformer` wrote'
         )
-    card = yaml.safe_load((directory / CARD).read_text())
-    if card.get('format') != FORMAT:
+    card = read_yaml(directory / CARD)
+    came = card.get('format') if isinstance(card, dict) else card
+    if came != FORMAT:
         raise ValueError(
-            f'{directory / CARD} has format {card.get("format")}; this program reads '
+            f'{directory / CARD} has format {shown(came)}; this program reads '
             f'{FORMAT}. Import the checkpoint again.'
         )
-    if sha256(directory / WEIGHTS) != card['files'][WEIGHTS]:
+    files = card.get('files')
+    if not isinstance(files, dict) or sha256(directory / WEIGHTS) != files.get(WEIGHTS):
         raise ValueError(
             f'{directory / WEIGHTS} is not the file that {CARD} tells of (sha256 '
             'differs). Import the checkpoint again.'
         )
-    content = torch.load(directory / WEIGHTS, map_location='cpu', weights_only=True)
-    config = BEVFormerConfig.from_dict(content['config'])
-    model = BEVFormer(config)
-    model.load_state_dict(content['state_dict'])
+    content = read_tensors(directory / WEIGHTS)
+    try:
+        model = BEVFormer(BEVFormerConfig.from_dict(content['config']))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f'{directory / WEIGHTS}: its network cannot be built ({error!r}). Import the '
+            'checkpoint again.'
+        ) from None
+    fill(model, tensors_of(content, 'state_dict', directory / WEIGHTS), directory / WEIGHTS)
     return model.eval()
 
 

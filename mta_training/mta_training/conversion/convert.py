@@ -24,13 +24,13 @@ from mta_perception.atomic_files import whole
 from mta_perception.progress import Progress
 from mta_training.conversion.nuscenes_scene import NuScenesScene, rebuilt_caption
 from mta_training.conversion.scene_writer import SceneWriter
+from mta_training.conversion.table_fields import DatasetError
 from mta_training.conversion.table_index import (
-    DatasetError,
     TableIndex,
     build_index,
     check_tables,
     find_version,
-    stream_rows,
+    scene_rows,
 )
 
 # What the bag says it was made from; grows whenever the same scene gives another bag.
@@ -73,7 +73,7 @@ def convert(
     out = Path(out)
     version = version or find_version(dataroot)
     folder = check_tables(dataroot, version)
-    rows = [row for row, _ in stream_rows(folder / 'scene.json')]
+    rows = scene_rows(folder)
     chosen = _chosen(rows, scenes, folder)
     try:
         out.mkdir(parents=True, exist_ok=True)

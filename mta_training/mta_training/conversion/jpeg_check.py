@@ -1,6 +1,6 @@
 """Is a file a whole JPEG of the size that the tables say?  Looks at markers, decodes nothing."""
 
-from mta_training.conversion.table_index import DatasetError
+from mta_training.conversion.table_fields import MOST_MB, DatasetError
 
 # Start-of-frame markers (ITU T.81 table B.1): C0 to CF without DHT (C4), JPG (C8) and DAC (CC).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -15,7 +15,8 @@ def read_jpeg(path, width, height):
     try:
         if path.exists() and not path.is_file():
             raise LostImage(f'{path} is a folder, pipe or device, expected a JPEG file.')
-        jpeg = path.read_bytes()
+        with open(path, 'rb') as file:
+            jpeg = file.read((MOST_MB << 20) + 1)
     except FileNotFoundError:
         raise LostImage(
             f'{path} is missing, but the tables name it. Unpack the images again, '
@@ -23,6 +24,8 @@ def read_jpeg(path, width, height):
         ) from None
     except OSError as error:  # no permission, a folder, a bad sector
         raise LostImage(f'{path} cannot be read: {error.strerror or error}.') from error
+    if len(jpeg) > MOST_MB << 20:
+        raise LostImage(f'{path} has more than {MOST_MB} MB, which is no camera image.')
     # Some encoders pad the file with zeros after the end-of-image marker.
     if not jpeg.startswith(b'\xff\xd8') or not jpeg.rstrip(b'\0').endswith(b'\xff\xd9'):
         raise LostImage(

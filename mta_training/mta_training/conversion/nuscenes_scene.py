@@ -5,7 +5,6 @@ Optional beside the tables: `captions/final_caption_bbox_token.json` (TOD3Cap),
 """
 
 from functools import cached_property
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,9 @@ import numpy as np
 
 from mta_perception.contract import CAMERAS, BoxCode, nuscenes_channel
 from mta_perception.geometry import invert_rigid, rigid_from_quaternion, yaw_from_rigid
+from mta_perception.plain_yaml import shown
 from mta_training.conversion.jpeg_check import LostImage, read_jpeg
-from mta_training.conversion.table_index import DatasetError
+from mta_training.conversion.table_fields import CAN_BUS, DatasetError, below, small_json
 
 # nuScenes category -> detection class (devkit eval/detection/utils.py); others are not scored.
 DETECTION_CLASS = {
@@ -97,12 +97,14 @@ def split_of(dataroot, version, scene_name):
     """Smallest split that has the scene, '' for none: of `splits.json`, else of the devkit."""
     path = Path(dataroot) / version / 'splits.json'
     if path.is_file():
-        try:
-            splits = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as error:
+        splits = small_json(path)
+        if not isinstance(splits, dict) or not all(
+            isinstance(scenes, list) for scenes in splits.values()
+        ):
             raise DatasetError(
-                f'{path} is no JSON ({error}); write it again or remove it.'
-            ) from error
+                f'{path} is {shown(splits)}, expected split names with lists of scene names; '
+                'write it again or remove it.'
+            )
     else:
         from nuscenes.utils.splits import create_splits_scenes
 
@@ -191,13 +193,17 @@ class NuScenesScene:
             ImageRecord(
                 _CAMERA_OF[self.channel(row)],
                 row['timestamp'] * 1000,
-                self.dataroot / row['filename'],
+                self._file(row),
                 row['width'],
                 row['height'],
             )
             for row in self.data
             if self.channel(row) in _CAMERA_OF
         ]
+
+    def _file(self, row):
+        told = f'table sample_data, token {row["token"]}, filename'
+        return below(self.dataroot, row['filename'], told)
 
     def lost_keyframes(self):
         """(camera, stamp_ns) -> sentence about each key frame image that is lost.
@@ -321,7 +327,7 @@ class NuScenesScene:
     def _attribute(self, token):
         if token not in self._attribute_of:
             raise DatasetError(
-                f'{self.name}: table attribute has no token {token!r}, to which an '
+                f'{self.name}: table attribute has no token {shown(token)}, to which an '
                 'annotation refers. Unpack the metadata again.'
             )
         return self._attribute_of[token]
@@ -336,6 +342,11 @@ class NuScenesScene:
             1e-6 * self._stamp_us[last['sample_token']]
             - 1e-6 * self._stamp_us[first['sample_token']]
         )
+        if seconds <= 0:
+            raise DatasetError(
+                f'{self.name}: sample_annotation {shown(row["token"])} has neighbours in the '
+                'wrong order of time (prev, next). Unpack the metadata again.'
+            )
         if seconds > (2 * MAX_GAP_S if row['prev'] and row['next'] else MAX_GAP_S):
             return np.array([np.nan, np.nan])
         return (np.array(last['translation']) - np.array(first['translation']))[:2] / seconds
@@ -345,23 +356,23 @@ class NuScenesScene:
             return None
         if token not in self.annotation_rows:
             raise DatasetError(
-                f'{self.name}: sample_annotation {token!r}, the neighbour of '
+                f'{self.name}: sample_annotation {shown(token)}, the neighbour of '
                 'another, is not in the scene. Unpack the metadata again.'
             )
         return self.annotation_rows[token]
 
     def imu(self):
         """CAN-bus pose messages of the scene, [] where there is no CAN bus."""
-        path = self.dataroot / 'can_bus' / f'{self.name}_pose.json'
+        path = below(self.dataroot, f'can_bus/{self.name}_pose.json', 'the CAN bus')
         if not path.is_file():
             return []
-        try:
-            messages = json.loads(path.read_text(encoding='utf-8'))
-            for message in messages:
-                if not {'utime', 'orientation', 'rotation_rate', 'accel'} <= message.keys():
-                    raise ValueError(f'a message has only {sorted(message)}')
-        except (ValueError, AttributeError) as error:
-            raise DatasetError(
-                f'{path} is damaged ({error}). Unpack the CAN bus again.'
-            ) from error
+        messages = small_json(path)
+        for number, message in enumerate(messages if isinstance(messages, list) else [messages]):
+            for field, kind in CAN_BUS.items():
+                came = message.get(field) if isinstance(message, dict) else message
+                if not kind.fits(came):
+                    raise DatasetError(
+                        f'{path} is damaged: message {number}: {field} is {shown(came)}, expected '
+                        f'{kind.expected}. Unpack the CAN bus again.'
+                    )
         return messages

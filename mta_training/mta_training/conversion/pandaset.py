@@ -39,7 +39,7 @@ from mta_training.conversion.dataset_writer import (
     pose_fields,
     token,
 )
-from mta_training.conversion.table_index import DatasetError
+from mta_training.conversion.table_fields import DatasetError
 
 VERSION = 'v1.0-pandaset'
 FRAMES_PER_SAMPLE = 5  # annotated at 10 Hz; a sample every half second, as nuScenes

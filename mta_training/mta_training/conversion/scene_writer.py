@@ -6,7 +6,7 @@ from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS, nuscenes_channel, optical_frame
 from mta_training.conversion import messages
 from mta_training.conversion.jpeg_check import LostImage, read_jpeg
-from mta_training.conversion.table_index import DatasetError
+from mta_training.conversion.table_fields import DatasetError
 
 VOLATILE = offered_qos(10)
 LATCHED = offered_qos(1, latched=True)

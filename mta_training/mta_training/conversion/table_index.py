@@ -9,42 +9,9 @@ from pathlib import Path
 import re
 import sqlite3
 
-# Table -> the fields that conversion reads.  A dataset lacking one of these tables is not whole.
-TABLES = {
-    'attribute': ('name',),
-    'calibrated_sensor': ('sensor_token', 'translation', 'rotation', 'camera_intrinsic'),
-    'category': ('name',),
-    'ego_pose': ('timestamp', 'translation', 'rotation'),
-    'instance': ('category_token',),
-    'log': ('location',),
-    'map': ('filename',),
-    'sample': ('timestamp', 'scene_token', 'prev', 'next'),
-    'sample_annotation': (
-        'sample_token',
-        'instance_token',
-        'attribute_tokens',
-        'translation',
-        'size',
-        'rotation',
-        'num_lidar_pts',
-        'num_radar_pts',
-        'prev',
-        'next',
-    ),
-    'sample_data': (
-        'sample_token',
-        'ego_pose_token',
-        'calibrated_sensor_token',
-        'filename',
-        'width',
-        'height',
-        'timestamp',
-        'is_key_frame',
-    ),
-    'scene': ('name', 'description', 'log_token', 'first_sample_token'),
-    'sensor': ('channel', 'modality'),
-    'visibility': ('level',),
-}
+from mta_perception.plain_yaml import shown
+from mta_training.conversion.table_fields import TABLES, DatasetError, check_row
+
 _PARENT = {
     'sample': 'scene_token',
     'sample_data': 'sample_token',
@@ -53,10 +20,6 @@ _PARENT = {
 _CHUNK = 1 << 22  # characters read at a time
 _LONGEST_ROW = 1 << 26  # a value longer than this is damage, not data
 _SPACE = re.compile(r'[ \t\r\n]*')
-
-
-class DatasetError(ValueError):
-    """The dataset is not complete; the message names the file and what to do."""
 
 
 class _JsonStream:
@@ -96,6 +59,8 @@ class _JsonStream:
             except json.JSONDecodeError as error:
                 if not self._more():
                     raise ValueError(f'{error.msg} or the file ends early') from None
+            except RecursionError:
+                raise ValueError('a value is nested too deeply') from None
 
 
 def stream_rows(path):
@@ -136,6 +101,8 @@ def stream_items(path):
 
 def _opened(path):
     try:
+        if path.exists() and not path.is_file():
+            raise DatasetError(f'{path} is a folder, pipe or device, expected a table.')
         return open(path, encoding='utf-8')
     except FileNotFoundError:
         raise DatasetError(
@@ -205,17 +172,31 @@ def build_index(dataroot, version, path, caption_text, on_table=lambda name: Non
         _fill(
             database,
             'caption',
-            ((token, None, caption_text(entry)) for token, entry in stream_items(captions))
-            if captions.is_file()
-            else (),
+            _caption_rows(captions, caption_text) if captions.is_file() else (),
         )
         database.commit()
+    except UnicodeError as error:
+        raise DatasetError(f'{folder}: a text in the tables is no Unicode ({error}).') from None
     except sqlite3.IntegrityError as error:
         raise DatasetError(
             f'{folder}: a token occurs twice in one table ({error}). Unpack the metadata again.'
         ) from error
     finally:
         database.close()
+
+
+def scene_rows(folder):
+    """All rows of the table of scenes, checked; raises DatasetError, also for a name given twice,
+    because a scene becomes a folder of its name."""
+    path = folder / 'scene.json'
+    rows = [row for row, _ in stream_rows(path)]
+    for number, row in enumerate(rows, 1):
+        check_row(path, number, row, TABLES['scene'])
+    names = [row['name'] for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DatasetError(f'{path}: two scenes are called {twice[0]}; each needs its own name.')
+    return rows
 
 
 def _fill(database, name, rows):
@@ -227,18 +208,24 @@ def _fill(database, name, rows):
         database.execute(f'CREATE INDEX {name}_parent ON {name} (parent)')
 
 
-def _checked_rows(path, fields, parent):
+def _checked_rows(path, kinds, parent):
     for number, (row, text) in enumerate(stream_rows(path), 1):
-        if not isinstance(row, dict) or not isinstance(row.get('token'), str):
-            raise DatasetError(f'{path}: row {number} has no token. Unpack the metadata again.')
-        for field in fields:
-            if field not in row:
-                raise DatasetError(
-                    f'{path}: row {number} (token {row["token"]}) has no field '
-                    f'{field!r}, which nuScenes v1.0 has. Unpack the metadata '
-                    'again.'
-                )
+        check_row(path, number, row, kinds)
         yield row['token'], row[parent] if parent else None, text
+
+
+def _caption_rows(path, caption_text):
+    for token, entry in stream_items(path):
+        try:
+            text = caption_text(entry)
+            if type(text) is not str:
+                raise TypeError(f'its sentence is {shown(text)}')
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            raise DatasetError(
+                f'{path}: the entry of {shown(token)} is {shown(entry)}, expected the parts of a '
+                f'caption as TOD3Cap has them ({error}). Write the file again.'
+            ) from None
+        yield token, None, text
 
 
 class TableIndex:
@@ -258,7 +245,7 @@ class TableIndex:
         ).fetchone()
         if found is None:
             raise DatasetError(
-                f'table {table} has no token {token!r}, to which another table '
+                f'table {table} has no token {shown(token)}, to which another table '
                 'refers. Unpack the metadata again.'
             )
         return json.loads(found[0])

@@ -5,10 +5,15 @@
 import json
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
+import zlib
 
 import numpy as np
 
 from mta_perception.atomic_files import whole
+
+# What numpy, zip and JSON say of damaged files.
+_DAMAGE = (ValueError, KeyError, TypeError, IndexError, EOFError, BadZipFile, zlib.error)
 
 
 class SceneArrays(NamedTuple):
@@ -54,15 +59,33 @@ def save_scene(scene, target):
     return target
 
 
+class CacheError(ValueError):
+    """A cached scene cannot be read; the message names it."""
+
+
 def load_scene(directory):
-    """SceneArrays of a cache directory; its images stay on disk, memory-mapped."""
+    """SceneArrays of a cache directory; its images stay on disk, memory-mapped.
+
+    Raises CacheError for one that is damaged; nothing in it is unpickled.
+    """
     directory = Path(directory)
-    with np.load(directory / 'facts.npz') as facts:
+    try:
+        return _load_scene(directory)
+    except (*_DAMAGE, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CacheError(
+            f'{directory}: the cached scene is damaged ({reason}). Remove this directory; the '
+            'next run decodes its bag again.'
+        ) from None
+
+
+def _load_scene(directory):
+    with np.load(directory / 'facts.npz', allow_pickle=False) as facts:
         name, tokens, captions = json.loads(str(facts['words']))
         ends = np.cumsum(facts['counts'])[:-1]
         return SceneArrays(
             name,
-            np.load(directory / 'images.npy', mmap_mode='r'),
+            np.lib.format.open_memmap(directory / 'images.npy', mode='r'),
             facts['present'],
             facts['image_from_ego'],
             facts['world_from_ego'],

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 import hashlib
 import json
+import multiprocessing
 from pathlib import Path
 
 import cv2
@@ -110,14 +111,22 @@ def cache_scene(bag, cache, image):
 def cache_scenes(bags, cache, image, workers=2):
     """Caches of many bags, decoded in parallel; their directories in order."""
     Path(cache).mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(max(1, workers)) as pool:
+    missing = [bag for bag in bags if not cache_path(bag, cache, image).is_dir()]
+    if len(missing) > 1 and workers > 1:
+        _decode_together(missing, cache, image, workers)
+    return [cache_scene(bag, cache, image) for bag in bags]
+
+
+def _decode_together(bags, cache, image, workers):
+    # Fresh interpreters: threads of torch may hold locks that forked copies would wait for.
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, context) as pool:
         try:
             futures = [pool.submit(cache_scene, bag, cache, image) for bag in bags]
             with Progress('decoding', len(bags)) as progress:
                 for future in as_completed(futures):
                     future.result()
                     progress.advance()
-            return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise BagError(
                 f'a process that decoded bags into {cache} was killed, most likely for '

@@ -23,6 +23,7 @@ from mta_perception.model.language import LanguageModel
 from mta_training.language import internlm2
 from mta_training.language.model_directory import quiet, read_config, refuse_misfits, weight_files
 from mta_training.language.small_model import BOS, EOS, PAD
+from mta_training.tensor_files import fill
 
 PROMPT = 'Describe the object in detail.'
 _DTYPES = {'bfloat16': torch.bfloat16, 'float32': torch.float32}
@@ -77,10 +78,11 @@ class CaptionLanguage(nn.Module):
         self.llama = llama.eval()  # get_peft_model has put the adapter into it, in place
 
     @classmethod
-    def small(cls, tokenizer, config, state_dict, adapter_len=10):
+    def small(cls, tokenizer, config, state_dict, adapter_len=10, whose='the language model'):
         """Our own language model: tokenizers.Tokenizer, LanguageConfig, LanguageModel weights.
 
-        Where the weights already hold an adapter, that one is kept, and its length.
+        Where the weights already hold an adapter, that one is kept, and its length.  Raises
+        TensorFileError with the words `whose` where they are of another size.
         """
         size = LlamaConfig(
             vocab_size=config.vocab_size,
@@ -98,9 +100,8 @@ class CaptionLanguage(nn.Module):
         adapter = {name: value for name, value in state_dict.items() if '.adapter_' in name}
         with quiet():
             llama = LlamaForCausalLM(size)
-        llama.load_state_dict(
-            {name: value for name, value in state_dict.items() if name not in adapter}
-        )
+        frozen = {name: value for name, value in state_dict.items() if name not in adapter}
+        fill(llama, frozen, whose)
         language = cls(
             llama,
             tokenizer,

@@ -62,7 +62,7 @@ def code_loss(codes, goals):
     return (codes[..., :8] - goals[..., :8]).abs() * weight
 
 
-def velocity_loss(velocities, goals, weights):
+def velocity_loss(velocities, goals, weights, processes=_ALONE):
     """Huber loss between velocities (n, 2) on a logarithmic scale of speed, weighted by (n,).
 
     Most objects stand, and the least absolute error of a median is zero: with L1 alone every
@@ -75,11 +75,9 @@ def velocity_loss(velocities, goals, weights):
     error = functional.smooth_l1_loss(
         _log_speed(velocities), _log_speed(goals), beta=0.3, reduction='none'
     ).sum(-1)
-    loss = velocities.sum() * 0.0
-    for group in (known & moving, known & ~moving):
-        share = weights * group
-        loss = loss + (error * share).sum() / share.sum().clamp(min=1.0)
-    return 0.5 * loss
+    shares = [weights * group for group in (known & moving, known & ~moving)]
+    counts = processes.divisors([share.sum() for share in shares])
+    return 0.5 * sum((error * share).sum() / count for share, count in zip(shares, counts))
 
 
 def _log_speed(velocity):
@@ -161,7 +159,7 @@ def detection_loss(stages, targets, bev, processes=_ALONE):
     )
     weights = dense.weights[dense.weights > 0]
     loss_dense = (code_loss(told, goals).sum(-1) * weights).sum() / weight
-    loss_velocity = velocity_loss(told[:, 8:], goals[:, 8:], weights)
+    loss_velocity = velocity_loss(told[:, 8:], goals[:, 8:], weights, processes)
     true_codes = codes_from_boxes(padded.boxes)
     loss_score = loss_box = 0.0
     layers = match_layers(stages, padded)
@@ -172,7 +170,7 @@ def detection_loss(stages, targets, bev, processes=_ALONE):
         told, true = layer_codes[frame, queries], true_codes[frame, chosen]
         loss_box = loss_box + code_loss(told, true).sum() / objects
         loss_velocity = loss_velocity + velocity_loss(
-            told[:, 8:], true[:, 8:], torch.ones(len(told), device=device)
+            told[:, 8:], true[:, 8:], torch.ones(len(told), device=device), processes
         )
         loss_score = loss_score + focal_loss(logits, goals) / objects
     total = (

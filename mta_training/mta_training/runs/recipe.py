@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
-import yaml
 
 from mta_perception.checks import require
 from mta_perception.model.config import LanguageConfig, MtaConfig, QFormerConfig
 from mta_perception.model.nano.config import BackboneConfig, BevConfig
+from mta_perception.plain_yaml import read_yaml, shown
 from mta_training.data.augmentation import Augmentation
 from mta_training.synth.scene import KEYFRAME_S
 
@@ -349,10 +349,7 @@ class Recipe:
         path = Path(name)
         if not path.is_file():
             raise ValueError(f'config {name!r} is no file and none of {", ".join(_BUILT_IN)}.')
-        try:
-            values = yaml.safe_load(path.read_text(encoding='utf-8'))
-        except yaml.YAMLError as error:
-            raise ValueError(f'{path} is no YAML: {error}') from error
+        values = read_yaml(path)
         if not isinstance(values, dict) or values.get('base', 'nano') not in _BUILT_IN:
             raise ValueError(
                 f'{path}: expected names and values, with `base:` one of {", ".join(_BUILT_IN)}.'
@@ -407,7 +404,7 @@ def _merge(old, new):
 def _in_short(error):
     if isinstance(error, ValidationError):
         return '; '.join(
-            f'{".".join(map(str, entry["loc"]))}: {entry["msg"]} (came {entry["input"]!r})'
+            f'{".".join(map(str, entry["loc"]))}: {entry["msg"]} (came {shown(entry["input"])})'
             for entry in error.errors()
         )
     return str(error)

@@ -21,6 +21,7 @@ from mta_training.language import small_model
 from mta_training.language.frozen_llama import CaptionLanguage
 from mta_training.language.text_embeddings import CaptionEmbeddings
 from mta_training.runs.recipe import Recipe
+from mta_training.tensor_files import fill, read_tensors, tensors_of
 
 
 class RunError(ValueError):
@@ -92,10 +93,10 @@ def _speaks(run, captions, size):
     """Whether the language model of another run is of this size and knows all words."""
     if not all((run / name).is_file() for name in ('tokenizer.json', 'language.pt')):
         return False
-    weights = torch.load(run / 'language.pt', weights_only=True)
+    weights = _language_tensors(run)
     layers = sum(name.endswith('input_layernorm.weight') for name in weights)
     gates = [value for name, value in weights.items() if name.endswith('gate_proj.weight')]
-    if (layers, *gates[0].shape) != (
+    if not gates or (layers, *gates[0].shape) != (
         size.num_hidden_layers,
         size.intermediate_size,
         size.hidden_size,
@@ -104,6 +105,12 @@ def _speaks(run, captions, size):
     tokenizer = Tokenizer.from_file(str(run / 'tokenizer.json'))
     encoded = tokenizer.encode_batch(list(set(captions)), add_special_tokens=False)
     return not any(small_model.UNKNOWN in entry.ids for entry in encoded)
+
+
+def _language_tensors(run):
+    return tensors_of(
+        {'weights': read_tensors(run / 'language.pt')}, 'weights', run / 'language.pt'
+    )
 
 
 def small_language(run, recipe):
@@ -117,8 +124,10 @@ def small_language(run, recipe):
             )
     tokenizer = Tokenizer.from_file(str(run / 'tokenizer.json'))
     size = replace(recipe.model.language, vocab_size=tokenizer.get_vocab_size(), adapter_tokens=0)
-    weights = torch.load(run / 'language.pt', weights_only=True)
-    language = CaptionLanguage.small(tokenizer, size, weights, recipe.language.adapter_tokens)
+    weights = _language_tensors(run)
+    language = CaptionLanguage.small(
+        tokenizer, size, weights, recipe.language.adapter_tokens, run / 'language.pt'
+    )
     return language, replace(size, adapter_tokens=recipe.language.adapter_tokens)
 
 
@@ -185,12 +194,28 @@ def read_checkpoint(run, which='last'):
         raise RunError(
             f'{path} does not exist; expected a run directory written by `mta-train train --out`.'
         )
-    return with_todays_names(torch.load(path, map_location='cpu', weights_only=False))
+    return read_checkpoint_file(path)
 
 
-def with_todays_names(checkpoint):
-    """A checkpoint as it would be written now: the pyramid was part of the backbone once, and
-    the perspective head alone."""
+_ENTRIES = {'recipe': dict, 'step': int, 'seen': int, 'data': str}
+
+
+def read_checkpoint_file(path):
+    """The dict of a checkpoint file, as it would be written now.  Raises RunError, ValueError."""
+    state = read_tensors(path)
+    for name in ('learner', 'model', 'adapter'):
+        tensors_of(state, name, path)
+    for name, kind in _ENTRIES.items():
+        if not isinstance(state.get(name), kind):
+            raise RunError(
+                f'{path}: {name!r} is {type(state.get(name)).__name__}, expected '
+                f'{kind.__name__}; it is no checkpoint that `mta-train train` wrote.'
+            )
+    return _with_todays_names(state)
+
+
+def _with_todays_names(checkpoint):
+    """The pyramid was part of the backbone once, and the perspective head alone."""
 
     def renamed(tensors):
         return {
@@ -225,7 +250,7 @@ def load_run(run, which='last'):
     )
     language.load_trained_state(state['adapter'])
     model = build_model(recipe)
-    model.load_state_dict(state['model'])
+    fill(model, state['model'], run)
     return LoadedRun(model.eval(), language.eval(), recipe, state)
 
 
@@ -242,16 +267,7 @@ def load_detector(run, learner, with_captioner=False):
     weights = state['model']
     wanted = learner.model if with_captioner else learner.model.detector
     found = weights if with_captioner else part_of(weights, 'detector.')
-    own = wanted.state_dict()
-    misfits = sorted(set(own) ^ set(found)) + sorted(
-        name for name in set(own) & set(found) if own[name].shape != found[name].shape
-    )
-    if misfits:
-        raise RunError(
-            f'{run}: {len(misfits)} tensors are missing, unknown or of another shape, '
-            f'the first is {misfits[0]}; expected a run with the same network.'
-        )
-    wanted.load_state_dict(found)
+    fill(wanted, found, run)
     if learner.heads is not None:
         # A run with other terms had other heads; those begin anew.
         learner.heads.load_state_dict(part_of(state['learner'], 'heads.'), strict=False)

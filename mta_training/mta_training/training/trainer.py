@@ -15,9 +15,10 @@ from mta_training.runs.recipe import Recipe
 from mta_training.runs.run_directory import (
     RunError,
     origin,
-    with_todays_names,
+    read_checkpoint_file,
     write_checkpoint,
 )
+from mta_training.tensor_files import fill
 from mta_training.training.prefetch import Prefetch
 from mta_training.training.schedule import (
     RunProgress,
@@ -194,7 +195,7 @@ class Trainer:
 
     def load(self, path):
         """Go on where `save` stopped."""
-        state = with_todays_names(torch.load(path, map_location='cpu', weights_only=False))
+        state = read_checkpoint_file(path)
         wanted, found = self.recipe.to_dict(), Recipe.from_dict(state['recipe']).to_dict()
         other = sorted(name for name in wanted if wanted[name] != found[name] and name in _FIXED)
         if other:
@@ -202,19 +203,13 @@ class Trainer:
                 f'{path} belongs to another recipe: {", ".join(other)} differ; resume '
                 'with the recipe.yaml beside it, or choose another directory.'
             )
-        missing, unexpected = self.learner.load_state_dict(state['learner'], strict=False)
         frozen = {
             name
-            for name, parameter in self.learner.named_parameters()
-            if name.startswith('language.') and not parameter.requires_grad
+            for name, parameter in self.learner.named_parameters(remove_duplicate=False)
+            if name.startswith('language.')
+            and (not parameter.requires_grad or name.startswith('language.llama.lm_head'))
         }
-        frozen |= {name for name in missing if name.startswith('language.llama.lm_head')}
-        broken = sorted(set(missing) - frozen) + list(unexpected)
-        if broken:
-            raise RunError(
-                f'{path} does not fit this network: {broken[0]} and '
-                f'{len(broken) - 1} more names are missing or unknown.'
-            )
+        fill(self.learner, state['learner'], path, optional=frozen)
         self.optimizer.load_state_dict(state['optimizer'])
         self.batches.restore(state['stream'], state['seen'])
         self.memory = state['memory'][self.slots.start : self.slots.stop].to(

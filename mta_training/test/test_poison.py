@@ -1,0 +1,216 @@
+"""Files from strangers: whatever lies in one that a command opens, nothing of it runs, and what
+is wrong is said in one line that names the file."""
+
+import io
+import os
+from pathlib import Path
+import pickle
+import shutil
+
+from command_line import one_line
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+
+from training_cases import small_recipe
+import yaml
+
+from mta_training.tensor_files import TensorFileError, read_tensors
+from mta_training.training import bag_training
+
+
+class Marker:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def saved(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=True, **arrays)
+    return buffer.getvalue()
+
+
+def objects(marker):
+    """An array that cannot be written but pickled."""
+    array = np.empty(1, object)
+    array[0] = marker
+    return array
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+def yaml_call(marker):
+    return f'name: !!python/object/apply:os.mkdir ["{marker.path}"]\n'.encode()
+
+
+TENSORS = {
+    'pickle': pickle.dumps,
+    'pickle, protocol 0': lambda marker: pickle.dumps(marker, 0),
+    'torch.save': saved,
+    'in a checkpoint': lambda marker: saved({'model': {'x': torch.zeros(1)}, 'stream': marker}),
+    'npy': lambda marker: npy(objects(marker)),
+    'no marker, no checkpoint': lambda marker: saved({'x': torch.zeros(1)}),
+    'no marker, text': lambda marker: b'version https://git-lfs.github.com/spec/v1\n',
+    'no marker, cut': lambda marker: saved({'model': {'x': torch.zeros(99)}})[:-80],
+}
+NUMPY = {
+    'npz of objects': lambda marker: npz(facts=objects(marker), words=objects(marker)),
+    'pickle': pickle.dumps,
+    'npy of objects': lambda marker: npy(objects(marker)),
+    'no marker, cut': lambda marker: npz(words=np.zeros(99))[:-40],
+}
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """The Marker, which must have left nothing."""
+    one = Marker(tmp_path / 'code_was_run')
+    yield one
+    assert not Path(one.path).exists(), 'code from a file was run'
+
+
+def test_the_poison_works(tmp_path):
+    """What the other tests rest on."""
+    pickle.loads(TENSORS['pickle'](Marker(tmp_path / 'one')))
+    np.load(io.BytesIO(NUMPY['npz of objects'](Marker(tmp_path / 'two'))), allow_pickle=True)[
+        'facts'
+    ]
+    yaml.unsafe_load(yaml_call(Marker(tmp_path / 'three')))
+    torch.load(
+        io.BytesIO(TENSORS['in a checkpoint'](Marker(tmp_path / 'four'))), weights_only=False
+    )
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.fixture(scope='module')
+def trained(bags, tmp_path_factory):
+    """A run of two steps with its recipe, language model and caches."""
+    out = tmp_path_factory.mktemp('trained') / 'run'
+    recipe = small_recipe(schedule={'steps': 2}, alignment={'bla': 'mse'})
+    bag_training.train_on_bags(
+        bags[:1], [], out, recipe, cache=out / 'cache', resume=False, text_cache=out / 'cache'
+    )
+    return out
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy to poison."""
+    return shutil.copytree(trained, tmp_path / 'run')
+
+
+def commands_on(run, bags, tmp_path):
+    """Command lines that open a run directory."""
+    out = tmp_path / 'out'
+    return {
+        'eval': ('eval', '--run', run, '--bags', bags, '--out', out, '--frames', 1),
+        'export': ('export', '--run', run, '--out', out),
+        'resume': (
+            *('train', '--bags', bags, '--out', run, '--resume', '--steps', 3),
+            *('--config', run / 'recipe.yaml'),
+        ),
+        'start': ('train', '--bags', bags, '--out', out, '--config', 'smoke', '--start', run),
+        'ablate': (
+            *('ablate', '--table', 'cost', '--bags', bags, '--out', out, '--config', 'smoke'),
+            *('--start', run, '--steps', 1, '--seeds', 1),
+        ),
+    }
+
+
+@pytest.mark.parametrize('poison', TENSORS)
+@pytest.mark.parametrize('command', ['eval', 'export', 'resume', 'start'])
+def test_a_checkpoint_is_read_as_data(mta_train, run, bags, tmp_path, marker, command, poison):
+    for path in run.glob('*.pt'):
+        if path.name != 'language.pt':
+            path.write_bytes(TENSORS[poison](marker))
+    code, _, error = mta_train(*commands_on(run, bags[0].parent, tmp_path)[command])
+    assert code == 1, error
+    one_line(error.strip().splitlines()[-1], 'last.pt')
+
+
+@pytest.mark.parametrize('poison', TENSORS)
+def test_a_language_model_is_read_as_data(mta_train, run, bags, tmp_path, marker, poison):
+    (run / 'language.pt').write_bytes(TENSORS[poison](marker))
+    code, _, error = mta_train(*commands_on(run, bags[0].parent, tmp_path)['eval'])
+    assert code == 1, error
+    one_line(error.strip().splitlines()[-1], 'language.pt')
+
+
+@pytest.mark.parametrize('poison', TENSORS)
+def test_a_published_checkpoint_is_read_as_data(mta_train, tmp_path, marker, poison):
+    (tmp_path / 'strange.pth').write_bytes(TENSORS[poison](marker))
+    code, _, error = mta_train('import-bevformer', tmp_path / 'strange.pth', '--out', 'x')
+    assert code == 1, error
+    one_line(error, 'strange.pth')
+
+
+@pytest.mark.parametrize('poison', NUMPY)
+@pytest.mark.parametrize('file', ['facts.npz', 'images.npy'])
+def test_a_training_cache_is_read_as_data(mta_train, run, bags, tmp_path, marker, file, poison):
+    for path in (run / 'cache').rglob(file):
+        path.write_bytes(NUMPY[poison](marker))
+    arguments = (
+        '--out',
+        tmp_path / 'new',
+        '--cache',
+        run / 'cache',
+        '--config',
+        run / 'recipe.yaml',
+    )
+    code, _, error = mta_train('train', '--bags', bags[0].parent, *arguments)
+    assert code == 1, error
+    one_line(error.strip().splitlines()[-1], 'the cached scene is damaged', run / 'cache')
+
+
+@pytest.mark.parametrize('poison', NUMPY)
+def test_a_cache_of_embeddings_is_made_again(mta_train, run, bags, tmp_path, marker, poison):
+    for path in run.rglob('minilm.npz'):
+        path.write_bytes(NUMPY[poison](marker))
+    arguments = ('--bags', bags[0].parent, '--out', tmp_path / 'new', '--cache', run / 'cache')
+    code, _, error = mta_train('train', *arguments, '--config', run / 'recipe.yaml')
+    assert code == 0, error
+    assert 'embedding captions' in error
+
+
+def test_yaml_is_read_as_data(mta_train, run, bags, tmp_path, marker):
+    (tmp_path / 'recipe.yaml').write_bytes(yaml_call(marker))
+    arguments = ('--bags', bags[0].parent, '--out', tmp_path / 'out')
+    code, _, error = mta_train('train', *arguments, '--config', tmp_path / 'recipe.yaml')
+    assert code == 1, error
+    one_line(error, 'recipe.yaml')
+    bag = shutil.copytree(bags[0], tmp_path / 'bag')
+    (bag / 'metadata.yaml').write_bytes(yaml_call(marker))
+    code, _, error = mta_train('inspect', bag)
+    assert code == 1, error
+    one_line(error, 'metadata.yaml')
+    model = tmp_path / 'model'
+    model.mkdir()
+    (model / 'manifest.yaml').write_bytes(yaml_call(marker))
+    code, _, error = mta_train(
+        *('eval', '--model', model, '--bags', bags[0].parent, '--out', tmp_path / 'out')
+    )
+    assert code == 1, error
+    one_line(error, 'manifest.yaml')
+
+
+def test_a_file_that_is_none_is_named(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.pt')
+    for path in (tmp_path, tmp_path / 'pipe.pt', tmp_path / 'none.pt'):
+        with pytest.raises(TensorFileError, match=path.name):
+            read_tensors(path)
