@@ -14,7 +14,9 @@ from mta_perception.checks import require, require_positive
 class SyncConfig:
     """How images of several cameras are put together to one frame set."""
 
-    max_spread_s: float = 0.1  # oldest to newest stamp within a set [s]; most of a period at 10 Hz
+    # Oldest to newest stamp within a set [s].  What a round of the rig takes is learnt; this is
+    # the last resort, and what it cuts says so.
+    max_spread_s: float = 0.25
     max_wait_s: float = 0.25  # receive time without an image that a set waits for more [s]
     dead_after_s: float = 0.5  # receive time without an image until a camera counts as dead [s]
     dead_after_periods: int = 4  # ... and at least this many periods of that camera

@@ -26,6 +26,7 @@ class Code(str, Enum):
     SURPLUS = 'surplus'
     SPREAD = 'spread'
     CLOCK_OFF = 'clock off'
+    STAMP_STANDS = 'stamp stands still'
     BEFORE_FIRST_SET = 'before the first whole set'
     SYNC_RESET = 'reset'
     NO_IMAGE_YET = 'no image yet'
@@ -52,6 +53,7 @@ class Code(str, Enum):
     POSE_NOT_RIGID = 'pose is not a rotation and a translation'
     QUATERNION_LENGTH = 'quaternion is not of length 1'
     SAME_FRAMES = 'frame names are empty or equal'
+    ODOMETRY_FRAME = 'odometry of an unknown frame'
 
     # A frame set has no pose, or too little else.
     NO_ODOMETRY = 'no odometry'

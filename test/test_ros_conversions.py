@@ -233,7 +233,7 @@ def test_rig_says_what_is_missing_and_counts_changes():
     assert rig.missing['cam_front'].code is Code.NO_CAMERA_INFO
     rig.set_lens('cam_front', pinhole(1.0))
     assert rig.missing['cam_front'] == Reason(Code.NO_TRANSFORM, 'from lens to base_link')
-    rig.set_static('base_link', 'lens', OPTICAL)
+    rig.set_transform('base_link', 'lens', OPTICAL, static=True)
     before = rig.calibrations
     np.testing.assert_allclose(before['cam_front'].ego_from_camera, OPTICAL)
     assert 'cam_front' not in rig.missing and rig.changes['cam_front'] == 0
@@ -247,13 +247,13 @@ def test_rounding_of_a_mounting_is_no_change_but_many_roundings_are():
     rig = Rig('base_link')
     rig.set_frame('cam_front', 'lens')
     rig.set_lens('cam_front', pinhole(1.0))
-    rig.set_static('base_link', 'lens', OPTICAL)
+    rig.set_transform('base_link', 'lens', OPTICAL, static=True)
     before = rig.calibrations['cam_front']
-    rig.set_static('base_link', 'lens', moved(4e-7))
+    rig.set_transform('base_link', 'lens', moved(4e-7), static=True)
     assert not rig.set_lens('cam_front', pinhole(1 + 4e-7))
     assert rig.changes['cam_front'] == 0 and rig.calibrations['cam_front'] is before
     for step in range(2, 5):
-        rig.set_static('base_link', 'lens', moved(step * 4e-7))
+        rig.set_transform('base_link', 'lens', moved(step * 4e-7), static=True)
     assert rig.changes['cam_front'] == 1
 
 
@@ -262,7 +262,9 @@ def complete_rig(frames=None, slots=None):
     rig = Rig('base_link')
     for camera in CAMERAS:
         azimuth = rigs.AZIMUTH_DEG[(slots or {}).get(camera, camera)]
-        rig.set_static('base_link', f'{camera}_optical', rigs.ego_from_camera(azimuth, (0, 0, 2)))
+        rig.set_transform(
+            'base_link', f'{camera}_optical', rigs.ego_from_camera(azimuth, (0, 0, 2)), static=True
+        )
         rig.set_frame(camera, (frames or {}).get(camera, f'{camera}_optical'))
         rig.set_lens(camera, pinhole(500.0))
     return rig
@@ -278,7 +280,7 @@ def test_a_body_frame_is_refused_and_an_optical_one_is_not(yaw_deg, pitch_deg):
     optical = body @ rigs.ego_from_camera(0.0, (0, 0, 0))
     for mounting, code in ((body, Code.BODY_FRAME), (optical, None)):
         rig = complete_rig({'cam_front': 'lens'})
-        rig.set_static('base_link', 'lens', mounting)
+        rig.set_transform('base_link', 'lens', mounting, static=True)
         reason = rig.missing.get('cam_front')
         assert (reason and reason.code) == code
         if code:
@@ -297,8 +299,8 @@ def test_the_mend_of_a_body_frame_is_one():
 def test_an_optical_frame_that_is_there_is_named():
     body = rigid_from_yaw(0.3, (1, 0, 2))
     rig = complete_rig({'cam_front': 'body'})
-    rig.set_static('base_link', 'body', body)
-    rig.set_static('body', 'lens', rigs.ego_from_camera(0.0, (0.01, 0, 0)))
+    rig.set_transform('base_link', 'body', body, static=True)
+    rig.set_transform('body', 'lens', rigs.ego_from_camera(0.0, (0.01, 0, 0)), static=True)
     rig.set_frame('cam_front', 'elsewhere')
     rig.set_frame('cam_front', 'body')
     assert 'Give the images the frame_id "lens"' in rig.missing['cam_front'].detail
@@ -353,7 +355,7 @@ def test_a_camera_info_that_is_refused_is_the_reason_until_a_good_one_comes():
     rig.set_frame('cam_front', 'lens')
     rig.refuse_lens('cam_front', Reason(Code.UNKNOWN_DISTORTION, 'omni'))
     assert rig.missing['cam_front'] == Reason(Code.UNKNOWN_DISTORTION, 'omni')
-    rig.set_static('base_link', 'lens', OPTICAL)
+    rig.set_transform('base_link', 'lens', OPTICAL, static=True)
     rig.set_lens('cam_front', pinhole(500.0))
     assert 'cam_front' in rig.calibrations
     rig.refuse_lens('cam_front', Reason(Code.UNKNOWN_DISTORTION, 'omni'))

@@ -1,4 +1,4 @@
-"""What is known of the six cameras: intrinsics of CameraInfo, mounting of /tf_static.  No ROS."""
+"""What is known of the six cameras: intrinsics of CameraInfo, mounting of transforms.  No ROS."""
 
 from collections import Counter
 
@@ -37,6 +37,8 @@ class Rig:
         self._lenses: dict[str, Lens] = {}  # by camera
         self._refused_lenses: dict[str, Reason] = {}  # by camera, of its newest CameraInfo
         self._frames: dict[str, str] = {}  # camera -> frame_id of its images
+        self._mounts: frozenset[str] = frozenset()
+        self._mounts_of = -1  # shape of the tree that they are of
 
     def set_lens(self, camera: str, lens: Lens) -> bool:
         """Take a CameraInfo; True where it differs from the one before."""
@@ -62,13 +64,32 @@ class Rig:
         """Take the frame_id of an image."""
         if self._frames.get(camera) != frame_id:
             self._frames[camera] = frame_id
+            self._mounts_of = -1
             self._update(camera)
 
-    def set_static(self, parent: str, child: str, parent_from_child: Array) -> None:
-        """Take a transform of /tf_static.  Raises Refused where it is none."""
-        if self.tree.set(parent, child, parent_from_child, static=True):
+    def set_transform(
+        self, parent: str, child: str, parent_from_child: Array, static: bool
+    ) -> None:
+        """Take a transform of /tf_static (static) or /tf, where mounts may come again and again.
+
+        Raises Refused where it is none.
+        """
+        changed = self.tree.set(parent, child, parent_from_child, static)
+        if changed and child in self._mount_links():
             for camera in self._frames:
                 self._update(camera)
+
+    def _mount_links(self) -> frozenset[str]:
+        """Frames whose link to their parent places a camera; most of /tf is none of them."""
+        if self._mounts_of != self.tree.shape:
+            self._mounts_of = self.tree.shape
+            self._mounts = frozenset().union(
+                *(
+                    self.tree.links_between(self.base_frame, frame)
+                    for frame in self._frames.values()
+                )
+            )
+        return self._mounts
 
     def frames_seen(self) -> set[str]:
         """Cameras that have sent an image."""

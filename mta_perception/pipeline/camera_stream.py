@@ -15,6 +15,8 @@ from mta_perception.frames import CameraImage
 from mta_perception.reasons import Code, Reason
 
 WINDOW = 8  # images per camera that the trigger pattern is learnt from
+FEW = 3  # images with one stamp: from then on it is said
+_AGAIN_NS = 950_000_000  # receive time; a clock of whole seconds has moved on by then
 _REPEAT_NS = 100_000_000  # the same stamp again within this receive time: sent twice
 
 
@@ -47,7 +49,9 @@ class CameraStream:
         self.dropped: Counter[Code] = Counter()  # images
         self.missed = 0  # rounds in a row that waited for it in vain
         self.off_by_s = 0.0  # of the newest suspect
-        self._images = 0
+        self.standing = 0  # images in a row whose stamp was that of the one before
+        self._images = self._still_ns = 0
+        self._heard_ns = 0  # receive time of the newest image, accepted or not
         self._arrivals: deque[int] = deque(maxlen=WINDOW)  # of the accepted
 
     def clear(self) -> None:
@@ -70,6 +74,36 @@ class CameraStream:
             bool(self.stamps)
             and received.image.stamp_ns == self.stamps[-1]
             and received.arrival_ns - self._arrivals[-1] < _REPEAT_NS
+        )
+
+    def stands_still(self, received: Received) -> bool:
+        """Whether an image has the stamp of the one before, or none; counts them.
+
+        After a pause it is a bag of one frame that begins again.
+        """
+        stamp_ns = received.image.stamp_ns
+        still = stamp_ns == 0 or bool(
+            self.stamps
+            and stamp_ns == self.stamps[-1]
+            and received.arrival_ns - self._heard_ns < _AGAIN_NS
+        )
+        self._heard_ns = received.arrival_ns
+        self.standing = self.standing + 1 if still else 0
+        self._still_ns = stamp_ns
+        return still
+
+    def stamp_fault(self) -> Reason | None:
+        """What is wrong with the clock that stamps this camera's images; None where it moves."""
+        if self.standing < FEW:
+            return None
+        seconds = self._still_ns / 1e9
+        what = 'no stamp (0)' if not seconds else f'the stamp {seconds:.3f}'
+        if seconds and not self._still_ns % 1_000_000_000:
+            what += ', in whole seconds'
+        return Reason(
+            Code.STAMP_STANDS,
+            f'{self.standing} images in a row have {what}; one image per stamp is used. Let the '
+            'driver stamp each image with the moment it was taken, with nanoseconds.',
         )
 
     def is_speaking(self, now_ns: int) -> bool:

@@ -23,6 +23,7 @@ from mta_perception.pipeline.trigger_pattern import TriggerPattern, learn_patter
 from mta_perception.reasons import Code, Reason
 
 _MOST_PENDING = 16  # images per camera held back
+_UNLEARNT_NS = 100_000_000  # oldest to newest of a set while the pattern is not known
 _MOST_SUSPECTS = 4  # images per camera of another timeline held back
 
 Round = dict[str, Received]  # camera -> its image of one round of the rig
@@ -78,6 +79,10 @@ class CameraSync:
             name: camera.status(now_ns, self._started_ns) for name, camera in self._cameras.items()
         }
 
+    def stamp_fault(self, camera: str) -> Reason | None:
+        """What is wrong with the clock that stamps a camera's images; None where it moves."""
+        return self._cameras[camera].stamp_fault()
+
     # -- one timeline
 
     def _advance(self, now_ns: int) -> None:
@@ -94,6 +99,13 @@ class CameraSync:
         """What to accept: nothing, this one, or after a jump all that led to it."""
         image, now_ns = received
         camera = self._cameras[image.camera]
+        if camera.is_repeat(received):
+            self._drop(image.camera, Code.DUPLICATE_IMAGE)
+            return []
+        if camera.stands_still(received):
+            # A clock that stands is no other timeline: resets would follow each other.
+            self._drop(image.camera, Code.STAMP_STANDS)
+            return []
         heads = [other.stamps[-1] for other in self._cameras.values() if other.stamps]
         if not heads:
             return [received]
@@ -103,9 +115,6 @@ class CameraSync:
             self._drop(image.camera, Code.CLOCK_OFF, len(camera.suspects))
             camera.suspects.clear()
             return [received]
-        if camera.is_repeat(received):
-            self._drop(image.camera, Code.DUPLICATE_IMAGE)
-            return []
         camera.off_by_s = ahead_ns / 1e9
         camera.suspects.append(received)
         if len(camera.suspects) > _MOST_SUSPECTS:
@@ -235,7 +244,7 @@ class CameraSync:
             near = [
                 one
                 for one in camera.pending
-                if one.image.stamp_ns - start <= self.config.max_spread_s * 1e9
+                if one.image.stamp_ns - start <= min(self.config.max_spread_s * 1e9, _UNLEARNT_NS)
             ]
             if near:
                 members[name] = near[-1]
@@ -333,7 +342,7 @@ class CameraSync:
             name: Reason(
                 Code.SPREAD,
                 f'{abs(one.image.stamp_ns - last_ns) / 1e9:.3f} s from the others, more than '
-                f'max_spread_s={self.config.max_spread_s:g}',
+                f'max_spread_s={self.config.max_spread_s:g}{self._round_words()}',
             )
             for name, one in members.items()
             if name not in kept
@@ -349,6 +358,16 @@ class CameraSync:
         self.incomplete_sets += bool(missing)
         images = {name: kept[name].image for name in self._cameras if name in kept}
         return FrameSet(max(image.stamp_ns for image in images.values()), images, missing)
+
+    def _round_words(self) -> str:
+        """Whether the parameter cuts what the rig does in every round."""
+        pattern = self._pattern
+        if pattern is None or pattern.spread_ns <= self.config.max_spread_s * 1e9:
+            return ''
+        return (
+            f'; the cameras of this rig fire within {pattern.spread_ns / 1e9:.3f} s of each '
+            f'{pattern.pace_ns / 1e9:.3f} s: raise it'
+        )
 
     def _drop_past(self, code: Code) -> None:
         for name, camera in self._cameras.items():

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from mta_perception.config import EgoMotionConfig
 from mta_perception.geometry import Array, interpolate_rigid, rigid_from_quaternion
+from mta_perception.pipeline.clock_words import clock_words
 from mta_perception.pipeline.pose_jump import jump_m
 from mta_perception.reasons import Code, Reason, Refused
 
@@ -48,17 +49,24 @@ class EgoMotion:
         self._swaps = 0
 
     def add_quaternion(
-        self, stamp_ns: int, translation: ArrayLike, quaternion_xyzw: ArrayLike
+        self,
+        stamp_ns: int,
+        translation: ArrayLike,
+        quaternion_xyzw: ArrayLike,
+        child_from_ego: Array | None = None,
     ) -> Reason | None:
-        """As `add`, from a message's translation [m] and quaternion; refuses one not of length
-        1."""
+        """As `add`, from a message's translation [m] and quaternion; refuses one not of length 1.
+
+        child_from_ego  (4, 4) where the message is of another frame of the car
+        """
         quaternion = np.asarray(quaternion_xyzw, dtype=np.float64)
         length = np.linalg.norm(quaternion)
         if not np.isfinite(quaternion).all() or not np.isfinite(translation).all():
             return self.refuse(Code.POSE_NOT_FINITE)
         if abs(length - 1.0) > 0.01:
             return self.refuse(Code.QUATERNION_LENGTH, f'its length is {length:.3f}')
-        return self.add(stamp_ns, rigid_from_quaternion(quaternion, translation))
+        pose = rigid_from_quaternion(quaternion, translation)
+        return self.add(stamp_ns, pose if child_from_ego is None else pose @ child_from_ego)
 
     def add(self, stamp_ns: int, world_from_ego: ArrayLike) -> Reason | None:
         """Take a pose (4, 4) at a stamp.  Returns None, or why it was refused."""
@@ -180,10 +188,12 @@ class EgoMotion:
     ) -> Array:
         """Pose outside the known stamps, `end` 0 or -1 being the nearest known one."""
         if beyond_ns > limit_ns:
+            clocks = clock_words(stamp_ns, self._stamps[-1]) or 'check the rate of the odometry'
             raise EgoMotionError(
                 code,
                 f'the nearest pose is {beyond_ns / 1e9:.3f} s away, at most '
-                f'{limit_ns / 1e9:g} s are extrapolated. Check rate and clock of the odometry.',
+                f'{limit_ns / 1e9:g} s are extrapolated. '
+                f'{clocks[0].upper()}{clocks[1:]}.',
             )
         stamps, near = self._stamps, self._stamps[end]
         others = range(len(stamps) - 2, -1, -1) if end else range(1, len(stamps))

@@ -29,6 +29,16 @@ class TriggerPattern(NamedTuple):
     pace_ns: float  # median time between rounds
     tolerance_ns: float  # images this close in round time are of one round
 
+    @property
+    def spread_ns(self) -> float:
+        """From the first to the last camera of a round that fires in every round."""
+        steady = [
+            offset
+            for camera, offset in self.offsets_ns.items()
+            if self.sets_pace(camera) and not self.is_slow(camera)
+        ]
+        return max(steady) - min(steady) if steady else 0.0
+
     def round_ns(self, camera: str, stamp_ns: float) -> float:
         """Round time of an image."""
         return stamp_ns - self.offsets_ns[camera]

@@ -14,7 +14,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from mta_perception.contract import CAMERAS
 from mta_perception.reasons import UNREADABLE_IMAGE, Code
 from mta_perception.ros.subscriptions import POSES
-from mta_perception.workers.tally import Refusal
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT_S = 10.0  # a fault this young still colours the status
@@ -120,6 +119,9 @@ def _camera_state(camera, seen, inputs, wrong_transport, blind, warnings):
         if inputs.unreadable[camera]:
             return ERROR, f'no image could be read; {blind_words}'
         return ERROR, f'{Code.NO_IMAGE_YET}; {blind_words}'
+    fault = inputs.sync.stamp_fault(camera)
+    if fault:
+        return ERROR, f'{fault}; {blind_words}'
     if not seen.alive:
         return ERROR, f'dead: no image for {seen.age_s:.1f} s; {blind_words}'
     if missing:
@@ -195,13 +197,15 @@ def _odometry(inputs):
     }
     if ego_motion.last_reset:
         values['last_reset_reason'] = ego_motion.last_reset[1]
+    refused = inputs.refused.latest_of(POSES, RECENT_S)
+    why = f': {refused}' if refused else ''
     if age_s is None:
-        return 'odometry', ERROR, _no_odometry(inputs), values
+        words = f'no pose can be used{why}' if refused else _no_odometry(inputs)
+        return 'odometry', ERROR, words, values
     if age_s > STOPPED_S:
-        return 'odometry', ERROR, f'no valid pose for {age_s:.1f} s', values
-    recent = inputs.refused.latest(RECENT_S)
-    if recent and isinstance(recent.key, Refusal) and recent.key.source == POSES:
-        return 'odometry', WARN, f'refused: {recent.key.code}', values
+        return 'odometry', ERROR, f'no valid pose for {age_s:.1f} s{why}', values
+    if refused:
+        return 'odometry', WARN, f'refused{why}', values
     return 'odometry', OK, f'{inputs.odometry_rate.hz():.1f} Hz', values
 
 

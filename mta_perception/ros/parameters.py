@@ -97,8 +97,8 @@ SPECS = (
     Spec(
         'max_spread_s',
         SyncConfig.max_spread_s,
-        'Largest difference between the stamps of one set [s]: cameras '
-        'that fire one after the other need most of one period.',
+        'Largest difference between the stamps of one set [s], a last resort: when in a round '
+        'each camera fires is learnt.',
         0.001,
         1.0,
     ),

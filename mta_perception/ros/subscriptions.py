@@ -5,11 +5,13 @@ times are of the steady clock, since /clock may stand still, jump or be absent; 
 ever those of the messages.
 """
 
+from collections import deque
 from functools import partial
 import time
 from typing import NamedTuple
 
 from nav_msgs.msg import Odometry
+import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -21,6 +23,7 @@ from mta_perception.frames import FrameSet
 from mta_perception.lens import lens_of
 from mta_perception.pipeline.calibrations import Rig
 from mta_perception.pipeline.camera_sync import CameraSync
+from mta_perception.plain_yaml import shown
 from mta_perception.reasons import Code, Reason, Refused
 from mta_perception.ros import conversions, parameters
 from mta_perception.ros.best_available_subscription import BestAvailableSubscription
@@ -28,6 +31,8 @@ from mta_perception.workers.tally import Rate, Tally
 
 POLL_S = 0.02
 FOLLOW_PUBLISHERS_S = 0.5
+SWITCH_NS = 1_000_000_000  # how far ahead the stamps of a link may lie that gave the poses before
+MOST_UNPLACED = 500  # odometry messages: ten seconds at 50 Hz
 POSES = 'odometry'  # source of refused poses, be they of odom or /tf
 
 
@@ -54,6 +59,8 @@ class Inputs:
         self._deliver = deliver
         self._node, self._guard = node, guard
         self._said_places = set()  # cameras
+        self._unplaced = deque(maxlen=MOST_UNPLACED)  # odometry of a frame whose mount is unknown
+        self._moving_link, self._not_before = None, 0  # frame that carries poses on /tf; stamp
         self.rectified = self._image_kinds()
         self._subscriptions = self._subscribe()
         self._image_subscriptions = self._subscribe_images()
@@ -89,12 +96,11 @@ class Inputs:
         """What an image needs comes before the images: of what arrives at once the executor takes
         them last, so that the first image finds its camera_info, transform and pose."""
         subscriptions = [
-            self._listen(TFMessage, '/tf_static', self._on_static, depth=100, latched=True)
+            self._listen(TFMessage, '/tf_static', self._on_static, depth=100, latched=True),
+            self._listen(TFMessage, '/tf', self._on_transforms, depth=100),
         ]
         if self.settings.ego_motion_source == 'odom':
             subscriptions.append(self._listen(Odometry, 'odom', self._on_odometry, depth=100))
-        else:
-            subscriptions.append(self._listen(TFMessage, '/tf', self._on_transforms, depth=100))
         return subscriptions + [
             self._listen(
                 CameraInfo, f'{name}/camera_info', partial(self._on_camera_info, camera), depth=5
@@ -153,6 +159,9 @@ class Inputs:
         self.rig.set_frame(camera, message.header.frame_id.lstrip('/'))
         self._say_places()
         self._hand_over(self.sync.add(image, time.monotonic_ns()))
+        fault = self.sync.stamp_fault(camera)
+        if fault is not None:
+            self.refused.count_reason(fault, f'image of {camera}')
 
     def _poll(self):
         self._hand_over(self.sync.poll(time.monotonic_ns()))
@@ -216,57 +225,79 @@ class Inputs:
 
     def _on_static(self, message):
         for item in message.transforms:
-            parent, child = _frames_of(item)
-            try:
-                self.rig.set_static(
-                    parent, child, conversions.rigid_from_transform(item.transform)
-                )
-            except Refused as error:
-                self._refuse_transform(error, '/tf_static', parent, child)
+            self._take_transform(item, '/tf_static')
+
+    def _take_transform(self, item, topic):
+        """Put a TransformStamped into the tree; False where it is refused."""
+        parent, child = _frames_of(item)
+        try:
+            value = conversions.rigid_from_transform(item.transform)
+            self.rig.set_transform(parent, child, value, static=topic == '/tf_static')
+        except Refused as error:
+            self._refuse_transform(error, topic, parent, child)
+            return False
+        return True
 
     def _on_odometry(self, message):
-        pose = message.pose.pose
-        xyz, xyzw = pose.position, pose.orientation
-        stamp = conversions.stamp_ns(message.header.stamp)
-        child_from_ego = self._child_from_ego(message.child_frame_id.lstrip('/'))
+        child = message.child_frame_id.lstrip('/')
+        child_from_ego = self._child_from_ego(child)
         if child_from_ego is None:
-            reason = self.ego_motion.add_quaternion(
-                stamp, (xyz.x, xyz.y, xyz.z), (xyzw.x, xyzw.y, xyzw.z, xyzw.w)
+            self._unplaced.append(message)
+            self._note_pose(
+                self.ego_motion.refuse(
+                    Code.ODOMETRY_FRAME,
+                    f'its child_frame_id is {shown(child)}, which no transform links to '
+                    f'{self.settings.base_frame}. Publish its mount on /tf_static, or set '
+                    'base_frame.',
+                )
             )
-        else:
-            try:
-                world_from_child = conversions.rigid_from_position(xyz, xyzw)
-            except Refused as error:
-                self._note_pose(self.ego_motion.refuse(*error.reason))
-                return
-            reason = self.ego_motion.add(stamp, world_from_child @ child_from_ego)
-        self._note_pose(reason)
+            return
+        while self._unplaced:  # the mount came late: none of what came before it is lost
+            held = self._unplaced.popleft()
+            if held.child_frame_id == message.child_frame_id:
+                self._add_odometry(held, child_from_ego)
+        self._note_pose(self._add_odometry(message, child_from_ego))
+
+    def _add_odometry(self, message, child_from_ego):
+        """None, or the Reason why the pose is refused."""
+        xyz, xyzw = message.pose.pose.position, message.pose.pose.orientation
+        return self.ego_motion.add_quaternion(
+            conversions.stamp_ns(message.header.stamp),
+            (xyz.x, xyz.y, xyz.z),
+            (xyzw.x, xyzw.y, xyzw.z, xyzw.w),
+            child_from_ego,
+        )
 
     def _child_from_ego(self, child):
-        """(4, 4) where the odometry is of another frame of the car, None where it is ours."""
+        """(4, 4) from base_frame to the frame that odometry is of, '' being ours; None where
+        nothing links them."""
         base = self.settings.base_frame
-        return self.rig.tree.lookup(child, base) if child not in ('', base) else None
+        return self.rig.tree.lookup(child, base) if child not in ('', base) else np.eye(4)
 
     def _on_transforms(self, message):
-        """Poses from the moving link lowest in the chain odom_frame -> base_frame, at its stamps.
+        """Mounts, and poses from the moving link lowest in the chain odom_frame -> base_frame, at
+        its stamps.
 
         Links above it (map -> odom, say) count with their newest value: they drift slowly.
         """
-        odom, base, tree = self.settings.odom_frame, self.settings.base_frame, self.rig.tree
         for item in message.transforms:
-            parent, child = _frames_of(item)
-            try:
-                tree.set(
-                    parent, child, conversions.rigid_from_transform(item.transform), static=False
-                )
-            except Refused as error:
-                self._refuse_transform(error, '/tf', parent, child)
-                continue
-            if child == tree.moving_child_below(odom, base):
-                world_from_ego = tree.lookup(odom, base)
-                if world_from_ego is not None:
-                    stamp = conversions.stamp_ns(item.header.stamp)
-                    self._note_pose(self.ego_motion.add(stamp, world_from_ego))
+            if self._take_transform(item, '/tf') and self.settings.ego_motion_source == 'tf':
+                self._take_pose(item)
+
+    def _take_pose(self, item):
+        odom, base, tree = self.settings.odom_frame, self.settings.base_frame, self.rig.tree
+        _, child = _frames_of(item)
+        if child != tree.moving_child_below(odom, base):
+            return
+        stamp = conversions.stamp_ns(item.header.stamp)
+        if child != self._moving_link:
+            # Stamps of another link may lie ahead of these: they are not out of order for that.
+            self._moving_link, self._not_before = child, self.ego_motion.newest_stamp_ns or 0
+        if 0 <= self._not_before - stamp < SWITCH_NS:
+            return
+        world_from_ego = tree.lookup(odom, base)
+        if world_from_ego is not None:
+            self._note_pose(self.ego_motion.add(stamp, world_from_ego))
 
     def _refuse_transform(self, error, topic, parent, child):
         code, detail = error.reason

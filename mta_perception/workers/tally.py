@@ -99,6 +99,21 @@ class Tally:
                 return None
             return Latest(key, self._details[key])
 
+    def latest_of(self, source: str, within_s: float) -> Reason | None:
+        """Why a message of `source` was refused last, where that is not older than `within_s`."""
+        with self._lock:
+            keys = [
+                key
+                for key, when in self._when.items()
+                if isinstance(key, Refusal)
+                and key.source == source
+                and self._clock() - when <= within_s
+            ]
+            if not keys:
+                return None
+            key = max(keys, key=self._when.__getitem__)
+            return Reason(key.code, self._details[key])
+
 
 class Guard:
     """Keeps an unexpected exception of a callback or worker from ending the node."""

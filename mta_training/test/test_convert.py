@@ -49,11 +49,8 @@ def copy(dataset, tmp_path):
 @pytest.fixture
 def tables(dataset, tmp_path):
     """The same with tables of this test's own, for damage that stays away from the images."""
-    root = tmp_path / 'tables'
-    root.mkdir()
-    for path in dataset.iterdir():
-        if path.name != VERSION:
-            (root / path.name).symlink_to(path)
+    root = shutil.copytree(dataset, tmp_path / 'tables', copy_function=os.link)
+    shutil.rmtree(root / VERSION)
     shutil.copytree(dataset / VERSION, root / VERSION)
     return root
 

@@ -87,6 +87,8 @@ def test_a_link_out_of_the_dataset_is_not_followed(copy, tmp_path, whole_folder)
     shutil.move(place, copy.parent / 'elsewhere')
     place.symlink_to(copy.parent / 'elsewhere')
     refused(copy, tmp_path / 'bags', 'sample_data', 'outside the dataset')
+    bags = convert(copy, tmp_path / 'bags', workers=1, progress=False, follow_links=True)
+    assert len(bags) == 2
 
 
 def test_a_link_within_the_dataset_is_followed(copy, tmp_path):

@@ -410,7 +410,7 @@ def test_a_run_starts_from_another_ones_detector(scenes, tmp_path):
         'detector_from': 'first: 3 steps, 3 scenes, 12 keyframes'
     }
     smaller = second.changed({'model': {'bev': {'channels': 64}}})
-    with pytest.raises(run_directory.RunError, match='same network'):
+    with pytest.raises(ValueError, match='same network'):
         loop.run(scenes, [], tmp_path / 'third', smaller, threads=1, say=silent)
     nowhere = second.changed({'start': str(tmp_path / 'nowhere')})
     with pytest.raises(run_directory.RunError, match='nowhere'):

@@ -135,6 +135,12 @@ def convert(
     strict: Annotated[
         bool, typer.Option('--strict', help='End at the first image that is lost or damaged.')
     ] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option(
+            '--follow-links', help='Links may lead out of the dataset: you made them yourself.'
+        ),
+    ] = False,
 ):
     """Turn a nuScenes-format dataset into bags; run again, it goes on where it stopped.
 
@@ -149,6 +155,7 @@ def convert(
         scenes=scene,
         workers=workers,
         strict=strict,
+        follow_links=follow_links,
         say=lambda line: print(line, file=sys.stderr),
     )
     print(f'{len(bags)} bags in {out}')

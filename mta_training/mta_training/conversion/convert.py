@@ -58,6 +58,7 @@ def convert(
     workers=None,
     progress=True,
     strict=False,
+    follow_links=False,
     say=lambda line: None,
 ):
     """Convert the scenes of a dataset into bags below `out`; returns the list of bag directories.
@@ -66,6 +67,7 @@ def convert(
     scenes   names to convert, None = all
     workers  processes, None = one per core
     strict   a lost image is an error
+    follow_links  images may lie outside the dataset, where its links lead to
     say      called with sentences about what was left out
     Bags that are there already are kept.  Raises DatasetError where the dataset is not complete
     or `out` cannot be written, or no image of any scene is there.
@@ -80,7 +82,8 @@ def convert(
         _remove_leftovers(out)
         todo = [row for row in chosen if not _is_there(out / row['name'], row['token'])]
         if todo:
-            _convert_all(Path(dataroot), version, todo, out, workers, progress, strict)
+            how = strict, follow_links
+            _convert_all(Path(dataroot), version, todo, out, workers, progress, how)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DatasetError(
@@ -165,7 +168,7 @@ def _noted(bag):
         return {}
 
 
-def _convert_all(dataroot, version, todo, out, workers, show, strict):
+def _convert_all(dataroot, version, todo, out, workers, show, how):
     index = out / f'.index-{os.getpid()}.sqlite'
     with Progress('scenes', len(todo), show=show) as bar:
         try:
@@ -177,7 +180,7 @@ def _convert_all(dataroot, version, todo, out, workers, show, strict):
                 lambda name: bar.update(0, f'reading {name}'),
             )
             bar.update(0, 'converting')
-            jobs = [(index, dataroot, version, row, out, strict) for row in todo]
+            jobs = [(index, dataroot, version, row, out, *how) for row in todo]
             for _ in _results(jobs, min(workers or os.cpu_count() or 1, len(todo))):
                 bar.advance()
         finally:
@@ -223,7 +226,7 @@ def _remove_leftovers(out):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def convert_scene(index_path, dataroot, version, scene_row, out, strict=True):
+def convert_scene(index_path, dataroot, version, scene_row, out, strict=True, follow_links=False):
     """Write one scene's bag into `out`; returns its directory, or None where no image is there.
 
     Raises DatasetError, OSError.
@@ -231,7 +234,7 @@ def convert_scene(index_path, dataroot, version, scene_row, out, strict=True):
     index = TableIndex(index_path)
     target = Path(out) / scene_row['name']
     try:
-        scene = NuScenesScene(index, dataroot, version, scene_row)
+        scene = NuScenesScene(index, dataroot, version, scene_row, follow_links)
         lost = {} if strict else scene.lost_keyframes()
         with whole(target, shared=True) as partial:
             with Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer:

@@ -120,8 +120,10 @@ def split_of(dataroot, version, scene_name):
 class NuScenesScene:
     """All rows of one scene, in memory; small against its images."""
 
-    def __init__(self, index, dataroot, version, scene_row):
+    def __init__(self, index, dataroot, version, scene_row, follow_links=False):
+        """follow_links: files may lie outside the dataset, where links lead to."""
         self.index, self.dataroot, self.version = index, Path(dataroot), version
+        self._follow_links = follow_links
         self.row = scene_row
         self.name = scene_row['name']
         self.samples = sorted(
@@ -203,7 +205,7 @@ class NuScenesScene:
 
     def _file(self, row):
         told = f'table sample_data, token {row["token"]}, filename'
-        return below(self.dataroot, row['filename'], told)
+        return below(self.dataroot, row['filename'], told, self._follow_links)
 
     def lost_keyframes(self):
         """(camera, stamp_ns) -> sentence about each key frame image that is lost.
@@ -363,7 +365,8 @@ class NuScenesScene:
 
     def imu(self):
         """CAN-bus pose messages of the scene, [] where there is no CAN bus."""
-        path = below(self.dataroot, f'can_bus/{self.name}_pose.json', 'the CAN bus')
+        name = f'can_bus/{self.name}_pose.json'
+        path = below(self.dataroot, name, 'the CAN bus', self._follow_links)
         if not path.is_file():
             return []
         messages = small_json(path)

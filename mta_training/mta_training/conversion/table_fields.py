@@ -184,16 +184,18 @@ def check_row(path, number, row, kinds):
             )
 
 
-def below(root, name, told):
+def below(root, name, told, follow_links=False):
     """Path of a file that a table names; DatasetError where it leads out of `root`, by a link too.
 
-    told  which table, token and field named it, for the message
+    told          which table, token and field named it, for the message
+    follow_links  links may lead out: somebody vouches for the dataset
     """
     path = Path(root) / name
-    if not path.resolve().is_relative_to(Path(root).resolve()):
+    if not follow_links and not path.resolve().is_relative_to(Path(root).resolve()):
         raise DatasetError(
             f'{told}: {path} leads to {path.resolve()}, outside the dataset; expected a path '
-            'below its root. Put the files there (a bind mount will do) instead of a link.'
+            'below its root. Put the files there, or allow the links that you made yourself with '
+            '--follow-links.'
         )
     return path
 
