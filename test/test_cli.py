@@ -27,7 +27,7 @@ def test_every_command_has_help():
     from mta_perception.commands.cli import app
 
     names = {command.callback.__name__ for command in app.registered_commands}
-    assert names == {'demo', 'play', 'render', 'ask', 'bench', 'doctor'}
+    assert names == {'demo', 'play', 'render', 'ask', 'bench', 'doctor', 'rescue'}
     for command in app.registered_commands:
         assert command.callback.__doc__
     done = mta('demo', '--help')

@@ -164,7 +164,7 @@ def test_folder_that_is_no_bag(tmp_path):
 )
 def test_damaged_metadata(copy, content):
     (copy / 'metadata.yaml').write_bytes(content)
-    with pytest.raises(BagError, match='cannot be read as a bag'):
+    with pytest.raises(BagError, match='metadata.yaml.*`mta rescue'):
         SceneBag(copy)
 
 

@@ -19,6 +19,7 @@ from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import TypesysError
 
+from mta_perception.bags.bag_files import BagError, bag_storage, is_bag, rescue_command
 from mta_perception.bags.typestore import time_ns, typestore
 from mta_perception.coded_images import compressed_encoding, declared_mosaic
 from mta_perception.contract import BASE_FRAME, CAMERAS, CLASSES, BoxCode, optical_frame
@@ -45,10 +46,6 @@ _RECORD_KEYS = {
     'world_from_ego',
     'annotations',
 }
-
-
-class BagError(ValueError):
-    """The directory is no bag of ours; the message says what is wrong and what to do."""
 
 
 class Sample(NamedTuple):
@@ -86,16 +83,14 @@ class Sample(NamedTuple):
 def find_bags(directory: str | Path) -> list[Path]:
     """The bags below a directory (or the directory itself), sorted by name; BagError if none."""
     directory = Path(directory)
-    if (directory / 'metadata.yaml').is_file():
+    if is_bag(directory):
         return [directory]
-    bags = sorted(
-        path.parent
-        for path in directory.glob('*/metadata.yaml')
-        if not path.parent.name.startswith('.')
-    )
+    inside = sorted(directory.iterdir()) if directory.is_dir() else []
+    bags = [path for path in inside if is_bag(path) and not path.name.startswith('.')]
     if not bags:
         raise BagError(
-            f'{directory} holds no bags (no */metadata.yaml). Make some with `mta-train convert`.'
+            f'{directory} holds no bags (no */metadata.yaml, no .mcap). Make some with '
+            '`mta-train convert`.'
         )
     return bags
 
@@ -113,16 +108,7 @@ class SceneBag:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / 'metadata.yaml').is_file():
-            what = (
-                'does not exist'
-                if not self.path.exists()
-                else 'is no rosbag2 directory: metadata.yaml is missing'
-            )
-            raise BagError(
-                f'{self.path} {what}. Give the directory of one scene as '
-                '`mta-train convert` writes it.'
-            )
+        self._storage = bag_storage(self.path)
         with self._reader() as reader:
             # Topics without messages are as good as not there.
             self.topics = {c.topic: c for c in reader.connections if c.msgcount}
@@ -133,7 +119,7 @@ class SceneBag:
 
     @contextmanager
     def _reader(self) -> Iterator[Reader]:
-        with self._damage_named(), Reader(self.path) as reader:
+        with self._damage_named(), Reader(self._storage) as reader:
             yield reader
 
     @contextmanager
@@ -160,7 +146,8 @@ class SceneBag:
         ) as error:
             words = ' '.join(str(error).split()) or type(error).__name__
             raise BagError(
-                f'{self.path} cannot be read as a bag: {words}. Record or convert it again.'
+                f'{self.path} cannot be read as a bag: {words}. What is whole of it: '
+                f'`{rescue_command(self.path)}`.'
             ) from error
 
     def require(self, *topics: str) -> None:

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 Bag = Annotated[
-    Path, typer.Argument(exists=True, file_okay=False, help='rosbag2 directory of one scene.')
+    Path, typer.Argument(exists=True, help='Bag of one scene: rosbag2 directory, or one .mcap.')
 ]
 Model = Annotated[str, typer.Option(help='Name of a model under models/, or a path to one.')]
 Rate = Annotated[float, typer.Option(min=0.05, max=10.0, help='Replay speed; 1 = real time.')]
@@ -46,9 +46,7 @@ def demo(
     out: Annotated[Path, typer.Option(help='Directory for summary.json, demo.mp4 and the rest.')],
     scene: Annotated[
         Optional[Path],
-        typer.Option(
-            exists=True, file_okay=False, help='A bag to play instead of a synthetic drive.'
-        ),
+        typer.Option(exists=True, help='A bag to play instead of a synthetic drive.'),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help='Seed of the synthetic drive.')] = 7,
     seconds: Annotated[
@@ -78,6 +76,16 @@ def play(
     on_enter: Annotated[
         bool, typer.Option('--on-enter', help='Begin when Enter is pressed: all may get ready.')
     ] = False,
+    delay: Annotated[
+        float, typer.Option(min=0.0, help='Seconds to wait before the first message.')
+    ] = 0.0,
+    wait_for: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help='Node that must have subscribed before it begins, within --wait; a recorder, say '
+            '(rosbag2_recorder). May be repeated.'
+        ),
+    ] = None,
 ) -> None:
     """Replay a bag in real time: latched topics first, then all others and /clock."""
     from mta_perception.ros.player import play_bag
@@ -90,7 +98,25 @@ def play(
         topics=topics,
         wait_s=wait,
         on_enter=on_enter,
+        delay_s=delay,
+        wait_for=wait_for or (),
     )
+
+
+@app.command()
+def rescue(
+    bag: Annotated[
+        Path, typer.Argument(exists=True, help='Damaged bag: its directory, a .mcap or a .db3.')
+    ],
+    out: Annotated[Path, typer.Option(help='Directory of the new bag; must not exist.')],
+) -> None:
+    """Write what is whole of a damaged bag, or of one without metadata.yaml, as a new one."""
+    from mta_perception.bags.rescue import rescue as rescue_bag
+
+    found = rescue_bag(bag, out)
+    for note in found.notes:
+        print(note)
+    print(f'{found.messages} messages of {found.topics} topics in {out}')
 
 
 @app.command()
@@ -155,7 +181,7 @@ def doctor(
     model: Model = 'nano',
     bag: Annotated[
         Optional[Path],
-        typer.Option(exists=True, file_okay=False, help='A bag that is to be played, too.'),
+        typer.Option(exists=True, help='A bag that is to be played, too.'),
     ] = None,
 ) -> None:
     """Check this installation and say what to do about what is wrong."""

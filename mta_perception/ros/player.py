@@ -21,6 +21,7 @@ CLOCK_PERIOD_NS = 10_000_000  # bag time
 LATE_NS = 20_000_000  # wall time behind which a message counts as late
 AHEAD = 64  # messages read ahead of time, where there is time
 SETTLE_S = 0.5  # no new subscriber for so long = all are there
+MOST_LATCHED = 1000  # latched messages of a topic that a late subscriber gets
 ACKNOWLEDGE_S = 2.0  # patience with slow reliable readers at the end
 
 
@@ -34,6 +35,15 @@ class Played(NamedTuple):
     finished: bool  # False: stopped by a signal
 
 
+class Start(NamedTuple):
+    """What a replay waits for before its first message."""
+
+    wait_s: float  # at most, for subscribers
+    nodes: tuple[str, ...]
+    delay_s: float
+    on_enter: bool
+
+
 def play_bag(
     bag: str | Path,
     *,
@@ -44,8 +54,10 @@ def play_bag(
     wait_s: float = 30.0,
     clock: bool = True,
     on_enter: bool = False,
+    delay_s: float = 0.0,
+    wait_for: Iterable[str] = (),
 ) -> Played:
-    """Replay a bag directory until its end (or SIGINT, SIGTERM); returns Played.
+    """Replay a bag until its end (or SIGINT, SIGTERM); returns Played.
 
     rate     speed, 1 = real time
     loop     begin again at the end; bag time jumps back then
@@ -53,9 +65,12 @@ def play_bag(
     topics   only these, None = all
     wait_s   seconds to wait for subscribers of the images; 0 = do not
     clock    publish /clock
+    delay_s  seconds to wait before the first message, when all that is waited for is there
+    wait_for nodes that must have subscribed before it begins, for at most wait_s: a recorder, say
     on_enter begin when a line comes on standard input (or its end): Enter, or a program's word
-    Raises BagError for what is wrong with the bag or does not fit to it, RuntimeError where an
-    interface package is missing.
+    A topic of a type that is not installed here is left out, with a word.
+    Raises BagError for what is wrong with the bag or does not fit to it, RuntimeError where no
+    topic can be played.
     """
     scene = SceneBag(bag)
     chosen = _chosen_topics(scene, topics, clock)
@@ -68,7 +83,7 @@ def play_bag(
     if rate <= 0:
         raise ValueError(f'rate {rate} is not positive; 1 plays in real time.')
     environment.prepare()
-    classes = {topic: message_class(scene.topics[topic].msgtype) for topic in chosen}
+    classes = _classes(scene, chosen, topics)
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
@@ -77,7 +92,8 @@ def play_bag(
     node = rclpy.create_node('mta_player')
     try:
         player = Player(node, scene, classes, clock, stop)
-        return _run(player, scene, begin_ns, rate, loop, wait_s, on_enter)
+        start = Start(wait_s, tuple(wait_for), delay_s, on_enter)
+        return _run(player, scene, begin_ns, rate, loop, start)
     finally:
         stop.restore()
         node.destroy_node()
@@ -95,17 +111,37 @@ def _chosen_topics(scene, topics, clock):
     ]
 
 
-def _run(player, scene, begin_ns, rate, loop, wait_s, on_enter):
+def _classes(scene, chosen, wanted):
+    """topic -> rclpy message class of all that can be played.
+
+    wanted  topics asked for by name: what is wrong with one of them is an error
+    """
+    classes = {}
+    for topic in chosen:
+        try:
+            classes[topic] = message_class(scene.topics[topic].msgtype)
+        except RuntimeError as error:
+            if wanted:
+                raise
+            _say(f'{topic} is left out: {error}')
+    if not classes:
+        raise RuntimeError(f'{scene.path}: none of its topics can be played here.')
+    return classes
+
+
+def _run(player, scene, begin_ns, rate, loop, start):
     seconds = (scene.end_ns - begin_ns) / 1e9
     _say(
         f'{scene.path.name}: {seconds:.1f} s, {len(player.publishers)} topics, rate {rate:g}'
         f'{", in a loop" if loop else ""}'
     )
     player.send_latched(begin_ns)
-    if wait_s:
-        player.wait_for_subscribers(wait_s)
-    if on_enter:
+    if start.wait_s:
+        player.wait_for_subscribers(start.wait_s)
+        player.wait_for_nodes(start.nodes, start.wait_s)
+    if start.on_enter:
         player.wait_for_enter()
+    player.wait(start.delay_s)
     total = Played(0, 0, 0.0, 0.0, True)
     while True:
         played = player.play(begin_ns, rate)
@@ -161,7 +197,11 @@ class Player:
         from rosgraph_msgs.msg import Clock
 
         self._scene, self._stop = scene, stop
-        profiles = {topic: publisher_qos(scene.offered_qos(topic)) for topic in classes}
+        self._node = node
+        profiles = {
+            topic: publisher_qos(scene.offered_qos(topic), scene.topics[topic].msgcount)
+            for topic in classes
+        }
         self.publishers = {
             topic: node.create_publisher(cls, topic, profiles[topic])
             for topic, cls in classes.items()
@@ -210,6 +250,33 @@ class Player:
                 f'nobody listens to {topics[0]} and the like after {patience_s:.0f} s; '
                 'playing all the same'
             )
+
+    def wait_for_nodes(self, names, patience_s):
+        """Wait until each node of `names` (with or without namespace) listens to one of ours."""
+        deadline, missing = time.monotonic() + patience_s, set(names)
+        while missing and not self._stop and time.monotonic() < deadline:
+            heard = {
+                name
+                for topic in self.publishers
+                for info in self._node.get_subscriptions_info_by_topic(topic)
+                for name in (
+                    info.node_name,
+                    f'{info.node_namespace.rstrip("/")}/{info.node_name}',
+                )
+            }
+            missing -= heard
+            time.sleep(0.1)
+        if missing and not self._stop:
+            _say(
+                f'{", ".join(sorted(missing))} did not subscribe within {patience_s:.0f} s; '
+                'playing all the same'
+            )
+
+    def wait(self, seconds):
+        """Let time pass, or the signal to stop come."""
+        end = time.monotonic() + seconds
+        while not self._stop and time.monotonic() < end:
+            time.sleep(min(0.05, max(0.0, end - time.monotonic())))
 
     def wait_for_enter(self):
         """Wait until standard input has a line, or ends."""
@@ -285,15 +352,20 @@ def _fetch(messages, waiting):
     return False
 
 
-def publisher_qos(offered):
-    """rclpy QoSProfile of what a bag offers for a topic: a list of rosbags' Qos, maybe empty."""
+def publisher_qos(offered, messages=1):
+    """rclpy QoSProfile of what a bag offers for a topic: a list of rosbags' Qos, maybe empty.
+
+    messages  how many there are of it: latched ones may be of many publishers, each of which keeps
+              its own, while we are one
+    """
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
     if not offered:
         return QoSProfile(depth=10)
     first = offered[0]
+    latched = first.durability.name == 'TRANSIENT_LOCAL'
     return QoSProfile(
-        depth=max(1, first.depth),
+        depth=max(1, first.depth, min(messages, MOST_LATCHED) if latched else 1),
         reliability=ReliabilityPolicy.BEST_EFFORT
         if first.reliability.name == 'BEST_EFFORT'
         else ReliabilityPolicy.RELIABLE,

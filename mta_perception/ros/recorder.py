@@ -14,12 +14,12 @@ import argparse
 from importlib import import_module
 import os
 from pathlib import Path
-import shutil
 import signal
 import sys
 import time
 from typing import NamedTuple
 
+from mta_perception.bags.bag_files import rescue_command
 from mta_perception.bags.qos import offered_qos
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS
@@ -29,6 +29,7 @@ QUEUE_DEPTH = 200
 READY = 'ready, recording'  # printed once all subscriptions are there
 HEARS = 'hears'  # printed with a topic once what its publisher says is recorded
 HEARS_NODE = 'hears the node'  # printed once that holds for all that is expected of the node
+FLUSH_S = 0.8  # a power cut costs at most this much of a recording
 DRAIN_S = 1.0  # at most, to take what had come before the end
 
 
@@ -93,8 +94,14 @@ class Recorder:
                 'Remove it or name another --out.'
             )
         self._partial = self.out.with_name(f'{self.out.name}.partial')
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        try:
+            self._partial.mkdir(parents=True)
+        except FileExistsError:
+            raise FileExistsError(
+                f'{self._partial} exists: a recording runs there, or was killed. What it has: '
+                f'`{rescue_command(self._partial / self.out.name)}`; then remove it, or name '
+                'another --out.'
+            ) from None
         self.counts = {topic.name: 0 for topic in topics}
         classes = [message_class(topic.type_name) for topic in topics]
         # The data file is named after the folder it is written in: that has the final name.
@@ -130,6 +137,14 @@ class Recorder:
         if hasattr(subscription, 'get_publisher_count'):
             return subscription.get_publisher_count() > 0
         return self._node.count_publishers(name) > 0  # Humble: discovered is all it can tell
+
+    def flush(self):
+        """Bring what has come to the disk: a power cut costs what came since."""
+        storage = self._writer.storage
+        if storage.chunk.bio.tell():
+            storage.close_chunk()
+            storage.bio.flush()
+            os.fsync(storage.bio.fileno())
 
     def close(self):
         """Finish the bag and put it in its place."""
@@ -169,8 +184,12 @@ def record(out, topics):
         silent = [topic.name for topic in topics]
         # Of the node; /tf_static comes with the drive.
         expected = {topic.name for topic in topics if topic.reliable} - {'/tf_static'}
+        flushed = time.monotonic()
         while not stop:
             rclpy.spin_once(node, timeout_sec=0.1)
+            if time.monotonic() - flushed > FLUSH_S:
+                recorder.flush()
+                flushed = time.monotonic()
             for name in [name for name in silent if recorder.hears(name)]:
                 silent.remove(name)
                 print(f'{HEARS} {name}', flush=True)

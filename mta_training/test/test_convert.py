@@ -217,7 +217,12 @@ def test_imu_is_the_can_bus_between_the_poses(dataset, bags):
 
 
 def test_static_tree_has_every_sensor(bags):
-    ((_, _, tree),) = SceneBag(bags[0]).messages(['/tf_static'])
+    """Again with each sample, for a replay that begins in the middle."""
+    scene = SceneBag(bags[0])
+    copies = {stamp: tree for _, stamp, tree in scene.messages(['/tf_static'])}
+    assert set(copies) == {scene.start_ns, *(sample.stamp_ns for sample in scene.samples)}
+    tree = copies[scene.start_ns]
+    assert all(copy == tree for copy in copies.values())
     assert {entry.child_frame_id for entry in tree.transforms} == {
         *map(optical_frame, CAMERAS),
         'lidar_top',

@@ -5,11 +5,13 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
+from toy_scenes import toy_scene
 
 pytest.importorskip('torch')
 
@@ -17,10 +19,11 @@ from mta_perception.bags.scene_bag import BagError, SceneBag, find_bags
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS
 from mta_perception.geometry import invert_rigid, transform
-from mta_perception.model.config import ImageConfig
+from mta_perception.model.config import ImageConfig, MtaConfig
 from mta_training.conversion.convert import convert
 from mta_training.data import scene_cache
-from mta_training.data.scene_arrays import load_scene
+from mta_training.data.scene_arrays import every_step, load_scene
+from mta_training.data.scene_drive import drive_scene
 from mta_training.training.bag_training import split_bags
 
 IMAGE = ImageConfig(448, 256, 0.28)
@@ -85,6 +88,33 @@ def test_cache_gives_back_the_scene_and_is_made_once(real_bag, tmp_path):
         np.testing.assert_array_equal(a, b)
     other = scene_cache.cache_path(real_bag, tmp_path, ImageConfig(224, 128, 0.14))
     assert other != first and not other.exists()
+
+
+def stretched(scene, gap_s):
+    return scene._replace(stamps_ns=np.arange(len(scene.boxes)) * round(gap_s * 1e9))
+
+
+@pytest.mark.parametrize('gap_s, kept', [(0.5, 1), (0.45, 1), (0.1, 4), (1 / 12, 5), (2.0, 1)])
+def test_training_takes_key_frames_half_a_second_apart(gap_s, kept):
+    """Nuscenes' all, of those at 10 Hz every fourth: 0.4 s."""
+    scene = stretched(toy_scene(MtaConfig.toy(), frames=12), gap_s)
+    chosen = every_step(scene)
+    assert chosen.sample_tokens == scene.sample_tokens[::kept]
+    assert len(chosen.images) == len(chosen.boxes) == len(chosen.captions) == len(chosen.stamps_ns)
+    assert (chosen is scene) == (kept == 1)
+
+
+@pytest.mark.parametrize('gap_s', [0.5, 0.25, 0.1])
+def test_evaluation_has_the_history_that_the_model_was_trained_with(gap_s):
+    """Whatever the distance of a bag's key frames: the memory goes by stamps."""
+    scene = stretched(toy_scene(MtaConfig.toy(), frames=16), gap_s)
+
+    def detector(images, image_from_ego, camera_mask, history):
+        return SimpleNamespace(bev=np.zeros((1, 2, 2), np.float32))
+
+    ages = [one.history.age_s for one in drive_scene(detector, scene, range(16))]
+    settled = ages[round(0.5 / gap_s) :]
+    assert settled and all(abs(age - 0.5) < 1e-6 for age in settled)
 
 
 def test_a_directory_without_bags_is_named(tmp_path):

@@ -179,7 +179,8 @@ def import_pandaset_command(
 @app.command()
 def inspect(
     bag: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help='rosbag2 directory of one scene.')
+        Path,
+        typer.Argument(exists=True, help='Bag of one scene: rosbag2 directory, or one .mcap.'),
     ],
 ):
     """Print what is inside a bag: topics, rates, QoS, scene, objects, a caption."""

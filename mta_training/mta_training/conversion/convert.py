@@ -34,7 +34,7 @@ from mta_training.conversion.table_index import (
 )
 
 # What the bag says it was made from; grows whenever the same scene gives another bag.
-FORMAT = 'mta bag 1'
+FORMAT = 'mta bag 2'
 
 
 class Lost(NamedTuple):

@@ -70,7 +70,9 @@ class SceneWriter:
             for row in self.imu
             if first <= row['utime'] * 1000 <= last
         ]
-        self._put('/tf_static', first, messages.static_tree(first, self.frames))
+        # Again with each sample, for who begins in the middle (ros2 bag play --start-offset).
+        tree = messages.static_tree(first, self.frames)
+        events += [(stamp, -1, self._static, tree) for stamp in {first, *dict(samples)}]
         for stamp, _, put, argument in sorted(events, key=lambda event: event[:2]):
             put(stamp, argument)
 
@@ -89,6 +91,9 @@ class SceneWriter:
 
     def _put(self, topic, stamp_ns, cdr):
         self.writer.write(self.connections[topic], stamp_ns, cdr)
+
+    def _static(self, stamp_ns, tree):
+        self._put('/tf_static', stamp_ns, tree)
 
     def _pose(self, stamp_ns, row):
         tree, odometry = self.ego_messages.at(stamp_ns, self.poses[row], self.twists[row])

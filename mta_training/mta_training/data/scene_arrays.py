@@ -12,6 +12,7 @@ import numpy as np
 
 from mta_perception.atomic_files import whole
 
+STEP_S = 0.5  # between the key frames of nuScenes; what a detector's history is trained with
 # What numpy, zip and JSON say of damaged files.
 _DAMAGE = (ValueError, KeyError, TypeError, IndexError, EOFError, BadZipFile, zlib.error)
 
@@ -96,3 +97,28 @@ def _load_scene(directory):
             facts['stamps_ns'],
             facts['depth'] if 'depth' in facts else None,
         )
+
+
+def every_step(scene, step_s=STEP_S):
+    """The frames of a scene that lie a step or more apart, from its first on: all of nuScenes',
+    every fifth of key frames at 10 Hz.  Training takes the frame before as what was half a second
+    ago."""
+    kept, last = [], None
+    for index, stamp_ns in enumerate(scene.stamps_ns.tolist()):
+        if last is None or stamp_ns - last >= 0.8 * step_s * 1e9:
+            kept.append(index)
+            last = stamp_ns
+    if len(kept) == len(scene.stamps_ns):
+        return scene
+    return scene._replace(
+        images=scene.images[kept],
+        present=scene.present[kept],
+        image_from_ego=scene.image_from_ego[kept],
+        world_from_ego=scene.world_from_ego[kept],
+        sample_tokens=[scene.sample_tokens[index] for index in kept],
+        boxes=[scene.boxes[index] for index in kept],
+        labels=[scene.labels[index] for index in kept],
+        captions=[scene.captions[index] for index in kept],
+        stamps_ns=scene.stamps_ns[kept],
+        depth=None if scene.depth is None else scene.depth[kept],
+    )

@@ -15,7 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mta_perception.bags.scene_bag import BagError, SceneBag
+from mta_perception.bags.bag_files import METADATA, BagError, bag_storage
+from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import ImageError
 from mta_perception.pipeline.camera_geometry import camera_geometry
@@ -84,7 +85,8 @@ def _image_from_ego(bag, sample, geometry):
 def cache_path(bag, cache, image):
     """Where a bag's cache lies; changes with bag, image size and this code's version."""
     bag = Path(bag)
-    stat = (bag / 'metadata.yaml').stat()
+    storage = bag_storage(bag)
+    stat = (storage / METADATA if storage.is_dir() else storage).stat()
     key = json.dumps(
         [
             _CACHE_VERSION,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mta_perception.bags.scene_bag import BagError, SceneBag, find_bags
 from mta_training.data import scene_cache
-from mta_training.data.scene_arrays import load_scene
+from mta_training.data.scene_arrays import every_step, load_scene
 from mta_training.evaluation.torch_frames import evaluate_learner, held_out_scene
 from mta_training.losses.described_objects import corrupted
 from mta_training.process_group import run_processes
@@ -73,7 +73,7 @@ def train_on_bags(
 
 
 def _member(caches, held_out, out, recipe, resume, threads, text_cache):
-    scenes = [load_scene(path) for path in caches]
+    scenes = [every_step(load_scene(path)) for path in caches]
     captions = corrupted(
         [scene.captions for scene in scenes],
         recipe.captions.missing,
