@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mta_perception.bags.recording import read_recording
+from mta_perception.bags.rescue import rescue
 from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.ros.recorder import HEARS, READY
 
@@ -143,15 +144,29 @@ def test_recording_never_overwrites(tmp_path, domain):
     assert list(bag.iterdir()) == []
 
 
-def test_a_killed_recorder_leaves_nothing_that_looks_whole(tmp_path, domain):
+def test_of_a_killed_recorder_all_but_the_last_second_is_kept(tmp_path, node, domain):
+    """Nothing looks whole, the next recorder does not remove it, and a rescue brings it back."""
     import signal
 
+    from vision_msgs.msg import Detection3DArray
+
     bag = tmp_path / 'bag'
+    publisher = node.create_publisher(Detection3DArray, '/mta_perception/detections', 10)
     with record_child(bag, domain) as recorder:
-        recorder.wait_for(READY, 30)
+        recorder.wait_for(f'{HEARS} /mta_perception/detections', 30)
+        for step in range(20):
+            publisher.publish(detections_message(1_000_000_000 + step, 2))
+            time.sleep(0.1)
+        time.sleep(1.2)
         os.kill(recorder.pid, signal.SIGKILL)
         while recorder.running():
             time.sleep(0.05)
     assert not bag.exists()
     with pytest.raises(ValueError, match='metadata.yaml'):
         read_recording(bag)
+    with record_child(bag, domain) as again:
+        with pytest.raises(RuntimeError, match='mta rescue .*bag.partial'):
+            again.wait_for(READY, 30)
+    found = rescue(tmp_path / 'bag.partial' / 'bag', tmp_path / 'rescued')
+    assert found.messages >= 19
+    assert len(read_recording(tmp_path / 'rescued').detections) >= 19
