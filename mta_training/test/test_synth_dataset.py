@@ -20,6 +20,7 @@ from pyquaternion import Quaternion
 import pytest
 
 from mta_perception.contract import CAMERAS, CLASSES
+from mta_perception.geometry import level_pose
 from mta_training.captions import grammar
 from mta_training.conversion.dataset_writer import TABLES, splits_of
 from mta_training.synth.dataset import generate, record
@@ -30,9 +31,15 @@ SEED = 55  # its first scene shows all ten classes
 SMALL = {'image_size': (320, 180), 'sweeps': True, 'seconds': 3.0, 'progress': False}
 
 
+@pytest.fixture(scope='module', params=['level', 'street'])
+def world(request):
+    return request.param
+
+
 @pytest.fixture(scope='module')
-def root(tmp_path_factory):
-    return synthesise(tmp_path_factory.mktemp('synth') / 'set', 1, SEED, workers=1, **SMALL)
+def root(tmp_path_factory, world):
+    out = tmp_path_factory.mktemp('synth') / 'set'
+    return synthesise(out, 1, SEED, workers=1, world=world, **SMALL)
 
 
 @pytest.fixture(scope='module')
@@ -131,12 +138,12 @@ def test_ground_truth_fed_as_results_scores_full_marks(nusc, tmp_path):
     assert all(attributes[name]['attr_err'] == 0 for name in ('car', 'pedestrian', 'bicycle'))
 
 
-def test_devkit_boxes_lie_on_the_objects_pixels(nusc, monkeypatch):
+def test_devkit_boxes_lie_on_the_objects_pixels(nusc, world):
     """Project boxes with the official code and compare with what the renderer drew there."""
     from mta_training.synth.actors.scenario import build_scenario
     from mta_training.synth.scene import CameraView
 
-    scene = build_scenario(SEED, 0, 3.0, 320, 180)
+    scene = build_scenario(SEED, 0, 3.0, 320, 180, world)
     renderer, checked = Renderer(scene.town.static, scene.weather), 0
     sample = nusc.sample[2]
     for camera, calibration in scene.rig.cameras.items():
@@ -144,7 +151,11 @@ def test_devkit_boxes_lie_on_the_objects_pixels(nusc, monkeypatch):
         time = (row['timestamp'] - scene.start_us) / 1e6
         states = {s.instance: s for s in scene.traffic.states(time)}
         pose = nusc.get('ego_pose', row['ego_pose_token'])
-        assert np.allclose(scene.traffic.world_from_ego(time)[:3, 3], pose['translation'])
+        world_from_ego = scene.traffic.world_from_ego(time)
+        assert np.allclose(world_from_ego[:3, 3], pose['translation'])
+        turned = Quaternion(pose['rotation']).rotation_matrix
+        assert np.allclose(world_from_ego[:3, :3], turned, atol=1e-6)
+        assert (abs(turned[2, 2] - 1.0) < 1e-9) == (world == 'level')  # the body leans
         view = CameraView(
             calibration.intrinsics,
             320,
@@ -221,7 +232,10 @@ def test_captions_are_true(root, nusc):
             'sample_data', nusc.get('sample', row['sample_token'])['data']['LIDAR_TOP']
         )
         pose = nusc.get('ego_pose', lidar['ego_pose_token'])
-        x, y, _ = Quaternion(pose['rotation']).inverse.rotate(
+        world_from_ego = np.eye(4)
+        world_from_ego[:3, :3] = Quaternion(pose['rotation']).rotation_matrix
+        # Distances and sides are those of the level frame, whatever the body does.
+        x, y, _ = level_pose(world_from_ego)[:3, :3].T @ (
             np.array(row['translation']) - pose['translation']
         )
         assert facts.distance == round(float(np.hypot(x, y)))

@@ -8,7 +8,7 @@ import math
 import os
 from pathlib import Path
 import sys
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -82,6 +82,13 @@ def synth(
         bool, typer.Option(help='Images at 12 Hz; without, keyframes (2 Hz) only.')
     ] = True,
     lidar: Annotated[bool, typer.Option(help='Write the points of the keyframes.')] = True,
+    world: Annotated[
+        Literal['level', 'street'],
+        typer.Option(
+            help='street: the body leans, rigs, walls, light and cameras differ, clutter stands '
+            'about; level: none of it.'
+        ),
+    ] = 'level',
     version: Annotated[
         str, typer.Option(help='Name of the folder with the tables.')
     ] = 'v1.0-mini',
@@ -113,6 +120,7 @@ def synth(
         sweeps=sweeps,
         seconds=seconds,
         lidar=lidar,
+        world=world,
         version=version,
     )
     print(f'{count} scenes in {out}')

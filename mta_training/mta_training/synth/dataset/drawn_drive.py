@@ -17,7 +17,7 @@ from mta_training.data.scene_arrays import SceneArrays, save_scene
 from mta_training.synth.actors.scenario import build_scenario
 from mta_training.synth.dataset.narrate import Places, facts_of
 from mta_training.synth.dataset.tables import attribute_of
-from mta_training.synth.render.look import random_looks
+from mta_training.synth.render.look import scene_looks
 from mta_training.synth.render.renderer import Renderer
 from mta_training.synth.scene import KEYFRAME_S, CameraView
 from mta_training.synth.sensors import observe
@@ -48,9 +48,7 @@ def draw_drive(seed, index, image, seconds=20.0, **world):
     matrices = np.zeros((frames, cameras, 3, 4), np.float32)
     poses, boxes, labels, captions = [], [], [], []
     namer = Places(scenario.town)
-    looks = None
-    if scenario.weather.street:
-        looks = random_looks(np.random.default_rng([seed, 7, index]), cameras)
+    looks = scene_looks(seed, scenario)
     for frame in range(frames):
         time = frame * KEYFRAME_S
         world_from_level = level_pose(scenario.traffic.world_from_ego(time))
@@ -61,7 +59,7 @@ def draw_drive(seed, index, image, seconds=20.0, **world):
             rendering = renderer.render(shot.view(noise), shot.states, shot.world_from_ego)
             shown = rendering.image[: image.height]
             if looks:
-                shown = looks[slot](shown)
+                shown = looks[camera](shown)
             images[frame, slot, : len(shown)] = shown
             metres = _depth(rendering, shot)
             depth[frame, slot, : len(metres)] = metres

@@ -13,7 +13,7 @@ import cv2
 from mta_perception.atomic_files import write_atomically
 from mta_perception.progress import Progress
 from mta_training.conversion.dataset_writer import assemble, dump
-from mta_training.synth.actors.scenario import MAX_SCENES, scene_name
+from mta_training.synth.actors.scenario import MAX_SCENES, WORLDS, scene_name
 from mta_training.synth.dataset import record
 from mta_training.synth.render.renderer import Renderer
 
@@ -35,6 +35,7 @@ def synthesise(
     sweeps=True,
     seconds=20.0,
     lidar=True,
+    world='level',
     version='v1.0-mini',
     progress=True,
 ):
@@ -45,6 +46,7 @@ def synthesise(
     sweeps      images at 12 Hz; without them only the keyframes (2 Hz)
     seconds     length of each scene, keyframes at 0, 0.5, ... below it
     lidar       write the keyframes' points; without them the rows name files that are not there
+    world       `level`, or `street`, which is less kind (docs/training.md)
     version     name of the table folder; `splits.json` in it has synth_train, synth_val, synth_all
 
     A call with the same settings goes on where the last one stopped and may ask for more scenes.
@@ -54,7 +56,7 @@ def synthesise(
     out = Path(out)
     width, height = image_size
     settings = record.Settings(
-        int(seed), int(width), int(height), float(seconds), bool(sweeps), bool(lidar)
+        int(seed), int(width), int(height), float(seconds), bool(sweeps), bool(lidar), str(world)
     )
     _check(scenes, settings, version)
     try:
@@ -77,6 +79,8 @@ def _check(scenes, settings, version):
         raise SynthesisError(
             f'scenes of {settings.seconds} s are too short; expected at least 1 s.'
         )
+    if settings.world not in WORLDS:
+        raise SynthesisError(f'world {settings.world!r} is none of {", ".join(WORLDS)}.')
     if settings.seed < 0:
         raise SynthesisError(f'seed {settings.seed} is negative; expected 0 or more.')
     if settings.width < 64 or settings.height != round(settings.width * 9 / 16):
@@ -94,7 +98,7 @@ def _prepare(out, settings):
     path = out / SETTINGS_FILE
     if path.exists():
         try:
-            there = json.loads(path.read_text())
+            there = {'world': 'level', **json.loads(path.read_text())}
         except ValueError:
             there = {}
         different = sorted(key for key in noted if there.get(key) != noted[key])

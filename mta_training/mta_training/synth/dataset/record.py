@@ -21,6 +21,7 @@ from mta_training.synth.dataset.tables import (
     log_name,
     write_map_mask,
 )
+from mta_training.synth.render.look import scene_looks
 from mta_training.synth.scene import CameraView
 from mta_training.synth.sensors import observe
 from mta_training.synth.sensors.lidar import Scan
@@ -42,6 +43,7 @@ class Settings(NamedTuple):
     seconds: float
     sweeps: bool
     lidar: bool
+    world: str = 'level'  # of actors.scenario.WORLDS
 
 
 class Seen(NamedTuple):
@@ -71,7 +73,7 @@ def record_scene(out, index, settings, make_renderer, report=lambda frames: None
     report         called with the number of frames finished since the last call
     """
     scenario = build_scenario(
-        settings.seed, index, settings.seconds, settings.width, settings.height
+        settings.seed, index, settings.seconds, settings.width, settings.height, settings.world
     )
     recorder = _Recorder(
         out, settings, scenario, make_renderer(scenario.town.static, scenario.weather)
@@ -94,6 +96,7 @@ class _Recorder:
         self.out, self.settings, self.scenario, self.renderer = out, settings, scenario, renderer
         self.tables = SceneTables(settings.seed, scenario)
         self.shots = {camera: [] for camera in scenario.rig.cameras}
+        self.looks = scene_looks(settings.seed, scenario)
         # `seen`: a list of Seen a keyframe
         self.scans, self.seen, self.image_names, self.fills = [], [], {}, {}
 
@@ -134,9 +137,11 @@ class _Recorder:
         channel = nuscenes_channel(camera)
         folder = 'samples' if is_key_frame else 'sweeps'
         name = f'{folder}/{channel}/{log_name(self.scenario)}__{channel}__{stamp_us}.jpg'
+        look = self.looks.get(camera)
+        image, quality = (look.processed(image), look.quality) if look else (image, JPEG_QUALITY)
         # numpy's turning round of the channels takes three times as long as the encoding.
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         write_atomically(self.out / name, encoded.tobytes())
         self.shots[camera].append(
             Shot(channel, stamp_us, keyframe, is_key_frame, name, image.shape[1], image.shape[0])

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from mta_perception.contract import CAMERAS
+
 _GREY = np.array([0.299, 0.587, 0.114])
 
 
@@ -21,13 +23,30 @@ class Look(NamedTuple):
     quality: int  # of JPEG
 
     def __call__(self, image):
-        """(H, W, 3) uint8 RGB -> the same, processed."""
+        """(H, W, 3) uint8 RGB -> the same, processed, packed as JPEG and unpacked."""
+        encoded = cv2.imencode(
+            '.jpg', self.processed(image), [cv2.IMWRITE_JPEG_QUALITY, self.quality]
+        )[1]
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+
+    def processed(self, image):
+        """The same without JPEG."""
         image = cv2.LUT(cv2.transform(image, self.colour), self.tone)
         if self.sharpness:
             soft = cv2.GaussianBlur(image, (0, 0), max(abs(self.sharpness), 0.3))
             image = soft if self.sharpness < 0 else cv2.addWeighted(image, 1.5, soft, -0.5, 0.0)
-        encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1]
-        return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        return image
+
+
+def scene_looks(seed, scenario):
+    """camera -> Look of a scene of the street, {} in the level world, whose cameras are all alike.
+
+    seed  of the world
+    """
+    if not scenario.weather.street:
+        return {}
+    looks = random_looks(np.random.default_rng([seed, 7, scenario.index]), len(CAMERAS))
+    return dict(zip(CAMERAS, looks))
 
 
 def random_looks(rng, cameras):
