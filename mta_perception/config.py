@@ -45,10 +45,16 @@ class EgoMotionConfig:
     max_gap_s: float = 1.0  # no interpolation between poses further apart [s]
     max_extrapolation_s: float = 0.3  # beyond the newest pose, at constant twist [s]
     max_speed_m_s: float = 80.0  # faster than this the pose has jumped [m/s]
+    max_turn_rad_s: float = 3.0  # ... or quicker round any axis; cars stay below 1.5 [rad/s]
+    lasting_s: float = 0.15  # poses elsewhere that agree for this long are another drive [s]
 
     def __post_init__(self) -> None:
         require_positive(
-            keep_s=self.keep_s, max_gap_s=self.max_gap_s, max_speed_m_s=self.max_speed_m_s
+            keep_s=self.keep_s,
+            max_gap_s=self.max_gap_s,
+            max_speed_m_s=self.max_speed_m_s,
+            max_turn_rad_s=self.max_turn_rad_s,
+            lasting_s=self.lasting_s,
         )
         require(
             0 <= self.max_extrapolation_s <= 0.5,
@@ -65,6 +71,7 @@ class MemoryConfig:
     max_gap_s: float = 1.2  # newest remembered frame older than this: memory dropped [s]
     min_age_s: float = 0.25  # younger than this the history says nothing about motion [s]
     max_speed_m_s: float = 80.0  # faster than this the pose has jumped [m/s]
+    max_turn_rad_s: float = 3.0  # ... or quicker round any axis [rad/s]
 
     @classmethod
     def trained_at(cls, step_s: float, **others: float) -> 'MemoryConfig':

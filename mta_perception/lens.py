@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from mta_perception.foreign_text import shown
 from mta_perception.frames import Distortion, Size
 from mta_perception.geometry import Array
 from mta_perception.reasons import Code, Refused
 
+_MOST_COEFFICIENT = 1e4  # larger ones fold the image over itself
 # Model -> numbers of coefficients that it can come with; what is left out is zero.
 _COEFFICIENTS = {
     'plumb_bob': (4, 5),
@@ -85,10 +87,11 @@ def _is_camera(matrix: Array) -> bool:
 
 def _distortion(name: str, coefficients: Array) -> Distortion | None:
     """Raises Refused for a model that is not known: its images must not pass for a pinhole's."""
-    if not np.isfinite(coefficients).all():
+    if not (np.abs(coefficients) < _MOST_COEFFICIENT).all():  # NaN too
         raise Refused(
             Code.IMPOSSIBLE_CALIBRATION,
-            f'camera_info d = {coefficients.tolist()}; expected finite coefficients.',
+            f'camera_info d = {shown(coefficients.tolist())}; expected finite coefficients below '
+            f'{_MOST_COEFFICIENT:g}.',
         )
     model = name.strip().lower()
     model = _OTHER_NAMES.get(model, model)
@@ -102,8 +105,8 @@ def _distortion(name: str, coefficients: Array) -> Distortion | None:
     if model not in _COEFFICIENTS:
         raise Refused(
             Code.UNKNOWN_DISTORTION,
-            f'camera_info has distortion_model {name!r} with {len(coefficients)} coefficients; '
-            f'expected one of {", ".join(_COEFFICIENTS)}. Publish rectified images '
+            f'camera_info has distortion_model {shown(name)} with {len(coefficients)} '
+            f'coefficients; expected one of {", ".join(_COEFFICIENTS)}. Publish rectified images '
             '(image_proc), or calibrate with one of these.',
         )
     # All zero is a pinhole, but for the fisheye, which bends even then.

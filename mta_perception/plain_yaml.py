@@ -1,10 +1,9 @@
-"""YAML and texts that come from elsewhere: read as data, of a bounded size, shown cut.
+"""YAML that comes from elsewhere: read as data, of a bounded size.
 
 A few hundred bytes of YAML can stand for gigabytes, because an alias repeats what it names.
 """
 
 from pathlib import Path
-import reprlib
 from typing import Any
 
 import yaml
@@ -12,18 +11,9 @@ import yaml
 MOST_BYTES = 4 << 20
 MOST_VALUES = 200_000  # aliases counted as what they stand for
 
-_shown = reprlib.Repr()
-_shown.maxstring = _shown.maxother = _shown.maxlong = 80
-_shown.maxlevel, _shown.maxdict, _shown.maxlist = 2, 4, 6
-
 
 class YamlError(ValueError):
     """A file is no YAML that can be read; the message is one line and names it."""
-
-
-def shown(value: object) -> str:
-    """A foreign value for a message: its repr, on one line, cut where it is long."""
-    return _shown.repr(value)
 
 
 def read_yaml(path: str | Path) -> Any:

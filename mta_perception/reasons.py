@@ -32,6 +32,7 @@ class Code(str, Enum):
     NO_IMAGE_YET = 'no image yet'
     NO_IMAGE = 'no image'
     NEW_CAMERA = 'new camera'
+    FROZEN = 'frozen'
     SKIPPED_ROUND = 'skipped this round'
     SLOWER = 'slower than the others'
 

@@ -120,6 +120,7 @@ class Car:
         self.namespace, self.frame, self.period_s = namespace, frame, period_s
         self.transport, self.heard, self.stamp_ns = transport, {}, START_NS
         self.world_xy = np.zeros(2)
+        self.freezes = False  # whether a picture may come twice
         self.images = test_images()
         self.jpegs = {camera: jpeg(image) for camera, image in self.images.items()}
         self.make_publishers(reliable)
@@ -199,7 +200,10 @@ class Car:
 
         header = self.header(stamp_ns, self.frame.format(camera))
         if self.transport == 'raw':
-            pixels = self.images[camera] if data is None else data
+            pixels = (self.images[camera] if data is None else data).copy()
+            # No sensor sends the same picture twice.
+            rng = np.random.default_rng(stamp_ns)
+            pixels[0] = rng.integers(0, 255, pixels[0].shape, dtype=pixels.dtype)
             return Image(
                 header=header,
                 height=pixels.shape[0],
@@ -208,9 +212,10 @@ class Car:
                 step=pixels.shape[1] * 3,
                 data=pixels.tobytes(),
             )
-        return CompressedImage(
-            header=header, format='jpeg', data=self.jpegs[camera] if data is None else data
-        )
+        content = self.jpegs[camera] if data is None else data
+        # No sensor sends the same picture twice; what lies behind its end is nobody's business.
+        content += b'' if self.freezes else stamp_ns.to_bytes(8, 'little')
+        return CompressedImage(header=header, format='jpeg', data=content)
 
     def odometry_message(self, stamp_ns, xy):
         from nav_msgs.msg import Odometry

@@ -152,13 +152,49 @@ def test_a_loop_shorter_than_a_swap_is_found_too():
     assert ego.resets == 2
 
 
-def test_a_pose_jump_starts_anew():
+def elsewhere(seconds, kind):
+    """A pose that does not fit the drive."""
+    pose = _on_a_circle(seconds)
+    if kind == 'turned':
+        pose[:3, :3] = pose[:3, :3] @ rigid_from_yaw(np.pi)[:3, :3]
+    elif kind == 'upside down':
+        pose[:3, :3] = pose[:3, :3] @ np.diag([1.0, -1.0, -1.0])
+    elif kind == 'huge':
+        pose[:3, 3] = 1e308
+    else:
+        pose[0, 3] += 12.0
+    return pose
+
+
+KINDS = ['moved', 'turned', 'upside down', 'huge']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('count', [1, 2])
+def test_a_single_bad_pose_is_dropped_by_name(kind, count):
     ego = _driven()
-    jumped = _on_a_circle(3.02)
-    jumped[0, 3] += 5.0
-    assert ego.add(START + 3 * SECOND + 20_000_000, jumped) is None
-    assert ego.reset_counts == {Code.POSE_JUMPED: 1}
-    assert ego.last_reset[1].detail.startswith('by 5')
+    for index in range(count):
+        at = 3.02 + 0.02 * index
+        reason = ego.add(START + round(at * SECOND), elsewhere(at, kind))
+        assert reason.code is Code.POSE_JUMPED and reason.detail.startswith('by ')
+    at = 3.02 + 0.02 * count
+    assert ego.add(START + round(at * SECOND), _on_a_circle(at)) is None
+    assert ego.resets == 0 and ego.refused == {Code.POSE_JUMPED: count}
+    between = START + round((at - 0.01) * SECOND)
+    np.testing.assert_allclose(ego.world_from_ego(between), _on_a_circle(at - 0.01), atol=0.02)
+
+
+@pytest.mark.parametrize('kind', ['moved', 'turned', 'upside down'])
+@pytest.mark.parametrize('hz', [10, 50, 200])
+def test_a_lasting_jump_starts_anew(kind, hz):
+    ego = _driven()
+    for index in range(1, hz):
+        at = 3.0 + index / hz
+        ego.add(START + round(at * SECOND), elsewhere(at, kind))
+    assert ego.resets == 1 and ego.reset_counts == {Code.POSE_JUMPED: 1}
+    assert ego.refused[Code.POSE_JUMPED] <= max(2, 0.16 * hz)
+    now = START + round(3.5 * SECOND)
+    np.testing.assert_allclose(ego.world_from_ego(now), elsewhere(3.5, kind), atol=0.05)
     with pytest.raises(EgoMotionError):
         ego.world_from_ego(START + 2 * SECOND)
 

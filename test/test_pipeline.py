@@ -302,6 +302,10 @@ def test_too_few_cameras(pipeline):
     pipeline.step(_frames(1.1), _calibrations(), _ego_motion())
 
 
+def lens(fx=1266.0, cx=800.0):
+    return np.array([[fx, 0.0, cx], [0.0, 1266.0, 450.0], [0.0, 0.0, 1.0]])
+
+
 @pytest.mark.parametrize(
     'change, reason',
     [
@@ -312,6 +316,11 @@ def test_too_few_cameras(pipeline):
         ({'ego_from_camera': np.diag([-1.0, 1, 1, 1])}, 'not a rotation'),
         ({'ego_from_camera': np.eye(3)}, 'shapes'),
         ({'width': 0}, '0x900'),
+        ({'intrinsics': lens(fx=1e300)}, 'no camera of 1600 px has'),
+        ({'intrinsics': lens(fx=1e-300)}, 'no camera of 1600 px has'),
+        ({'intrinsics': lens(cx=1e300)}, 'principal point'),
+        ({'intrinsics': lens(cx=-4000.0)}, 'principal point'),
+        ({'ego_from_camera': rigid_from_yaw(0.0, (1e9, 0.0, 1.5))}, 'mounted 1e+09 m'),
     ],
 )
 def test_a_calibration_that_cannot_be_true_masks_its_camera(pipeline, change, reason):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import pytest
 import yaml
 
-from mta_perception.plain_yaml import MOST_BYTES, YamlError, parse_yaml, read_yaml, shown
+from mta_perception.plain_yaml import MOST_BYTES, YamlError, parse_yaml, read_yaml
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -79,9 +79,3 @@ def test_no_file_large_file_folder_and_pipe(tmp_path):
     for name in ('pipe.yaml', 'large.yaml', 'none.yaml', '.'):
         with pytest.raises(YamlError, match=str(tmp_path)):
             read_yaml(tmp_path / name)
-
-
-@given(VALUES | st.just('x' * 10**6) | st.just([['deep'] * 999] * 999))
-@settings(max_examples=100, deadline=None)
-def test_a_foreign_value_is_shown_on_one_short_line(value):
-    assert len(shown(value)) < 4000 and '\n' not in shown(value)

@@ -236,6 +236,10 @@ def test_ask_says_that_the_model_cannot_answer(car):
 
     answer = car.call(Ask, 'mta_perception/ask', Ask.Request(instruction='who goes first?'))
     assert not answer.success and 'no task heads' in answer.message
+    long = '\x1b[2Jclear\n' + 'x' * 100_000
+    answer = car.call(Ask, 'mta_perception/ask', Ask.Request(instruction=long))
+    assert not answer.success and len(answer.message) < 1000 and answer.message.isprintable()
+    assert 'the first 500 of 100010 characters' in answer.message
 
 
 def test_diagnostics_name_cameras_stages_memory_captions_process(car):

@@ -13,7 +13,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs', reason='interface packages are not built here')
 pytest.importorskip('mta_msgs', reason='interface packages are not built here')
 
-from ros_car import SECOND_NS, Car, stamp_ns, start_node, wait_until
+from ros_car import SECOND_NS, Car, jpeg, stamp_ns, start_node, wait_until
 
 from mta_perception.commands.processes import free_domain
 from mta_perception.contract import CAMERAS
@@ -83,7 +83,7 @@ def running(request, tmp_path_factory):
 def car(running):
     node, car, source = running
     car.mounts_on_tf, car.moves_on_tf, car.child = False, source == 'tf', 'base_link'
-    car.odometry_off_ns, car.frame = 0, '{}_optical'
+    car.odometry_off_ns, car.frame, car.freezes = 0, '{}_optical', False
     assert car.change_state('deactivate', 'activate')
     car.wait_for_node()
     yield car
@@ -207,6 +207,37 @@ def test_stamps_that_stand_still_are_named_and_reset_nothing(car, running, only_
     assert len(stamps) == len(set(stamps)) and len(stamps) <= (6 if kind == 'whole seconds' else 1)
     assert status(car, 'frames')[2]['sync/resets'] == '0'
     assert 0 < node.output().count('stamp stands still') - lines <= 6  # once a camera
+
+
+def test_a_frozen_camera_is_named_and_not_used(car, running, only_odom):
+    """The others go on; with its first other picture it is back."""
+    lines, car.freezes = running[0].output().count('cam_back: frozen'), True
+    still, moving = car.jpegs['cam_back'], [0]
+
+    def pictures():
+        moving[0] += 1
+        images = {
+            camera: jpeg(np.roll(image, 3 * moving[0], axis=1))
+            for camera, image in car.images.items()
+        }
+        return {**images, 'cam_back': still}
+
+    def done(condition):
+        car.say(data=pictures())
+        time.sleep(PACE_S)
+        return condition()
+
+    def frozen():
+        return 'frozen' in status(car, 'camera cam_back')[1]
+
+    wait_until(lambda: done(frozen), 20.0, lambda: f'{car.words()}')
+    level, words, _ = status(car, 'camera cam_back')
+    assert level == ERROR and 'same bytes' in words and 'sector back is blind' in words
+    before = len(car.detections)
+    wait_until(lambda: done(lambda: len(car.detections) > before + 1), 20.0, f'{car.words()}')
+    assert running[0].output().count('cam_back: frozen') - lines == 1
+    still = jpeg(np.roll(car.images['cam_back'], 7, axis=0))
+    wait_until(lambda: done(lambda: not frozen()), 20.0, lambda: f'{car.words()}')
 
 
 def test_a_parked_car_and_a_mount_on_tf_above_base_link(car, running):

@@ -6,7 +6,8 @@ What metadata.yaml names is looked at before anything is opened: it may come fro
 from pathlib import Path
 import shlex
 
-from mta_perception.plain_yaml import YamlError, read_yaml, shown
+from mta_perception.foreign_text import shown
+from mta_perception.plain_yaml import YamlError, read_yaml
 
 METADATA = 'metadata.yaml'
 STORAGE = ('.mcap', '.db3')

@@ -12,8 +12,11 @@ from typing import Annotated, Optional
 
 import typer
 
+from mta_perception.foreign_text import printable
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
+MOST_SAID = 4000  # characters of an error
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 Bag = Annotated[
@@ -208,7 +211,7 @@ def main() -> None:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if os.environ.get('MTA_DEBUG'):
             raise
-        print(f'mta: {error}', file=sys.stderr)
+        print(printable(f'mta: {error}', MOST_SAID), file=sys.stderr)
         sys.exit(1)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mta_perception.config import MemoryConfig
 from mta_perception.detections import Floats
 from mta_perception.geometry import Array, invert_rigid
-from mta_perception.pipeline.pose_jump import jump_m
+from mta_perception.pipeline.pose_jump import pose_jump
 from mta_perception.reasons import Code, Reason
 
 
@@ -113,10 +113,14 @@ class BevMemory:
                 Code.GAP_BETWEEN_FRAMES,
                 f'{seconds:.2f} s, more than history_max_gap_s={self.config.max_gap_s:g}',
             )
-        metres = jump_m(newest.world_from_ego, world_from_ego, seconds, self.config.max_speed_m_s)
-        if metres is not None:
-            return Reason(Code.POSE_JUMPED, f'by {metres:.1f} m within {seconds:.2f} s')
-        return None
+        jump = pose_jump(
+            newest.world_from_ego,
+            world_from_ego,
+            seconds,
+            self.config.max_speed_m_s,
+            self.config.max_turn_rad_s,
+        )
+        return Reason(Code.POSE_JUMPED, jump) if jump else None
 
     def _nearest(self, stamp_ns: int, world_from_ego: Array) -> History:
         step_ns = self.config.step_s * 1e9

@@ -20,6 +20,10 @@ from mta_perception.pipeline.images import (
 )
 from mta_perception.reasons import Code, Reason
 
+# What a camera may have, in parts of its longer side: fisheyes begin at a fifth, long lenses end
+# at twenty; the middle of a region's sensor may lie outside the region.
+LEAST_FOCAL, MOST_FOCAL, MOST_CENTRE = 0.05, 100.0, 2.0
+MOST_MOUNT_M = 100.0
 _SAME_WITHIN = 1e-6  # pixels, metres, parts of a rotation: what messages lose on their way
 
 # Where the cameras of the training data look: 0 forward, 90 left.
@@ -89,9 +93,32 @@ def calibration_fault(calibration: CameraCalibration) -> str:
         )
     if not np.allclose(intrinsics[2], (0.0, 0.0, 1.0), atol=1e-6):
         return f'last row of the intrinsics is {intrinsics[2].tolist()}, expected [0, 0, 1]'
+    size = max(*(calibration.sensor or ()), calibration.width, calibration.height)
+    fault = _implausible(intrinsics, size)
+    if fault:
+        return fault
+    if np.abs(ego_from_camera[:3, 3]).max() > MOST_MOUNT_M:
+        return f'mounted {np.abs(ego_from_camera[:3, 3]).max():g} m from base_link'
     rotation = ego_from_camera[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
         return 'mounting is not a rotation and a translation'
+    return ''
+
+
+def _implausible(intrinsics: Array, size: int) -> str:
+    """What no camera has whose sensor's longer side is `size` pixels, or ''."""
+    focal = intrinsics[[0, 1], [0, 1]]
+    least, most = LEAST_FOCAL * size, MOST_FOCAL * size
+    if focal.min() < least or focal.max() > most:
+        return (
+            f'focal lengths are {focal[0]:g} and {focal[1]:g} px, which no camera of {size} px '
+            f'has (expected {least:g} to {most:g})'
+        )
+    if np.abs(intrinsics[:2, 2]).max() > MOST_CENTRE * size or abs(intrinsics[0, 1]) > size:
+        return (
+            f'the principal point is ({intrinsics[0, 2]:g}, {intrinsics[1, 2]:g}) px, which no '
+            f'camera of {size} px has'
+        )
     return ''
 
 

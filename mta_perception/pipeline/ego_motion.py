@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from mta_perception.config import EgoMotionConfig
 from mta_perception.geometry import Array, interpolate_rigid, rigid_from_quaternion
 from mta_perception.pipeline.clock_words import clock_words
-from mta_perception.pipeline.pose_jump import jump_m
+from mta_perception.pipeline.pose_jump import pose_jump
 from mta_perception.reasons import Code, Reason, Refused
 
 _TWIST_BASE_NS = 50_000_000  # poses closer than this give a noisy twist
@@ -47,6 +47,8 @@ class EgoMotion:
         self._stamps: list[int] = []  # ascending [ns]
         self._poses: list[Array] = []  # world_from_ego, row for row
         self._swaps = 0
+        self._others: list[tuple[int, Array]] = []  # poses that fit each other, not those known
+        self._first_jump = Reason(Code.POSE_JUMPED)  # from those known to these
 
     def add_quaternion(
         self,
@@ -82,13 +84,37 @@ class EgoMotion:
             if 0 < back_ns <= _SWAP_NS and self._swaps <= _MOST_SWAPS:
                 return self.refuse(Code.STAMP_OUT_OF_ORDER, f'by {back_ns / 1e9:.3f} s')
             jump = self._jump(stamp_ns, pose)
+            if jump is not None and not self._lasts(stamp_ns, pose, jump):
+                return self.refuse(*jump)
             if jump is not None:
+                others, jump = self._others, self._first_jump if self._others else jump
                 self._reset(stamp_ns, jump)
+                for other_ns, other in others[:-1]:
+                    self._stamps.append(other_ns)
+                    self._poses.append(other)
+            self._others = []
             self._stamps.append(stamp_ns)
             self._poses.append(pose)
             self._forget(stamp_ns)
             self._changed.notify_all()
         return None
+
+    def _lasts(self, stamp_ns: int, pose: Array, jump: Reason) -> bool:
+        """Whether poses that do not fit those known agree with each other for long enough: one
+        alone is a bad message, more are another drive.  A clock that jumped back needs no more."""
+        if jump.code is not Code.POSE_JUMPED:
+            return True
+        if self._others and not self._apart(*self._others[-1], stamp_ns, pose):
+            self._others.append((stamp_ns, pose))
+        else:
+            self._others, self._first_jump = [(stamp_ns, pose)], jump
+        first_ns = self._others[0][0]
+        return len(self._others) > 1 and stamp_ns - first_ns >= self.config.lasting_s * 1e9
+
+    def _apart(self, before_ns: int, before: Array, stamp_ns: int, pose: Array) -> str:
+        seconds = max(0.0, (stamp_ns - before_ns) / 1e9)
+        speed, turn = self.config.max_speed_m_s, self.config.max_turn_rad_s
+        return pose_jump(before, pose, seconds, speed, turn)
 
     def world_from_ego(self, stamp_ns: int) -> Array:
         """(4, 4) at the stamp [ns].  Raises EgoMotionError."""
@@ -145,6 +171,12 @@ class EgoMotion:
         with self._changed:
             return self._stamps[-1] if self._stamps else None
 
+    @property
+    def newest_place(self) -> Array | None:
+        """(3,) of the car in the odometry's world, by the newest pose; None without one."""
+        with self._changed:
+            return np.array(self._poses[-1][:3, 3]) if self._poses else None
+
     def reset(self, reason: Reason) -> None:
         """Forget all poses."""
         with self._changed:
@@ -160,6 +192,7 @@ class EgoMotion:
         self._stamps.clear()
         self._poses.clear()
         self._swaps = 0
+        self._others = []
         self.resets += 1
         self.reset_counts[reason.code] += 1
         self.last_reset = stamp_ns, reason
@@ -171,10 +204,20 @@ class EgoMotion:
         seconds = (stamp_ns - self._stamps[-1]) / 1e9
         if seconds < 0:
             return Reason(Code.ODOMETRY_CLOCK_JUMPED_BACK, f'by {-seconds:.2f} s')
-        metres = jump_m(self._poses[-1], pose, seconds, self.config.max_speed_m_s)
-        if metres is not None:
-            return Reason(Code.POSE_JUMPED, f'by {metres:.1f} m within {seconds:.3f} s')
-        return None
+        apart = self._apart(self._stamps[-1], self._poses[-1], stamp_ns, pose)
+        if not apart and self._others and self._is_nearer_to_others(stamp_ns, pose):
+            # With the time that passes a jump becomes a way that a car could have driven.
+            apart = 'like the poses before'
+        return Reason(Code.POSE_JUMPED, apart) if apart else None
+
+    def _is_nearer_to_others(self, stamp_ns: int, pose: Array) -> bool:
+        other_ns, other = self._others[-1]
+        if self._apart(other_ns, other, stamp_ns, pose):
+            return False
+        to_other, to_known = (
+            np.linalg.norm(pose[:3, 3] - one[:3, 3]) for one in (other, self._poses[-1])
+        )
+        return bool(to_other < to_known)
 
     def _forget(self, stamp_ns: int) -> None:
         # In chunks: deleting from the front of a list each time would move everything each time.

@@ -12,6 +12,7 @@ import time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from mta_perception.contract import CAMERAS
+from mta_perception.foreign_text import printable
 from mta_perception.reasons import UNREADABLE_IMAGE, Code
 from mta_perception.ros.subscriptions import POSES
 
@@ -29,7 +30,7 @@ def diagnostics_message(header, node_name, hardware_id, statuses):
                 name=f'{node_name}: {component}',
                 hardware_id=hardware_id,
                 level=level,
-                message=message,
+                message=printable(message),
                 values=[
                     KeyValue(key=str(key), value=_text(value)) for key, value in values.items()
                 ],
@@ -40,7 +41,7 @@ def diagnostics_message(header, node_name, hardware_id, statuses):
 
 
 def _text(value):
-    return f'{value:.3f}' if isinstance(value, float) else str(value)
+    return f'{value:.3f}' if isinstance(value, float) else printable(str(value))
 
 
 def _counted(what, counts):
@@ -119,7 +120,7 @@ def _camera_state(camera, seen, inputs, wrong_transport, blind, warnings):
         if inputs.unreadable[camera]:
             return ERROR, f'no image could be read; {blind_words}'
         return ERROR, f'{Code.NO_IMAGE_YET}; {blind_words}'
-    fault = inputs.sync.stamp_fault(camera)
+    fault = inputs.frozen.get(camera) or inputs.sync.stamp_fault(camera)
     if fault:
         return ERROR, f'{fault}; {blind_words}'
     if not seen.alive:

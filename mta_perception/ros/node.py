@@ -22,6 +22,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
+from mta_perception.foreign_text import printable
 from mta_perception.pipeline.ego_motion import EgoMotion
 from mta_perception.reasons import Code, Reason
 from mta_perception.ros import diagnostics, parameters
@@ -38,6 +39,7 @@ from mta_perception.share import model_directory
 from mta_perception.workers.tally import Guard
 
 NODE_NAME = 'mta_perception'
+MOST_ASKED = 500  # characters of a question
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -197,10 +199,14 @@ class PerceptionNode(LifecycleNode):
         if self._model is None:
             response.message = 'no model is loaded; configure and activate the node first'
         else:
+            length = len(request.instruction)
+            cut = (
+                f' (the first {MOST_ASKED} of {length} characters)' if length > MOST_ASKED else ''
+            )
             response.message = (
-                f'this model has no task heads: {self._model.manifest.name} finds objects and '
-                'describes them (~/detections, ~/captions), it cannot answer '
-                f'"{request.instruction}"'
+                f'this model has no task heads: {printable(self._model.manifest.name, 80)} finds '
+                'objects and describes them (~/detections, ~/captions), it cannot answer '
+                f'"{printable(request.instruction, MOST_ASKED)}"{cut}'
             )
         return response
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mta_perception.contract import CAMERAS, CLASSES
 from mta_perception.drawing.overlay import DrawnObject, draw_overlay
+from mta_perception.foreign_text import printable
 from mta_perception.geometry import invert_rigid, transform
 from mta_perception.pipeline.images import plan_for
 from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline, StepResult
@@ -148,7 +149,7 @@ class PerceptionWorkers:
             for warning in self.image_warnings(camera):
                 if (camera, warning) not in self._said and len(self._said) < MOST_WARNINGS:
                     self._said.add((camera, warning))
-                    self._say(f'{camera}: {warning}')
+                    self._say(printable(f'{camera}: {warning}'))
 
     def _publish(self, result, calibrations, step_ms):
         frame_id = self.settings.base_frame

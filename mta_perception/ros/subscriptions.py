@@ -19,11 +19,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from mta_perception.contract import CAMERAS
+from mta_perception.foreign_text import shown
 from mta_perception.frames import FrameSet
 from mta_perception.lens import lens_of
 from mta_perception.pipeline.calibrations import Rig
 from mta_perception.pipeline.camera_sync import CameraSync
-from mta_perception.plain_yaml import shown
+from mta_perception.pipeline.frozen_pictures import FrozenPictures
 from mta_perception.reasons import Code, Reason, Refused
 from mta_perception.ros import conversions, parameters
 from mta_perception.ros.best_available_subscription import BestAvailableSubscription
@@ -59,6 +60,8 @@ class Inputs:
         self._deliver = deliver
         self._node, self._guard = node, guard
         self._said_places = set()  # cameras
+        self.frozen = {}  # camera -> Reason, while it sends the same picture
+        self._pictures, self._resets_seen = FrozenPictures(), 0
         self._unplaced = deque(maxlen=MOST_UNPLACED)  # odometry of a frame whose mount is unknown
         self._moving_link, self._not_before = None, 0  # frame that carries poses on /tf; stamp
         self.rectified = self._image_kinds()
@@ -158,10 +161,27 @@ class Inputs:
             return
         self.rig.set_frame(camera, message.header.frame_id.lstrip('/'))
         self._say_places()
+        frozen = self._frozen_fault(image)
+        if frozen is not None:
+            self.refused.count_reason(frozen, f'image of {camera}')
+            self._hand_over(self.sync.poll(time.monotonic_ns()))
+            return
         self._hand_over(self.sync.add(image, time.monotonic_ns()))
         fault = self.sync.stamp_fault(camera)
         if fault is not None:
             self.refused.count_reason(fault, f'image of {camera}')
+
+    def _frozen_fault(self, image):
+        """The Reason why an image is a frozen one, None where it is not."""
+        if self.ego_motion.resets != self._resets_seen:
+            self._resets_seen = self.ego_motion.resets
+            self._pictures.clear()
+        fault = self._pictures.fault(image, self.ego_motion.newest_place)
+        if fault is None:
+            self.frozen.pop(image.camera, None)
+        else:
+            self.frozen[image.camera] = fault
+        return fault
 
     def _poll(self):
         self._hand_over(self.sync.poll(time.monotonic_ns()))

@@ -15,7 +15,8 @@ import numpy as np
 
 from mta_perception import contract
 from mta_perception.detections import UNCALIBRATED, Calibration
-from mta_perception.plain_yaml import YamlError, read_yaml, shown
+from mta_perception.foreign_text import shown
+from mta_perception.plain_yaml import YamlError, read_yaml
 
 FILE_NAME = 'manifest.yaml'
 BOX_CODE = ('x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy')

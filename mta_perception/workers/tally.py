@@ -9,6 +9,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from mta_perception.foreign_text import printable
 from mta_perception.reasons import Code, Reason
 
 SAY_EVERY_S = 10.0
@@ -60,6 +61,7 @@ class Tally:
 
     def count(self, key: Key, detail: str = '', quiet: bool = False, story: str = '') -> None:
         """One more of `key`; detail: of this one, for people; story: what the log gets instead."""
+        detail = printable(detail)
         now = self._clock()
         with self._lock:
             if key not in self._counts and len(self._counts) >= MOST_KEYS:

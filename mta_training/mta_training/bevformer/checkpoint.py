@@ -13,9 +13,10 @@ import torch
 import yaml
 
 from mta_perception.atomic_files import sha256, whole
+from mta_perception.foreign_text import shown
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer.official import official_name
-from mta_perception.plain_yaml import read_yaml, shown
+from mta_perception.plain_yaml import read_yaml
 from mta_training.tensor_files import fill, read_tensors, tensors_of
 
 FORMAT = 1

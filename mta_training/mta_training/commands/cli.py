@@ -12,8 +12,10 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from mta_perception.foreign_text import printable
 from mta_training.commands import evaluation, training
 
+MOST_SAID = 4000  # characters of an error
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 SCENE_S = 20.0  # length of a synthetic scene, that of nuScenes'
 # What only `make train-env` installs.
@@ -219,7 +221,7 @@ def main():
                 file=sys.stderr,
             )
             sys.exit(2)
-        print(f'mta-train: {error}', file=sys.stderr)
+        print(printable(f'mta-train: {error}', MOST_SAID), file=sys.stderr)
         sys.exit(1)
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mta_perception.contract import CAMERAS, BoxCode, nuscenes_channel
+from mta_perception.foreign_text import shown
 from mta_perception.geometry import invert_rigid, rigid_from_quaternion, yaw_from_rigid
-from mta_perception.plain_yaml import shown
 from mta_training.conversion.jpeg_check import LostImage, read_jpeg
 from mta_training.conversion.table_fields import CAN_BUS, DatasetError, below, small_json
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import re
 from typing import NamedTuple
 
-from mta_perception.plain_yaml import shown
+from mta_perception.foreign_text import shown
 
 MOST_M = 1e8  # farther away is nothing that drives
 MOST_PIXELS = 1 << 16

@@ -9,7 +9,7 @@ from pathlib import Path
 import re
 import sqlite3
 
-from mta_perception.plain_yaml import shown
+from mta_perception.foreign_text import shown
 from mta_training.conversion.table_fields import TABLES, DatasetError, check_row
 
 _PARENT = {

@@ -12,9 +12,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from mta_perception.checks import require
+from mta_perception.foreign_text import shown
 from mta_perception.model.config import LanguageConfig, MtaConfig, QFormerConfig
 from mta_perception.model.nano.config import BackboneConfig, BevConfig
-from mta_perception.plain_yaml import read_yaml, shown
+from mta_perception.plain_yaml import read_yaml
 from mta_training.data.augmentation import Augmentation
 from mta_training.synth.scene import KEYFRAME_S
 
