@@ -262,8 +262,17 @@ def _inputs(inputs):
     return 'inputs', OK, 'every message was understood', values
 
 
-def process_status(errors, began_s):
-    """The process itself; errors: tally.Tally of unexpected exceptions."""
+def twin_words(twins):
+    """What other nodes of the same name mean."""
+    return (
+        f'{twins} other node{"s have" if twins > 1 else " has"} the name of this one: both '
+        'publish on its topics and answer its services. End one, or rename it (-r __node:=NAME)'
+    )
+
+
+def process_status(errors, began_s, twins=0):
+    """The process itself; errors: tally.Tally of unexpected exceptions; twins: nodes of its
+    name."""
     counts = errors.counts()
     values = {
         'rss_mb': _resident_mb(),
@@ -275,6 +284,8 @@ def process_status(errors, began_s):
     recent = errors.latest(RECENT_S)
     if recent:
         return 'process', ERROR, f'unexpected error in {recent}', values
+    if twins:
+        return 'process', ERROR, twin_words(twins), values
     if counts:
         return 'process', WARN, f'{sum(counts.values())} unexpected errors since the start', values
     return 'process', OK, f'{values["rss_mb"]:.0f} MB', values

@@ -39,6 +39,7 @@ from mta_perception.share import model_directory
 from mta_perception.workers.tally import Guard
 
 NODE_NAME = 'mta_perception'
+ANSWER_S = 0.5  # between the end of a node and that of its process
 MOST_ASKED = 500  # characters of a question
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -75,8 +76,8 @@ class PerceptionNode(LifecycleNode):
         )
         self._guard = Guard(self.get_logger().error)
         self._settings = self._model = self._inputs = self._perception = None
-        self._began_s = time.monotonic()
-        self._outputs = Outputs(self)
+        self._began_s, self.ended_s = time.monotonic(), None
+        self._outputs, self._had_twins = Outputs(self), 0
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_timer(
             1.0 / self.get_parameter('diagnostics_rate').value,
@@ -153,9 +154,20 @@ class PerceptionNode(LifecycleNode):
         return super().on_cleanup(state)
 
     def on_shutdown(self, state):
+        """The end: the process follows."""
         self._stop_running()
         self._settings = self._model = None
+        self.ended_s = time.monotonic()
         return super().on_shutdown(state)
+
+    def has_ended(self):
+        """Whether it was shut down, and who asked for it had the time to hear the answer."""
+        return self.ended_s is not None and time.monotonic() - self.ended_s > ANSWER_S
+
+    def _twins(self):
+        """How many other nodes have this node's full name."""
+        own = self.get_name(), self.get_namespace()
+        return max(0, self.get_node_names_and_namespaces().count(own) - 1)
 
     def _fail(self, words):
         self.get_logger().error(words)
@@ -213,7 +225,11 @@ class PerceptionNode(LifecycleNode):
     # -- diagnostics
 
     def _publish_diagnostics(self):
-        statuses = [diagnostics.process_status(self._guard.errors, self._began_s)]
+        twins = self._twins()
+        if twins and not self._had_twins:
+            self.get_logger().error(diagnostics.twin_words(twins))
+        self._had_twins = twins
+        statuses = [diagnostics.process_status(self._guard.errors, self._began_s, twins)]
         if self._inputs is not None:
             statuses = (
                 diagnostics.running_statuses(
@@ -290,7 +306,7 @@ def _spin(node, stop):
     try:
         if node.get_parameter('autostart').value and not node.start():
             return FAILED
-        while not stop.is_set() and rclpy.ok():
+        while not stop.is_set() and rclpy.ok() and not node.has_ended():
             spin_once(0.2)
         return DONE
     finally:

@@ -4,7 +4,9 @@
 said with what to do about it.
 """
 
+import os
 import re
+import signal
 import sys
 
 from mta_perception.ros.environment import prepare
@@ -30,6 +32,9 @@ FROM_ROS = re.compile(r'rclpy|std_srvs|\w+_msgs|\w+_interfaces')
 
 def main():
     """Answer --help, refuse what cannot work, else run the node; returns the exit code."""
+    # Until the node has its own handlers: importing takes a second.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(DONE))
     arguments = sys.argv[1:]
     own = arguments[: arguments.index('--ros-args')] if '--ros-args' in arguments else arguments
     if '--help' in own or '-h' in own:
