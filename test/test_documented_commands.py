@@ -110,6 +110,8 @@ NOT_RUN = {
     'uv ': 'fetches from a registry',
     'make ros-env': 'needs a sourced ROS 2; its parts have tests of their own',
     'mta ask': 'needs a running node; test_ros_node.py calls the service',
+    'mta rescue': 'needs a damaged bag; test_damaged_bags.py has them',
+    'mta play BAG --faults': 'test_player.py plays one; test_faults.py reads the documented file',
     'mta-train import-bevformer': 'needs published weights; test_published_checkpoint.py runs '
     'it on small ones of the same form',
     'mta-train import-pandaset': 'needs PandaSet; test_pandaset.py imports a small sequence',

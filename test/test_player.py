@@ -328,6 +328,22 @@ def test_delay_and_a_node_that_is_waited_for(many_publishers, listener):
     assert listener.of('/text')[0][1] - began > 1.4
 
 
+def test_faults_reach_who_listens(many_publishers, listener, tmp_path):
+    from std_msgs.msg import String
+
+    (tmp_path / 'faults.yaml').write_text(
+        'faults:\n'
+        '  - {topic: /te*, do: drop, from: 0.25, to: 0.55}\n'
+        '  - {topic: /text, do: duplicate, from: 0.95, seconds: 0.05}\n'
+    )
+    listener.listen(String, '/text')
+    process = player(many_publishers, '--topics', '/text', '--faults', tmp_path / 'faults.yaml')
+    listener.spin_while(lambda: process.poll() is None)
+    listener.drain()
+    said = [int(message.data) for _, _, message in listener.of('/text')]
+    assert said == [0, 1, 2, 6, 7, 8, 9, 10, 10]
+
+
 def test_damaged_bag_raises_before_ros_starts(tmp_path):
     from mta_perception.ros.player import play_bag
 

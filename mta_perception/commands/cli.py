@@ -82,6 +82,14 @@ def play(
     delay: Annotated[
         float, typer.Option(min=0.0, help='Seconds to wait before the first message.')
     ] = 0.0,
+    faults: Annotated[
+        Optional[Path],
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help='YAML file of faults to put into the messages (docs/safety.md).',
+        ),
+    ] = None,
     wait_for: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -103,6 +111,7 @@ def play(
         on_enter=on_enter,
         delay_s=delay,
         wait_for=wait_for or (),
+        faults=faults,
     )
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import NamedTuple
 
+from mta_perception.bags.faults import faulty, read_faults
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.ros import environment
 from mta_perception.ros.recorder import message_class
@@ -56,6 +57,7 @@ def play_bag(
     on_enter: bool = False,
     delay_s: float = 0.0,
     wait_for: Iterable[str] = (),
+    faults: str | Path | None = None,
 ) -> Played:
     """Replay a bag until its end (or SIGINT, SIGTERM); returns Played.
 
@@ -67,6 +69,7 @@ def play_bag(
     clock    publish /clock
     delay_s  seconds to wait before the first message, when all that is waited for is there
     wait_for nodes that must have subscribed before it begins, for at most wait_s: a recorder, say
+    faults   file of faults to put into the messages (bags/faults.py)
     on_enter begin when a line comes on standard input (or its end): Enter, or a program's word
     A topic of a type that is not installed here is left out, with a word.
     Raises BagError for what is wrong with the bag or does not fit to it, RuntimeError where no
@@ -84,6 +87,7 @@ def play_bag(
         raise ValueError(f'rate {rate} is not positive; 1 plays in real time.')
     environment.prepare()
     classes = _classes(scene, chosen, topics)
+    planned = read_faults(faults) if faults is not None else ([], 0)
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
@@ -91,7 +95,7 @@ def play_bag(
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('mta_player')
     try:
-        player = Player(node, scene, classes, clock, stop)
+        player = Player(node, scene, classes, clock, stop, planned)
         start = Start(wait_s, tuple(wait_for), delay_s, on_enter)
         return _run(player, scene, begin_ns, rate, loop, start)
     finally:
@@ -192,11 +196,12 @@ class _StopOnSignal:
 class Player:
     """Publishers of a bag's topics, as the bag offers them, and the pacing."""
 
-    def __init__(self, node, scene, classes, clock, stop=False):
-        """classes: topic -> rclpy message class.  stop: true once the replay is to end."""
+    def __init__(self, node, scene, classes, clock, stop=False, planned=([], 0)):
+        """classes: topic -> rclpy message class.  stop: true once the replay is to end.  planned:
+        faults and their seed."""
         from rosgraph_msgs.msg import Clock
 
-        self._scene, self._stop = scene, stop
+        self._scene, self._stop, self._planned = scene, stop, planned
         self._node = node
         profiles = {
             topic: publisher_qos(scene.offered_qos(topic), scene.topics[topic].msgcount)
@@ -284,9 +289,23 @@ class Player:
         while not self._stop and not select.select([sys.stdin], [], [], 0.1)[0]:
             pass
 
+    def _messages(self, begin_ns):
+        """(topic, time [ns], serialised) of all that is to be sent, in the order of time."""
+        plain = (
+            (topic, stamp_ns, data)
+            for topic, _, stamp_ns, data in self._scene.raw(
+                list(self.publishers), start_ns=begin_ns
+            )
+        )
+        faults, seed = self._planned
+        if not faults:
+            return plain
+        whole = ((topic, stamp_ns, bytes(data)) for topic, stamp_ns, data in plain)
+        return faulty(whole, faults, self._scene.start_ns, seed)
+
     def play(self, begin_ns, rate):
         """All messages from `begin_ns` on, each when it is due; returns Played."""
-        messages = self._scene.raw(list(self.publishers), start_ns=begin_ns)
+        messages = self._messages(begin_ns)
         waiting, count, late, latest_ns = deque(), 0, 0, 0
         began = time.monotonic_ns()
         next_clock_ns, finished = begin_ns, False
@@ -346,7 +365,7 @@ class Player:
 
 def _fetch(messages, waiting):
     """Append the next message to `waiting`; False at the end."""
-    for topic, _, stamp_ns, data in messages:
+    for topic, stamp_ns, data in messages:
         waiting.append((topic, stamp_ns, bytes(data)))
         return True
     return False
