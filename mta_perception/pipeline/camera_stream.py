@@ -37,6 +37,9 @@ class Received(NamedTuple):
     arrival_ns: int
 
 
+Round = dict[str, Received]  # camera -> its image of one round of the rig
+
+
 class CameraStream:
     """What is known of one camera."""
 
@@ -170,3 +173,18 @@ def increasing(received: Iterable[Received]) -> list[Received]:
             newest[camera] = stamp_ns
             result.append(one)
     return result
+
+
+def within(members: Round, spread_ns: float) -> Round:
+    """The largest part of a round whose stamps lie within `spread_ns`; the newest of equal
+    ones."""
+    best: Round = {}
+    for end in sorted(one.image.stamp_ns for one in members.values()):
+        part = {
+            name: one
+            for name, one in members.items()
+            if end - spread_ns <= one.image.stamp_ns <= end
+        }
+        if len(part) >= len(best):
+            best = part
+    return best

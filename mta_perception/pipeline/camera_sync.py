@@ -18,15 +18,20 @@ import numpy as np
 
 from mta_perception.config import SyncConfig
 from mta_perception.frames import CameraImage, FrameSet
-from mta_perception.pipeline.camera_stream import CameraStatus, CameraStream, Received, increasing
+from mta_perception.pipeline.camera_stream import (
+    CameraStatus,
+    CameraStream,
+    Received,
+    Round,
+    increasing,
+    within,
+)
 from mta_perception.pipeline.trigger_pattern import TriggerPattern, learn_pattern
 from mta_perception.reasons import Code, Reason
 
 _MOST_PENDING = 16  # images per camera held back
 _UNLEARNT_NS = 100_000_000  # oldest to newest of a set while the pattern is not known
 _MOST_SUSPECTS = 4  # images per camera of another timeline held back
-
-Round = dict[str, Received]  # camera -> its image of one round of the rig
 
 
 class CameraSync:
@@ -337,12 +342,13 @@ class CameraSync:
     def _send(self, members: Round, missing: dict[str, Reason]) -> FrameSet:
         """Take a round out of what is pending; missing: why the other cameras are not in it."""
         last_ns = max(one.image.stamp_ns for one in members.values())
-        kept = _within(members, self.config.max_spread_s * 1e9)
+        kept = within(members, self.config.max_spread_s * 1e9)
+        longer = self._pattern.longer_than(self.config.max_spread_s) if self._pattern else ''
         apart = {
             name: Reason(
                 Code.SPREAD,
                 f'{abs(one.image.stamp_ns - last_ns) / 1e9:.3f} s from the others, more than '
-                f'max_spread_s={self.config.max_spread_s:g}{self._round_words()}',
+                f'max_spread_s={self.config.max_spread_s:g}{longer}',
             )
             for name, one in members.items()
             if name not in kept
@@ -358,16 +364,6 @@ class CameraSync:
         self.incomplete_sets += bool(missing)
         images = {name: kept[name].image for name in self._cameras if name in kept}
         return FrameSet(max(image.stamp_ns for image in images.values()), images, missing)
-
-    def _round_words(self) -> str:
-        """Whether the parameter cuts what the rig does in every round."""
-        pattern = self._pattern
-        if pattern is None or pattern.spread_ns <= self.config.max_spread_s * 1e9:
-            return ''
-        return (
-            f'; the cameras of this rig fire within {pattern.spread_ns / 1e9:.3f} s of each '
-            f'{pattern.pace_ns / 1e9:.3f} s: raise it'
-        )
 
     def _drop_past(self, code: Code) -> None:
         for name, camera in self._cameras.items():
@@ -394,18 +390,3 @@ def _round_ns(pattern: TriggerPattern, received: Received) -> float:
 
 def _median_round_ns(pattern: TriggerPattern, members: Iterable[Received]) -> float:
     return float(np.median([_round_ns(pattern, one) for one in members]))
-
-
-def _within(members: Round, spread_ns: float) -> Round:
-    """The largest part of a round whose stamps lie within `spread_ns`; the newest of equal
-    ones."""
-    best: Round = {}
-    for end in sorted(one.image.stamp_ns for one in members.values()):
-        part = {
-            name: one
-            for name, one in members.items()
-            if end - spread_ns <= one.image.stamp_ns <= end
-        }
-        if len(part) >= len(best):
-            best = part
-    return best

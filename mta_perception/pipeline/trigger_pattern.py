@@ -39,6 +39,15 @@ class TriggerPattern(NamedTuple):
         ]
         return max(steady) - min(steady) if steady else 0.0
 
+    def longer_than(self, seconds: float) -> str:
+        """What is to be said where a round takes longer than a set may: '' where it does not."""
+        if self.spread_ns <= seconds * 1e9:
+            return ''
+        return (
+            f'; the cameras of this rig fire within {self.spread_ns / 1e9:.3f} s of each '
+            f'{self.pace_ns / 1e9:.3f} s: raise it'
+        )
+
     def round_ns(self, camera: str, stamp_ns: float) -> float:
         """Round time of an image."""
         return stamp_ns - self.offsets_ns[camera]
