@@ -131,7 +131,7 @@ def test_a_caption_that_cannot_be_is_named(copy, tmp_path, entry):
 
 @given(st.data())
 @settings(
-    max_examples=120,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -147,6 +147,7 @@ def _resumed(out, recipe):
     torch.save(trainer.memory, out / f'memory-{processes.rank}.pt')
 
 
+@pytest.mark.slow
 def test_accelerate_launch_trains_with_two_processes(bags, tmp_path):
     """The documented command, on real bags, with both alignments; and --resume."""
     folder = Path(bags[0]).parent

@@ -133,8 +133,17 @@ def commands_on(run, bags, tmp_path):
     }
 
 
-@pytest.mark.parametrize('poison', TENSORS)
-@pytest.mark.parametrize('command', ['eval', 'export', 'resume', 'start'])
+@pytest.mark.parametrize(
+    'command, poison',
+    [
+        *(('eval', poison) for poison in TENSORS),
+        *(
+            (command, poison)
+            for command in ('export', 'resume', 'start')
+            for poison in ('in a checkpoint', 'no marker, cut')
+        ),
+    ],
+)
 def test_a_checkpoint_is_read_as_data(mta_train, run, bags, tmp_path, marker, command, poison):
     for path in run.glob('*.pt'):
         if path.name != 'language.pt':

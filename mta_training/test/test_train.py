@@ -174,12 +174,15 @@ def curve(run):
 
 def step_of(checkpoint):
     try:
-        return torch.load(checkpoint, weights_only=False)['step']
+        return torch.load(checkpoint, weights_only=True)['step']
     except FileNotFoundError:
         return 0
 
 
-@pytest.mark.parametrize('history, steps, kills', [('stream', 8, (2, 5)), ('queue', 6, (2,))])
+@pytest.mark.parametrize(
+    'history, steps, kills',
+    [('stream', 8, (2, 5)), pytest.param('queue', 6, (2,), marks=pytest.mark.slow)],
+)
 def test_a_killed_run_goes_on_with_the_same_curve(tmp_path, history, steps, kills):
     """kill -9 wherever it is, resume, kill again: losses, norms and weights are those of a run
     that nobody disturbed."""
