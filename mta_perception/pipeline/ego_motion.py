@@ -23,6 +23,7 @@ _TWIST_BASE_NS = 50_000_000  # poses closer than this give a noisy twist
 _SWAP_NS = 200_000_000  # a step back below this is two messages swapped, above it a jump
 _MOST_SWAPS = 5  # ... unless it goes on
 _MOST_POSES = 10_000
+_MOST_M = 1e8  # farther from its origin is no odometry; UTM's are below 1e7
 
 
 class EgoMotionError(Refused):
@@ -104,6 +105,8 @@ class EgoMotion:
         alone is a bad message, more are another drive.  A clock that jumped back needs no more."""
         if jump.code is not Code.POSE_JUMPED:
             return True
+        if self._others and stamp_ns <= self._others[-1][0]:
+            return False  # sent twice, or swapped with the one before
         if self._others and not self._apart(*self._others[-1], stamp_ns, pose):
             self._others.append((stamp_ns, pose))
         else:
@@ -249,7 +252,7 @@ class EgoMotion:
 
 def _fault(pose: Array) -> Code | None:
     """Why `pose` is no rigid transform, or None."""
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+    if pose.shape != (4, 4) or not (np.abs(pose) < _MOST_M).all():  # NaN too
         return Code.POSE_NOT_FINITE
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
