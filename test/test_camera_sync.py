@@ -3,6 +3,7 @@ clocks."""
 
 import random
 
+from camera_streams import MS, START, TOGETHER_MS, Drive, check_sets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
@@ -12,110 +13,6 @@ from mta_perception.contract import CAMERAS
 from mta_perception.frames import CameraImage
 from mta_perception.pipeline.camera_sync import CameraSync
 from mta_perception.reasons import Code, Reason
-
-MS = 1_000_000
-START = 1_532_402_927_000 * MS
-# When nuScenes' cameras fire, relative to the lidar stamp [ms].
-NUSCENES_MS = {
-    'cam_front_left': -43.0,
-    'cam_front': -35.0,
-    'cam_front_right': -28.0,
-    'cam_back_right': -20.0,
-    'cam_back': -10.0,
-    'cam_back_left': -0.5,
-}
-TOGETHER_MS = dict.fromkeys(CAMERAS, 0.0)
-
-
-class Drive:
-    """A stream of images, played into a CameraSync with latency; remembers each image's round."""
-
-    def __init__(self, sync=None):
-        self.sync = sync or CameraSync(CAMERAS, SyncConfig())
-        self.rounds = {}  # (camera, stamp) -> round
-        self.sets = []  # (receive time, FrameSet)
-        self.now_ns = 10**12
-
-    def images(
-        self,
-        count,
-        gaps_ms=(1000 / 12,),
-        offsets_ms=None,
-        jitter_ms=0.3,
-        start=START,
-        first_round=0,
-        seed=0,
-    ):
-        """[CameraImage] of `count` rounds, by stamp; the pauses between rounds repeat gaps_ms."""
-        rng, at, result = random.Random(seed), 0.0, []
-        for index in range(count):
-            for camera, offset in (offsets_ms or NUSCENES_MS).items():
-                stamp = start + int((at + offset + rng.uniform(-jitter_ms, jitter_ms)) * MS)
-                self.rounds[camera, stamp] = first_round + index
-                result.append(CameraImage(camera, stamp, b'', 'jpeg'))
-            at += gaps_ms[index % len(gaps_ms)]
-        return sorted(result, key=lambda image: image.stamp_ns)
-
-    def play(self, images, rate=1.0, latency_ms=lambda image: 3.0):
-        """Send images at `rate` times real time, polling every 20 ms, then let half a second
-        pass."""
-        if not images:
-            return self
-        first = images[0].stamp_ns
-        arrivals = sorted(
-            ((image.stamp_ns - first) / rate + latency_ms(image) * MS, index)
-            for index, image in enumerate(images)
-        )
-        begin = self.now_ns
-        for after, index in arrivals:
-            self.wait_until(begin + int(after))
-            self.take(self.sync.add(images[index], self.now_ns))
-        self.wait_until(self.now_ns + 500 * MS)
-        return self
-
-    def wait_until(self, now_ns):
-        while self.now_ns + 20 * MS < now_ns:
-            self.now_ns += 20 * MS
-            self.take(self.sync.poll(self.now_ns))
-        self.now_ns = max(now_ns, self.now_ns)
-
-    def take(self, sets):
-        self.sets += [(self.now_ns, frames) for frames in sets]
-
-    def set_rounds(self):
-        """For each set the rounds its images come from."""
-        return [
-            {self.rounds[camera, image.stamp_ns] for camera, image in frames.images.items()}
-            for _, frames in self.sets
-        ]
-
-    def whole(self):
-        """Rounds that came out as one set of six."""
-        return [
-            rounds.pop()
-            for rounds, (_, frames) in zip(self.set_rounds(), self.sets)
-            if len(frames.images) == 6 and len(rounds) == 1
-        ]
-
-
-DEFAULT_SPREAD_S = SyncConfig().max_spread_s
-
-
-def check_sets(drive, max_spread_s=DEFAULT_SPREAD_S):
-    """What holds for every set, whatever came."""
-    used = set()
-    for _, frames in drive.sets:
-        assert frames.images
-        assert set(frames.images) | set(frames.missing) == set(CAMERAS)
-        assert not set(frames.images) & set(frames.missing)
-        assert all(reason.code in Code for reason in frames.missing.values())
-        stamps = [image.stamp_ns for image in frames.images.values()]
-        assert frames.stamp_ns == max(stamps)
-        assert max(stamps) - min(stamps) <= max_spread_s * 1e9
-        for camera, image in frames.images.items():
-            assert image.camera == camera
-            assert id(image) not in used, 'an image was used twice'
-            used.add(id(image))
 
 
 @pytest.mark.parametrize('first', range(6))
@@ -356,92 +253,6 @@ def test_the_spread_is_bounded():
     assert all(len(frames.images) >= 4 for _, frames in drive.sets)
     assert drive.sets[-1][1].missing['cam_front_left'].code is Code.SPREAD
     assert drive.sync.dropped[Code.SPREAD] > 0
-
-
-@pytest.mark.parametrize('hz', [5, 12, 30])
-@pytest.mark.parametrize('kind', ['zero', 'still', 'whole seconds'])
-def test_stamps_that_do_not_advance_reset_nothing_and_are_named(kind, hz):
-    drive = Drive()
-    start, count = START // 10**9 * 10**9, 5 * hz
-    for index in range(count):
-        after_ns = {'zero': -start, 'still': 0}.get(kind, index // hz * 10**9)
-        for camera in CAMERAS:
-            drive.wait_until(drive.now_ns + 1000)
-            image = CameraImage(camera, start + after_ns, b'', 'jpeg')
-            drive.take(drive.sync.add(image, drive.now_ns))
-        drive.wait_until(drive.now_ns + 10**9 // hz)
-    drive.wait_until(drive.now_ns + 400 * MS)
-    assert drive.sync.resets == 0
-    stamps = [frames.stamp_ns for _, frames in drive.sets]
-    assert len(stamps) == {'zero': 0, 'still': 1}.get(kind, 5) and len(stamps) == len(set(stamps))
-    dropped = drive.sync.dropped[Code.STAMP_STANDS] + drive.sync.dropped[Code.DUPLICATE_IMAGE]
-    assert dropped == 6 * (count - len(stamps))
-    fault = drive.sync.stamp_fault('cam_back')
-    if hz <= 10 or fault:  # a tenth of a second is a repeated message
-        words = {'zero': 'no stamp (0)', 'still': 'have the stamp'}.get(kind, 'in whole seconds')
-        assert fault.code is Code.STAMP_STANDS and words in fault.detail
-
-
-@given(
-    st.lists(st.sampled_from([0, 0, 1, 1, 5, 40, -30, 1000, 2000]), min_size=4, max_size=40),
-    st.integers(1, 200),
-)
-@settings(max_examples=200, deadline=None)
-def test_no_stamp_goes_out_twice_on_one_timeline(steps_ms, pause_ms):
-    """Whatever the clock of the cameras does, as long as no reset says that it jumped."""
-    drive, stamp, resets = Drive(), START, 0
-    seen = set()
-    for step in steps_ms:
-        stamp += step * MS
-        for camera in CAMERAS:
-            drive.take(drive.sync.add(CameraImage(camera, stamp, b'', 'jpeg'), drive.now_ns))
-            if drive.sync.resets > resets:
-                resets, seen = drive.sync.resets, set()
-            for _, frames in drive.sets:
-                assert frames.stamp_ns not in seen
-                seen.add(frames.stamp_ns)
-            drive.sets.clear()
-        drive.wait_until(drive.now_ns + pause_ms * MS)
-        for _, frames in drive.sets:
-            assert frames.stamp_ns not in seen
-            seen.add(frames.stamp_ns)
-        drive.sets.clear()
-
-
-PANDASET_MS = {
-    'cam_back': -99.9,
-    'cam_back_left': -81.2,
-    'cam_front_left': -60.7,
-    'cam_front': -49.9,
-    'cam_front_right': -39.1,
-    'cam_back_right': -18.6,
-}
-
-
-@pytest.mark.parametrize('jitter_ms', [0.1, 1.0, 4.0])
-@pytest.mark.parametrize('stretch', [1.0, 2.0])
-def test_a_round_that_takes_most_of_a_period_is_whole(stretch, jitter_ms):
-    """PandaSet's cameras fire within 81 of 100 ms; the same at half the rate."""
-    drive = Drive()
-    offsets = {camera: offset * stretch for camera, offset in PANDASET_MS.items()}
-    drive.play(drive.images(80, (100.0 * stretch,), offsets, jitter_ms))
-    check_sets(drive)
-    # Which camera is the first of a round is not given: front left ... back makes shorter ones.
-    complete = [frames for _, frames in drive.sets if len(frames.images) == 6]
-    assert len(complete) >= 78 and len(drive.sets) <= 81
-
-
-def test_what_the_last_resort_cuts_says_how_long_the_round_takes():
-    drive = Drive()
-    offsets = {camera: offset * 5 for camera, offset in PANDASET_MS.items()}
-    drive.play(drive.images(12, (500.0,), offsets))
-    details = [
-        reason.detail
-        for _, frames in drive.sets
-        for reason in frames.missing.values()
-        if reason.code is Code.SPREAD
-    ]
-    assert details and 'max_spread_s=0.25' in details[-1] and 'raise it' in details[-1]
 
 
 def test_the_receive_clock_runs_back():

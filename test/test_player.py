@@ -313,6 +313,18 @@ def test_a_late_subscriber_gets_the_mounts_of_all_publishers(many_publishers, li
     assert '/strange is left out' in output and 'no_such_msgs' in output
 
 
+@pytest.mark.parametrize(
+    'name',
+    ['no_such_msgs/msg/X', 'std_msgs/msg/NoSuch', 'std_msgs/String', '../msg/X', 'a.b/msg/C', ''],
+)
+def test_a_type_that_is_not_known_here_is_named(name):
+    """Whatever a bag calls it: what leaves a topic out must not end the replay."""
+    from mta_perception.ros.message_classes import message_class
+
+    with pytest.raises(RuntimeError, match=re.escape(name)):
+        message_class(name)
+
+
 def test_delay_and_a_node_that_is_waited_for(many_publishers, listener):
     from std_msgs.msg import String
 

@@ -112,44 +112,69 @@ def faulty(
     Raises FaultsError for a stamp that is to change in a message without a header.
     """
     rng = np.random.default_rng(seed)
-    last: dict[str, bytes] = {}  # topic -> the newest message that was not frozen
-    first: dict[tuple[int, str], bytes] = {}  # fault, topic -> the first message in its span
+    contents = _Contents(rng)
     later: list[tuple[int, int, Message]] = []  # time, a number that keeps the order
     count = 0
     for topic, time_ns, data in messages:
-        while later and later[0][0] <= time_ns:
-            yield heapq.heappop(later)[2]
-        seconds, send, again = (time_ns - start_ns) / 1e9, True, []
-        at_ns, content = time_ns, data
-        for number, fault in enumerate(faults):
-            if not fault.meets(topic, seconds) or rng.random() >= fault.share:
-                continue
+        yield from _due(later, time_ns)
+        seconds = (time_ns - start_ns) / 1e9
+        met = [
+            (number, fault)
+            for number, fault in enumerate(faults)
+            if fault.meets(topic, seconds) and rng.random() < fault.share
+        ]
+        content = contents.changed(topic, data, met)
+        for at_ns in _times(time_ns, met):
+            count += 1
+            heapq.heappush(later, (at_ns, count, (topic, at_ns, content)))
+        yield from _due(later, time_ns)
+    yield from _due(later, None)
+
+
+def _due(later: list[tuple[int, int, Message]], time_ns: int | None) -> Iterator[Message]:
+    """Take out what is to be sent by a time, None: all."""
+    while later and (time_ns is None or later[0][0] <= time_ns):
+        yield heapq.heappop(later)[2]
+
+
+def _times(time_ns: int, met: list[tuple[int, Fault]]) -> list[int]:
+    """When a message is sent: at its time, later, twice or never."""
+    first_ns, again = time_ns, []
+    for _, fault in met:
+        if fault.do == 'delay':
+            first_ns += round(fault.seconds * 1e9)
+        elif fault.do == 'duplicate':
+            again.append(time_ns + round(fault.seconds * 1e9))
+    dropped = any(fault.do == 'drop' for _, fault in met)
+    return again if dropped else [first_ns, *again]
+
+
+class _Contents:
+    """What the messages hold with the faults in them; remembers what those need."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._last: dict[str, bytes] = {}  # topic -> the newest message that was left as it is
+        self._first: dict[tuple[int, str], bytes] = {}  # fault, topic -> its first message
+
+    def changed(self, topic: str, data: bytes, met: list[tuple[int, Fault]]) -> bytes:
+        """The content of a message with all faults that meet it, in their order."""
+        content = data
+        for number, fault in met:
             if fault.do in _STAMPED:
                 _check_header(topic, content)
-            if fault.do == 'drop':
-                send = False
-            elif fault.do == 'delay':
-                at_ns += round(fault.seconds * 1e9)
-            elif fault.do == 'duplicate':
-                again.append(time_ns + round(fault.seconds * 1e9))
-            elif fault.do == 'freeze':
-                content = content[:_HEAD] + last.get(topic, content)[_HEAD:]
+            if fault.do == 'freeze':
+                content = content[:_HEAD] + self._last.get(topic, content)[_HEAD:]
             elif fault.do == 'restamp':
                 content = _moved(content, fault.seconds)
             elif fault.do == 'still':
-                stamp = first.setdefault((number, topic), content)[4:_HEAD]
-                content = content[:4] + stamp + content[_HEAD:]
-            else:
-                content = _corrupt(content, fault.bytes, rng)
+                first = self._first.setdefault((number, topic), content)
+                content = content[:4] + first[4:_HEAD] + content[_HEAD:]
+            elif fault.do == 'corrupt':
+                content = _corrupt(content, fault.bytes, self._rng)
         if content is data:
-            last[topic] = data
-        for when in ([at_ns] if send else []) + again:
-            count += 1
-            heapq.heappush(later, (when, count, (topic, when, content)))
-        while later and later[0][0] <= time_ns:
-            yield heapq.heappop(later)[2]
-    while later:
-        yield heapq.heappop(later)[2]
+            self._last[topic] = data
+        return content
 
 
 def _check_header(topic: str, content: bytes) -> None:

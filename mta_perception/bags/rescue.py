@@ -68,7 +68,7 @@ def rescue(bag: str | Path, out: str | Path) -> Rescued:
     with whole(out) as partial:
         with Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
             for path in files:
-                for one in _messages(path, notes):
+                for one in _messages(path, partial.parent, notes):
                     key = one.topic, one.type_name
                     if key not in connections:
                         connections[key] = _connect(writer, one, notes)
@@ -100,19 +100,22 @@ def _connect(writer: Writer, one: Found, notes: list[str]) -> Connection | None:
     return None
 
 
-def _messages(path: Path, notes: list[str]) -> Iterator[Found]:
+def _messages(path: Path, scratch: Path, notes: list[str]) -> Iterator[Found]:
+    """scratch: a folder for as much as the file has."""
     if path.suffix == '.db3':
         yield from _of_sqlite(path, notes)
         return
-    with _whole_part(path, notes) as part:
+    with _whole_part(path, scratch, notes) as part:
         try:
             reader = Reader(part)
             reader.open()
         except ReaderError as error:
             notes.append(f'{path.name} has no whole beginning ({error}).')
             return
-        yield from _scanned(reader)
-        reader.close()
+        try:
+            yield from _scanned(reader)
+        finally:
+            reader.close()
 
 
 def _scanned(reader: Reader) -> Iterator[Found]:
@@ -131,9 +134,9 @@ def _scanned(reader: Reader) -> Iterator[Found]:
 
 
 @contextmanager
-def _whole_part(path: Path, notes: list[str]) -> Iterator[Path]:
+def _whole_part(path: Path, scratch: Path, notes: list[str]) -> Iterator[Path]:
     """A copy of an MCAP file with its whole records and an end."""
-    with TemporaryDirectory(dir=path.parent if _is_writable(path.parent) else None) as folder:
+    with TemporaryDirectory(dir=scratch) as folder:
         part = Path(folder) / 'part.mcap'
         size = path.stat().st_size
         with open(path, 'rb') as source, open(part, 'wb') as target:
@@ -223,11 +226,3 @@ def _parsed(text: str) -> list[Qos]:
         return parse_qos(text) if text else []
     except Exception:  # rosbags lets the errors of its parser through
         return []
-
-
-def _is_writable(folder: Path) -> bool:
-    try:
-        with TemporaryDirectory(dir=folder):
-            return True
-    except OSError:
-        return False

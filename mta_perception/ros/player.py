@@ -16,7 +16,7 @@ from typing import NamedTuple
 from mta_perception.bags.faults import faulty, read_faults
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.ros import environment
-from mta_perception.ros.recorder import message_class
+from mta_perception.ros.message_classes import message_class
 
 CLOCK_PERIOD_NS = 10_000_000  # bag time
 LATE_NS = 20_000_000  # wall time behind which a message counts as late

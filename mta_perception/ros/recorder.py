@@ -11,7 +11,6 @@ side is matched; whoever wants all of a topic in the bag waits for that and for 
 """
 
 import argparse
-from importlib import import_module
 import os
 from pathlib import Path
 import signal
@@ -24,6 +23,7 @@ from mta_perception.bags.qos import offered_qos
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS
 from mta_perception.ros.environment import prepare
+from mta_perception.ros.message_classes import message_class
 
 QUEUE_DEPTH = 200
 READY = 'ready, recording'  # printed once all subscriptions are there
@@ -66,18 +66,6 @@ def node_topics(node='/mta_perception'):
         RecordedTopic(f'/{camera}/camera_info', 'sensor_msgs/msg/CameraInfo', False, False)
         for camera in CAMERAS
     ]
-
-
-def message_class(type_name):
-    """The rclpy class of `package/msg/Type`."""
-    package, _, name = type_name.split('/')
-    try:
-        return getattr(import_module(f'{package}.msg'), name)
-    except ImportError as error:
-        raise RuntimeError(
-            f'cannot record {type_name}: the interface package {package} is not '
-            'installed here. Run `make env`, or source the workspace that has it.'
-        ) from error
 
 
 class Recorder:

@@ -38,7 +38,7 @@ def saved(value):
 
 def npz(**arrays):
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=True, **arrays)
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -153,12 +153,33 @@ def test_a_checkpoint_is_read_as_data(mta_train, run, bags, tmp_path, marker, co
     one_line(error.strip().splitlines()[-1], 'last.pt')
 
 
+@pytest.mark.slow
+def test_runs_of_an_ablation_read_it_as_data_too(mta_train, run, bags, tmp_path, marker):
+    """They are processes of their own: each log ends with the line."""
+    (run / 'last.pt').write_bytes(TENSORS['in a checkpoint'](marker))
+    code, _, error = mta_train(*commands_on(run, bags[0].parent, tmp_path)['ablate'])
+    assert code == 1 and 'see ' in error
+    logs = list((tmp_path / 'out' / 'runs').glob('*/log.txt'))
+    assert logs
+    for log in logs:
+        assert 'last.pt' in log.read_text().strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize('poison', TENSORS)
 def test_a_language_model_is_read_as_data(mta_train, run, bags, tmp_path, marker, poison):
     (run / 'language.pt').write_bytes(TENSORS[poison](marker))
     code, _, error = mta_train(*commands_on(run, bags[0].parent, tmp_path)['eval'])
     assert code == 1, error
     one_line(error.strip().splitlines()[-1], 'language.pt')
+
+
+@pytest.mark.parametrize('text', [b'', b'{}', b'\x00', b'{"version": "1.0", "model": 7}'])
+@pytest.mark.parametrize('command', ['eval', 'resume'])
+def test_a_damaged_tokenizer_is_named(mta_train, run, bags, tmp_path, command, text):
+    (run / 'tokenizer.json').write_bytes(text)
+    code, _, error = mta_train(*commands_on(run, bags[0].parent, tmp_path)[command])
+    assert code == 1, error
+    one_line(error.strip().splitlines()[-1], 'tokenizer.json')
 
 
 @pytest.mark.parametrize('poison', TENSORS)

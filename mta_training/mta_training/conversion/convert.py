@@ -82,8 +82,8 @@ def convert(
         _remove_leftovers(out)
         todo = [row for row in chosen if not _is_there(out / row['name'], row['token'])]
         if todo:
-            how = strict, follow_links
-            _convert_all(Path(dataroot), version, todo, out, workers, progress, how)
+            settings = out, strict, follow_links
+            _convert_all(Path(dataroot), version, todo, workers, progress, settings)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DatasetError(
@@ -168,7 +168,9 @@ def _noted(bag):
         return {}
 
 
-def _convert_all(dataroot, version, todo, out, workers, show, how):
+def _convert_all(dataroot, version, todo, workers, show, settings):
+    """settings: the last arguments of `convert_scene`, out first."""
+    out = settings[0]
     index = out / f'.index-{os.getpid()}.sqlite'
     with Progress('scenes', len(todo), show=show) as bar:
         try:
@@ -180,7 +182,7 @@ def _convert_all(dataroot, version, todo, out, workers, show, how):
                 lambda name: bar.update(0, f'reading {name}'),
             )
             bar.update(0, 'converting')
-            jobs = [(index, dataroot, version, row, out, *how) for row in todo]
+            jobs = [(index, dataroot, version, row, *settings) for row in todo]
             for _ in _results(jobs, min(workers or os.cpu_count() or 1, len(todo))):
                 bar.advance()
         finally:

@@ -9,7 +9,6 @@ from pathlib import Path
 import shutil
 from typing import Any, NamedTuple
 
-from tokenizers import Tokenizer
 import torch
 import yaml
 
@@ -18,7 +17,7 @@ from mta_perception.model.bevformer.detector import BevFormerDetector
 from mta_perception.model.mta_model import MtaModel
 from mta_training.bevformer.checkpoint import CARD, load_imported
 from mta_training.language import small_model
-from mta_training.language.frozen_llama import CaptionLanguage
+from mta_training.language.frozen_llama import CaptionLanguage, load_tokenizer
 from mta_training.language.text_embeddings import CaptionEmbeddings
 from mta_training.runs.recipe import Recipe
 from mta_training.tensor_files import fill, read_tensors, tensors_of
@@ -102,15 +101,14 @@ def _speaks(run, captions, size):
         size.hidden_size,
     ):
         return False
-    tokenizer = Tokenizer.from_file(str(run / 'tokenizer.json'))
+    tokenizer = load_tokenizer(run)
     encoded = tokenizer.encode_batch(list(set(captions)), add_special_tokens=False)
     return not any(small_model.UNKNOWN in entry.ids for entry in encoded)
 
 
 def _language_tensors(run):
-    return tensors_of(
-        {'weights': read_tensors(run / 'language.pt')}, 'weights', run / 'language.pt'
-    )
+    path = run / 'language.pt'
+    return tensors_of({'weights': read_tensors(path)}, 'weights', path)
 
 
 def small_language(run, recipe):
@@ -122,7 +120,7 @@ def small_language(run, recipe):
                 f'{run / name} does not exist; expected a run directory written by '
                 '`mta-train train`.'
             )
-    tokenizer = Tokenizer.from_file(str(run / 'tokenizer.json'))
+    tokenizer = load_tokenizer(run)
     size = replace(recipe.model.language, vocab_size=tokenizer.get_vocab_size(), adapter_tokens=0)
     weights = _language_tensors(run)
     language = CaptionLanguage.small(
