@@ -15,7 +15,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env train-env ros-env demo real test test-all bench golden train-smoke lint coverage clean
+.PHONY: help env train-env ros-env demo real test test-all contract soak audit bench golden train-smoke lint coverage clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,15 @@ test: train-env  ## All tests but the slow ones
 test-all: train-env  ## All tests
 	@$(BIN)/python -m pytest -rs test mta_training/test
 
+contract: train-env  ## Every fault of params/faults put to a real node; writes the table of docs/safety.md
+	@$(BIN)/python test/contract.py
+
+soak: train-env  ## An hour of faults at 12 Hz: memory, threads, handles, latency (SECONDS=3600, OUT=DIR)
+	@$(BIN)/python test/soak.py --seconds $(or $(SECONDS),3600) --out $(if $(filter demo,$(OUT)),soak,$(OUT))
+
+audit: train-env  ## Bill of materials (audit/sbom.json, CycloneDX) and known vulnerabilities of the pins
+	@$(BIN)/python tools/audit.py
+
 bench: train-env  ## Measure this machine: renderer, converter, networks, pipeline, transport, memory
 	@$(BIN)/mta bench
 
@@ -58,6 +67,6 @@ coverage: train-env  ## All tests but the slow ones, and which lines of both pac
 	@$(BIN)/python -m pytest -q test mta_training/test -m 'not slow' --cov --cov-report term:skip-covered
 
 clean:  ## Remove .venv, .venv-ros, demo/ and what tests and builds leave (not the caches outside this folder)
-	@rm -rf .venv .venv-ros .venv.lock demo build install log ros2_ws/{build,install,log} *.egg-info */*.egg-info
+	@rm -rf .venv .venv-ros .venv-audit .venv.lock demo build install log ros2_ws/{build,install,log} *.egg-info */*.egg-info
 	@find . -path ./.git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) \
 	  -type d -prune -exec rm -rf {} +

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mta_perception.foreign_text import shown
 from mta_perception.frames import ImageError, Pixels, RawPixels, Size
 from mta_perception.reasons import Code
 
@@ -43,8 +44,8 @@ def compressed_encoding(data: bytes | memoryview | Pixels, declared: str = '') -
     if 'compresseddepth' in declared.lower():
         raise ImageError(
             Code.UNKNOWN_ENCODING,
-            f'format {declared!r} is a depth image, expected a colour camera; remap the topic to '
-            'the image_raw/compressed of one',
+            f'format {shown(declared)} is a depth image, expected a colour camera; remap the '
+            'topic to the image_raw/compressed of one',
         )
     # typeshed knows the buffer of an array from Python 3.12 on.
     start = bytes(memoryview(data)[:8])  # type: ignore[arg-type]
@@ -55,7 +56,7 @@ def compressed_encoding(data: bytes | memoryview | Pixels, declared: str = '') -
     came = 'TIFF' if start[:4] in _TIFF_STARTS else start.hex() or 'nothing'
     raise ImageError(
         Code.UNKNOWN_ENCODING,
-        f'compressed image of format {declared!r} starts with {came}, expected JPEG or PNG',
+        f'compressed image of format {shown(declared)} starts with {came}, expected JPEG or PNG',
     )
 
 
@@ -72,7 +73,7 @@ def declared_mosaic(declared: str) -> str:
     if found is None or found[1] not in MOSAICS:
         raise ImageError(
             Code.UNKNOWN_ENCODING,
-            f'format {declared!r} is a Bayer mosaic, expected its pattern as one of '
+            f'format {shown(declared)} is a Bayer mosaic, expected its pattern as one of '
             f'{", ".join(f"bayer_{pattern}8" for pattern in MOSAICS)}',
         )
     return found[1]

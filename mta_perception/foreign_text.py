@@ -21,6 +21,12 @@ def printable(text: str, most: int = 600) -> str:
     return ''.join(map(_printable, text))
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an error of a library says, on one line, cut; its type where it says nothing."""
+    words = ' '.join(str(error).split()) or type(error).__name__
+    return printable(words, most).rstrip('.')
+
+
 def _printable(one: str) -> str:
     if one.isprintable():
         return one

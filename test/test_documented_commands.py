@@ -117,6 +117,9 @@ NOT_RUN = {
     'mta-train import-pandaset': 'needs PandaSet; test_pandaset.py imports a small sequence',
     'mta-train train --config street': 'draws and learns for hours, or minutes on a GPU; '
     'test_world_training.py has its parts',
+    'mta-train ros-parity': 'plays a drive; test_real_drive.py runs it on the real one',
+    'make contract': 'minutes of a node; test_ros_contract.py is the same',
+    'make soak': 'an hour; test_ros_contract.py has two minutes of it',
     'mta-train eval --recorded': 'needs a recorded drive; the demo runs it',
     'make golden': 'needs the golden case; test_golden.py runs it where that is there',
     'accelerate ': 'needs GPUs or several machines; test_parallel_training.py trains in processes',

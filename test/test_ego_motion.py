@@ -136,12 +136,55 @@ def test_duplicates_and_swapped_messages_change_nothing():
 
 def test_a_bag_loop_starts_anew():
     ego = _driven()
-    assert ego.add(START, _on_a_circle(0.0)) is None
-    assert ego.resets == 1
-    assert ego.last_reset[1] == Reason(Code.ODOMETRY_CLOCK_JUMPED_BACK, 'by 3.00 s')
+    began = Reason(Code.ODOMETRY_CLOCK_JUMPED_BACK, 'by 3.00 s')
+    assert ego.add(START, _on_a_circle(0.0)) == began
+    for index in range(1, 9):
+        ego.add(START + index * 20_000_000, _on_a_circle(index * 0.02))
+    assert ego.resets == 1 and ego.last_reset[1] == began
     with pytest.raises(EgoMotionError):
         ego.world_from_ego(START + 2 * SECOND)
-    np.testing.assert_array_equal(ego.world_from_ego(START), _on_a_circle(0.0))
+    # None of what came while it was not sure is lost.
+    np.testing.assert_allclose(ego.world_from_ego(START), _on_a_circle(0.0), atol=0.01)
+
+
+@pytest.mark.parametrize('seconds', [3600.0, 11.0, -0.4, -100.0])
+def test_a_single_pose_of_another_time_is_dropped_by_name(seconds):
+    """An hour ahead, or late by more than swapped messages are."""
+    ego = _driven()
+    strange = START + round((3.02 + seconds) * SECOND)
+    codes = (Code.CLOCK_JUMPED_FORWARD, Code.ODOMETRY_CLOCK_JUMPED_BACK)
+    for index in range(3):
+        at = 3.04 + index * 0.02
+        assert ego.add(strange + index, _on_a_circle(at)).code is codes[seconds < 0]
+        assert ego.add(START + round(at * SECOND), _on_a_circle(at)) is None
+    assert ego.resets == 0
+    np.testing.assert_allclose(
+        ego.world_from_ego(START + round(3.07 * SECOND)), _on_a_circle(3.07), atol=0.02
+    )
+
+
+@pytest.mark.parametrize('seconds', [3600.0, -100.0, -1.5])
+@pytest.mark.parametrize('hz', [5, 50])
+def test_a_clock_that_jumped_for_good_starts_anew_also_after_a_stray_pose(seconds, hz):
+    ego = _driven()
+    ego.add(START + 7200 * SECOND, _on_a_circle(3.0))
+    ego.add(START - 7200 * SECOND, _on_a_circle(3.0))
+    for index in range(1, hz + 1):
+        at = 3.0 + index / hz
+        ego.add(START + round((at + seconds) * SECOND), _on_a_circle(at))
+    assert ego.resets == 1
+    now = START + round((3.6 + seconds) * SECOND)
+    np.testing.assert_allclose(ego.world_from_ego(now), _on_a_circle(3.6), atol=0.05)
+
+
+def test_odometry_that_paused_goes_on():
+    ego = _driven()
+    for index in range(20):
+        at = 63.0 + index * 0.02
+        ego.add(START + round(at * SECOND), _on_a_circle(at))
+    assert ego.resets == 1
+    now = START + round(63.2 * SECOND)
+    np.testing.assert_allclose(ego.world_from_ego(now), _on_a_circle(63.2), atol=0.02)
 
 
 def test_a_loop_shorter_than_a_swap_is_found_too():

@@ -16,13 +16,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rosbags.interfaces import Connection, MessageDefinitionFormat, Qos
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.rosbag2.storage_mcap import decompress
 
 from mta_perception.atomic_files import whole
 from mta_perception.bags.bag_files import STORAGE, BagError, storage_files
 from mta_perception.bags.typestore import typestore
+from mta_perception.foreign_text import first_line, shown
 
 _MAGIC = b'\x89MCAP0\r\n'
 _HEADER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x01, 0x03, 0x04, 0x05, 0x06, 0x0F
@@ -82,6 +82,14 @@ def rescue(bag: str | Path, out: str | Path) -> Rescued:
 
 
 def _connect(writer: Writer, one: Found, notes: list[str]) -> Connection | None:
+    try:
+        return _connection(writer, one, notes)
+    except Exception as error:  # names and definitions of a damaged file
+        notes.append(f'{shown(one.topic)} is left out: {first_line(error)}.')
+        return None
+
+
+def _connection(writer: Writer, one: Found, notes: list[str]) -> Connection | None:
     known = one.type_name in typestore().types
     if known:
         return writer.add_connection(
@@ -106,14 +114,17 @@ def _messages(path: Path, scratch: Path, notes: list[str]) -> Iterator[Found]:
         yield from _of_sqlite(path, notes)
         return
     with _whole_part(path, scratch, notes) as part:
+        # rosbags has no error of its own for nonsense in whole records.
         try:
             reader = Reader(part)
             reader.open()
-        except ReaderError as error:
-            notes.append(f'{path.name} has no whole beginning ({error}).')
+        except Exception as error:
+            notes.append(f'{path.name} has no whole beginning ({first_line(error)}).')
             return
         try:
             yield from _scanned(reader)
+        except Exception as error:
+            notes.append(f'{path.name} is damaged within ({first_line(error)}).')
         finally:
             reader.close()
 

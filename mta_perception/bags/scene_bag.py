@@ -9,21 +9,18 @@ from contextlib import contextmanager
 from functools import cached_property
 import json
 from pathlib import Path
-import struct
 from typing import Any, NamedTuple
 
 import numpy as np
 from rosbags.interfaces import ConnectionExtRosbag2, Qos
 from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.errors import ReaderError
-from rosbags.serde import SerdeError
-from rosbags.typesys import TypesysError
 
 from mta_perception.bags.bag_files import BagError, bag_storage, is_bag, rescue_command
 from mta_perception.bags.typestore import time_ns, typestore
 from mta_perception.coded_images import compressed_encoding, declared_mosaic
 from mta_perception.contract import BASE_FRAME, CAMERAS, CLASSES, BoxCode, optical_frame
 from mta_perception.detections import Rows
+from mta_perception.foreign_text import first_line
 from mta_perception.frames import CameraCalibration, CameraImage, ImageError
 from mta_perception.geometry import (
     Array,
@@ -129,24 +126,11 @@ class SceneBag:
             yield
         except BagError:
             raise
-        # Besides its own errors rosbags lets those of parsing nonsense through as they come.
-        except (
-            ReaderError,
-            SerdeError,
-            TypesysError,
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-            MemoryError,
-            OverflowError,
-            struct.error,
-        ) as error:
-            words = ' '.join(str(error).split()) or type(error).__name__
+        # Besides its own errors rosbags lets those of parsing nonsense through as they come, and
+        # those of the libraries below it: apsw's, zstandard's, lz4's.
+        except Exception as error:
             raise BagError(
-                f'{self.path} cannot be read as a bag: {words}. What is whole of it: '
+                f'{self.path} cannot be read as a bag: {first_line(error)}. What is whole of it: '
                 f'`{rescue_command(self.path)}`.'
             ) from error
 

@@ -83,11 +83,10 @@ def play(
         float, typer.Option(min=0.0, help='Seconds to wait before the first message.')
     ] = 0.0,
     faults: Annotated[
-        Optional[Path],
+        Optional[str],
         typer.Option(
-            exists=True,
-            dir_okay=False,
-            help='YAML file of faults to put into the messages (docs/safety.md).',
+            help='Faults to put into the messages: a YAML file, or the name of a shipped one '
+            '(docs/safety.md).',
         ),
     ] = None,
     wait_for: Annotated[

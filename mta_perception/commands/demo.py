@@ -4,7 +4,7 @@ Three commands of `mta-train` run as children beside them: `synth` and `convert`
 `eval --recorded` judges the recorded topics.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 import json
 import os
@@ -158,9 +158,16 @@ def _mta_train(
     return (ended.stdout or '').strip()
 
 
-def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, float | None]:
+def replay(
+    scene: SceneBag,
+    out: Path,
+    model: Path,
+    rate: float,
+    parameters: Mapping[str, object] | None = None,
+) -> dict[str, float | None]:
     """Recorder, node and player as processes in a DDS domain of their own; `out`/output_bag.
 
+    parameters  of the node, by name, where they are not the defaults
     Returns what can only be seen from outside: peak memory, CPU time and exit code of the node.
     """
     prepare()
@@ -179,6 +186,8 @@ def replay(scene: SceneBag, out: Path, model: Path, rate: float) -> dict[str, fl
         '-p',
         f'model:={model}',
     ]
+    for name, value in (parameters or {}).items():
+        perceive += ['-p', f'{name}:={value}']
     play = [*python, 'mta_perception.commands.cli', 'play', str(scene.path), '--rate', str(rate)]
     play += ['--on-enter']  # once the recorder hears the cameras: what comes before is lost
     seconds = (scene.end_ns - scene.start_ns) / 1e9 / rate

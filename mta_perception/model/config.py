@@ -163,6 +163,9 @@ class MtaConfig:
             'qformer': QFormerConfig,
             'language': LanguageConfig,
         }
+        for name in parts.keys() & values.keys():
+            if not isinstance(values[name], dict):
+                raise TypeError(f'model.{name} is no names and values')
         built = {
             name: part(
                 **{

@@ -17,6 +17,7 @@ from mta_perception.reasons import Code, Reason
 WINDOW = 8  # images per camera that the trigger pattern is learnt from
 FEW = 3  # images with one stamp: from then on it is said
 _AGAIN_NS = 950_000_000  # receive time; a clock of whole seconds has moved on by then
+_NEWEST = 20  # images of which those that came again are counted
 _REPEAT_NS = 100_000_000  # the same stamp again within this receive time: sent twice
 
 
@@ -28,6 +29,7 @@ class CameraStatus(NamedTuple):
     age_s: float  # receive time since its newest image; inf when none came
     alive: bool
     dropped: dict[Code, int]  # images
+    repeated: float  # part of its newest images that came again, 0..1
 
 
 class Received(NamedTuple):
@@ -53,6 +55,7 @@ class CameraStream:
         self.missed = 0  # rounds in a row that waited for it in vain
         self.off_by_s = 0.0  # of the newest suspect
         self.standing = 0  # images in a row whose stamp was that of the one before
+        self._repeats: deque[bool] = deque(maxlen=_NEWEST)
         self._images = self._still_ns = 0
         self._heard_ns = 0  # receive time of the newest image, accepted or not
         self._arrivals: deque[int] = deque(maxlen=WINDOW)  # of the accepted
@@ -72,12 +75,14 @@ class CameraStream:
         self.missed = 0
 
     def is_repeat(self, received: Received) -> bool:
-        """Whether the image accepted last was sent twice."""
-        return (
+        """Whether the image accepted last was sent twice; counts them."""
+        repeat = (
             bool(self.stamps)
             and received.image.stamp_ns == self.stamps[-1]
             and received.arrival_ns - self._arrivals[-1] < _REPEAT_NS
         )
+        self._repeats.append(repeat)
+        return repeat
 
     def stands_still(self, received: Received) -> bool:
         """Whether an image has the stamp of the one before, or none; counts them.
@@ -160,7 +165,8 @@ class CameraStream:
         if self.last_arrival_ns is not None:
             age_s = (now_ns - self.last_arrival_ns) / 1e9
         alive = age_s * 1e9 < self.silence_ns() and self.is_expected(now_ns, started_ns)
-        return CameraStatus(self._images, rate_hz, age_s, alive, dict(self.dropped))
+        repeated = sum(self._repeats) / _NEWEST
+        return CameraStatus(self._images, rate_hz, age_s, alive, dict(self.dropped), repeated)
 
 
 def increasing(received: Iterable[Received]) -> list[Received]:

@@ -21,6 +21,7 @@ from mta_perception.reasons import Code, Reason, Refused
 
 _TWIST_BASE_NS = 50_000_000  # poses closer than this give a noisy twist
 _SWAP_NS = 200_000_000  # a step back below this is two messages swapped, above it a jump
+_FAR_NS = 10_000_000_000  # a stamp this far ahead is another clock, or nonsense
 _MOST_SWAPS = 5  # ... unless it goes on
 _MOST_POSES = 10_000
 _MOST_M = 1e8  # farther from its origin is no odometry; UTM's are below 1e7
@@ -102,15 +103,16 @@ class EgoMotion:
 
     def _lasts(self, stamp_ns: int, pose: Array, jump: Reason) -> bool:
         """Whether poses that do not fit those known agree with each other for long enough: one
-        alone is a bad message, more are another drive.  A clock that jumped back needs no more."""
-        if jump.code is not Code.POSE_JUMPED:
-            return True
-        if self._others and stamp_ns <= self._others[-1][0]:
+        alone is a bad message or a late one, more are another drive."""
+        ahead_ns = stamp_ns - self._others[-1][0] if self._others else _FAR_NS
+        if -_SWAP_NS <= ahead_ns <= 0 and self._swaps <= _MOST_SWAPS:
             return False  # sent twice, or swapped with the one before
-        if self._others and not self._apart(*self._others[-1], stamp_ns, pose):
+        if 0 < ahead_ns < _FAR_NS and not self._apart(*self._others[-1], stamp_ns, pose):
             self._others.append((stamp_ns, pose))
         else:
             self._others, self._first_jump = [(stamp_ns, pose)], jump
+        if self._swaps > _MOST_SWAPS:  # a bag may be shorter than the time a jump has to last
+            return True
         first_ns = self._others[0][0]
         return len(self._others) > 1 and stamp_ns - first_ns >= self.config.lasting_s * 1e9
 
@@ -207,6 +209,8 @@ class EgoMotion:
         seconds = (stamp_ns - self._stamps[-1]) / 1e9
         if seconds < 0:
             return Reason(Code.ODOMETRY_CLOCK_JUMPED_BACK, f'by {-seconds:.2f} s')
+        if seconds * 1e9 > _FAR_NS:
+            return Reason(Code.CLOCK_JUMPED_FORWARD, f'by {seconds:.2f} s')
         apart = self._apart(self._stamps[-1], self._poses[-1], stamp_ns, pose)
         if not apart and self._others and self._is_nearer_to_others(stamp_ns, pose):
             # With the time that passes a jump becomes a way that a car could have driven.
@@ -215,6 +219,8 @@ class EgoMotion:
 
     def _is_nearer_to_others(self, stamp_ns: int, pose: Array) -> bool:
         other_ns, other = self._others[-1]
+        if self._first_jump.code is not Code.POSE_JUMPED:
+            return False  # of another time, not of another place
         if self._apart(other_ns, other, stamp_ns, pose):
             return False
         to_other, to_known = (

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mta_perception.foreign_text import shown
 from mta_perception.frames import CameraImage, ImageError, Pixels, RawPixels, Size
 from mta_perception.reasons import Code
 
@@ -228,7 +229,7 @@ def _format(encoding: str) -> _Format:
     if form is None:
         raise ImageError(
             Code.UNKNOWN_ENCODING,
-            f'{encoding!r}, expected jpeg, png or one of {", ".join(RAW_ENCODINGS)}',
+            f'{shown(encoding)}, expected jpeg, png or one of {", ".join(RAW_ENCODINGS)}',
         )
     return form
 

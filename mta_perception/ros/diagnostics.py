@@ -18,6 +18,7 @@ from mta_perception.ros.subscriptions import POSES
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT_S = 10.0  # a fault this young still colours the status
+MOST_REPEATED = 0.25  # of the images: some drivers send one again now and then
 STOPPED_S = 3.0  # nothing for this long: it has stopped
 
 
@@ -133,6 +134,11 @@ def _camera_state(camera, seen, inputs, wrong_transport, blind, warnings):
         return WARN, str(inputs.rig.out_of_place[camera])
     if warnings:
         return WARN, '; '.join(warnings)
+    if seen.repeated > MOST_REPEATED:
+        return WARN, (
+            f'{seen.repeated:.0%} of its images came again and are used once: is there a second '
+            'publisher?'
+        )
     return OK, f'{seen.rate_hz:.1f} Hz'
 
 
@@ -231,8 +237,11 @@ def _memory(perception):
         'age_s': memory.age_s if memory.valid else -1.0,
         'resets': memory.resets,
         'last_reset_reason': memory.last_reason or '',
-        **_counted('reset', perception.reset_counts),
+        **_counted('reset', perception.resets.counts()),
     }
+    recent = perception.resets.latest(RECENT_S)
+    if recent:
+        return 'memory', WARN, f'began anew: {recent}', values
     words = f'{memory.length} frames' + ('' if memory.valid else ', none used')
     return 'memory', OK, words, values
 

@@ -51,7 +51,7 @@ class PerceptionWorkers:
         self.durations = Durations()  # stages of a step, ms
         self.caption_durations = Durations()
         self.masked = {camera: Counter() for camera in CAMERAS}  # camera -> Code -> frames
-        self.reset_counts = Counter()  # Code -> resets of the memory
+        self.resets = Tally(say)  # of the memory, by Code
         self.latest = None  # StepResult
         self._say, self._said = say, set()  # of (camera, warning)
         self._model, self._ego_motion, self._outputs = model, ego_motion, outputs
@@ -143,7 +143,7 @@ class PerceptionWorkers:
             self.masked[camera][reason.code] += 1
         before = self.latest.history.resets if self.latest else 0
         if result.history.resets > before:
-            self.reset_counts[result.history.last_reason.code] += 1
+            self.resets.count_reason(result.history.last_reason)
         self.latest = result
         for camera in result.blind.keys() ^ set(CAMERAS):
             for warning in self.image_warnings(camera):

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from mta_perception.bags.faults import faulty, read_faults
+from mta_perception.bags.faults import faults_file, faulty, read_faults
 from mta_perception.bags.scene_bag import BagError, SceneBag
 from mta_perception.ros import environment
 from mta_perception.ros.message_classes import message_class
@@ -69,7 +69,7 @@ def play_bag(
     clock    publish /clock
     delay_s  seconds to wait before the first message, when all that is waited for is there
     wait_for nodes that must have subscribed before it begins, for at most wait_s: a recorder, say
-    faults   file of faults to put into the messages (bags/faults.py)
+    faults   faults to put into the messages: a file, or the name of a shipped one (bags/faults.py)
     on_enter begin when a line comes on standard input (or its end): Enter, or a program's word
     A topic of a type that is not installed here is left out, with a word.
     Raises BagError for what is wrong with the bag or does not fit to it, RuntimeError where no
@@ -87,7 +87,7 @@ def play_bag(
         raise ValueError(f'rate {rate} is not positive; 1 plays in real time.')
     environment.prepare()
     classes = _classes(scene, chosen, topics)
-    planned = read_faults(faults) if faults is not None else ([], 0)
+    planned = read_faults(faults_file(faults)) if faults is not None else ([], 0)
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
@@ -301,7 +301,8 @@ class Player:
         if not faults:
             return plain
         whole = ((topic, stamp_ns, bytes(data)) for topic, stamp_ns, data in plain)
-        return faulty(whole, faults, self._scene.start_ns, seed)
+        types = {topic: self._scene.topics[topic].msgtype for topic in self.publishers}
+        return faulty(whole, faults, self._scene.start_ns, seed, types)
 
     def play(self, begin_ns, rate):
         """All messages from `begin_ns` on, each when it is due; returns Played."""

@@ -20,7 +20,8 @@ from mta_perception.geometry import (
     yaw_from_rigid,
 )
 from mta_training.conversion.convert import convert
-from mta_training.conversion.pandaset import CAMERAS, EGO_FROM_BODY, cuboids_of, import_pandaset
+from mta_training.conversion.pandaset import CAMERAS, EGO_FROM_BODY, import_pandaset
+from mta_training.conversion.pandaset_files import cuboids_of
 from mta_training.conversion.table_fields import DatasetError
 
 SHARED = Path(os.environ.get('MTA_SHARED', Path(__file__).resolve().parents[3] / 'shared'))
@@ -66,10 +67,8 @@ def world_from_ego(seconds):
     return rigid_from_yaw(np.pi / 2, (0.0, SPEED * seconds, 0.0))
 
 
-@pytest.fixture(scope='module')
-def sequence(tmp_path_factory):
+def write_sequence(folder):
     """A drive of a second: one car ahead that keeps its distance, one parked, seen twice."""
-    folder = tmp_path_factory.mktemp('pandaset') / '007'
     times = np.arange(FRAMES) * 0.1
     write(folder / 'lidar' / 'timestamps.json', (START + times).tolist())
     bodies = [pose_entry(world_from_ego(t) @ EGO_FROM_BODY) for t in times]
@@ -108,6 +107,11 @@ def sequence(tmp_path_factory):
             ],
         )
     return folder
+
+
+@pytest.fixture(scope='module')
+def sequence(tmp_path_factory):
+    return write_sequence(tmp_path_factory.mktemp('pandaset') / '007')
 
 
 def bag_of(folder, out):
@@ -163,9 +167,9 @@ def test_pickles_are_not_opened(sequence, tmp_path):
 @pytest.mark.parametrize(
     'lost, words',
     [
-        ('lidar/poses.json', 'lidar/poses.json cannot be read'),
-        ('camera/back_camera/03.jpg', '03.jpg is missing or no picture'),
-        ('annotations/cuboids/05.json.gz', '05.json.gz cannot be read'),
+        ('lidar/poses.json', 'lidar/poses.json is missing'),
+        ('camera/back_camera/03.jpg', '03.jpg is missing'),
+        ('annotations/cuboids/05.json.gz', '05.json.gz is missing'),
     ],
 )
 def test_what_is_missing_is_named(sequence, tmp_path, lost, words):

@@ -9,11 +9,13 @@ import numpy as np
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
 import pytest
+from typer.testing import CliRunner
 
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.commands.demo import run_demo
 from mta_perception.contract import CAMERAS, BoxCode, nuscenes_channel
 from mta_perception.geometry import invert_rigid
+from mta_training.commands.cli import app
 from mta_training.conversion.convert import convert
 from mta_training.conversion.pandaset import import_pandaset
 from mta_training.conversion.table_index import find_version
@@ -128,3 +130,12 @@ def test_the_node_lives_through_the_drive(folder, tmp_path):
     assert len(frames) >= 16
     assert np.std(frames[0]) > 20 and frames[0].shape == frames[-1].shape
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 2, 'a film that stands still'
+
+
+def test_the_node_says_what_the_pipeline_says_without_ros(folder, tmp_path, capsys):
+    pytest.importorskip('rclpy')
+    bag, out = folder / 'bags' / 'pandaset-002', tmp_path / 'parity'
+    command = ['ros-parity', '--bag', str(bag), '--out', str(out), '--frames', '6']
+    ended = CliRunner().invoke(app, command)
+    assert ended.exit_code == 0, (ended.output, ended.exception)
+    assert 'of 6 keyframes' in ended.output and 'sentences are the same' in ended.output

@@ -6,16 +6,12 @@
 
 PandaSet's pose of the lidar is that of a body frame, x right, y forward, z up, 0.32 m above the
 road near the rear axle; base_link lies under it, x forward.  Cuboids are in the world; yaw 0 looks
-along +y; `dimensions` are width, length, height.  Its cuboids come as pickles, which can run code:
-they are not opened here, see `cuboids_of`.  Cuboids of both lidars are one object
+along +y; `dimensions` are width, length, height.  Cuboids of both lidars are one object
 (`sibling_id`).  Labels without a class of ours (signs, animals, rails) are left out.
 """
 
-import gzip
-import json
 from pathlib import Path
 import shutil
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,8 +23,6 @@ from mta_perception.geometry import (
     level_pose,
     pose_at,
     rigid,
-    rigid_from_quaternion,
-    rigid_from_yaw,
     transform,
 )
 from mta_training.captions import grammar
@@ -38,6 +32,13 @@ from mta_training.conversion.dataset_writer import (
     dump,
     pose_fields,
     token,
+)
+from mta_training.conversion.pandaset_files import (
+    cuboids_of,
+    inside,
+    intrinsics_of,
+    microseconds,
+    poses_of,
 )
 from mta_training.conversion.table_fields import DatasetError
 
@@ -56,46 +57,6 @@ CAMERAS = {
 EGO_FROM_BODY = rigid(
     np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), [0.0, 0.0, BODY_HEIGHT_M]
 )
-CATEGORIES = {
-    'Car': 'vehicle.car',
-    'Pickup Truck': 'vehicle.truck',
-    'Medium-sized Truck': 'vehicle.truck',
-    'Semi-truck': 'vehicle.truck',
-    'Bus': 'vehicle.bus.rigid',
-    'Towed Object': 'vehicle.trailer',
-    'Motorcycle': 'vehicle.motorcycle',
-    'Motorized Scooter': 'vehicle.motorcycle',
-    'Bicycle': 'vehicle.bicycle',
-    'Other Vehicle - Construction Vehicle': 'vehicle.construction',
-    'Pedestrian': 'human.pedestrian.adult',
-    'Pedestrian with Object': 'human.pedestrian.adult',
-    'Cones': 'movable_object.trafficcone',
-    'Road Barriers': 'movable_object.barrier',
-    'Construction Signs': 'movable_object.barrier',
-}
-_MOTION = {
-    'Moving': 'vehicle.moving',
-    'Stopped': 'vehicle.stopped',
-    'Parked': 'vehicle.parked',
-}
-_BEHAVIOUR = {
-    'Walking': 'pedestrian.moving',
-    'Standing': 'pedestrian.standing',
-    'Sitting': 'pedestrian.sitting_lying_down',
-    'Lying': 'pedestrian.sitting_lying_down',
-}
-
-
-class Cuboid(NamedTuple):
-    """One object in one frame."""
-
-    track: str  # the same for all frames, whichever lidar saw it
-    category: str
-    attribute: str  # nuScenes attribute, '' for none
-    rider: object  # True, False; None for what cannot have one
-    world_from_box: np.ndarray  # (4, 4), x = front
-    size: tuple  # length, width, height [m]
-    lidar_points: int
 
 
 def import_pandaset(directory, out):
@@ -133,35 +94,20 @@ def scene_name(folder):
     return f'pandaset-{folder.resolve().name.removeprefix("pandaset").lstrip("-_") or "0"}'
 
 
-def read_json(path):
-    """Contents of a JSON file, plain or gzip; DatasetError names the file."""
-    try:
-        data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if path.suffix == '.gz' else data)
-    except (OSError, EOFError, ValueError) as error:
-        raise DatasetError(f'{path} cannot be read as JSON: {error}.') from error
-
-
-def pose_of(entry):
-    """(4, 4) of PandaSet's {position, heading}."""
-    place, turn = entry['position'], entry['heading']
-    return rigid_from_quaternion([turn[axis] for axis in 'xyzw'], [place[axis] for axis in 'xyz'])
-
-
 class _Sequence:
     """One drive being imported."""
 
     def __init__(self, folder, out):
         self.folder, self.out, self.name = folder, out, scene_name(folder)
-        self.stamps_us = _microseconds(folder / 'lidar' / 'timestamps.json')
-        poses = read_json(folder / 'lidar' / 'poses.json')
+        self.stamps_us = microseconds(folder / 'lidar' / 'timestamps.json', folder)
+        poses = poses_of(folder / 'lidar' / 'poses.json', folder)
         if len(poses) != len(self.stamps_us):
             raise DatasetError(
                 f'{folder / "lidar"}: {len(poses)} poses and {len(self.stamps_us)} timestamps; '
                 'expected as many.'
             )
         body_from_ego = invert_rigid(EGO_FROM_BODY)
-        self.poses = np.array([pose_of(entry) @ body_from_ego for entry in poses])
+        self.poses = poses @ body_from_ego
         self.rows = {table: [] for table in PER_SCENE}
 
     def token(self, *parts):
@@ -230,21 +176,17 @@ class _Sequence:
 
     def _camera(self, camera, folder):
         channel = nuscenes_channel(camera)
-        stamps = _microseconds(folder / 'timestamps.json')
-        world_from_camera = np.array([pose_of(e) for e in read_json(folder / 'poses.json')])
-        lens = read_json(folder / 'intrinsics.json')
-        ego_from_camera = self._mount(stamps, world_from_camera)
-        self._sensor(
-            channel,
-            ego_from_camera,
-            [[lens['fx'], 0.0, lens['cx']], [0.0, lens['fy'], lens['cy']], [0.0, 0.0, 1.0]],
-        )
+        stamps = microseconds(folder / 'timestamps.json', self.folder)
+        world_from_camera = poses_of(folder / 'poses.json', self.folder)
+        intrinsics = intrinsics_of(folder / 'intrinsics.json', self.folder)
+        ego_from_camera = self._mount(folder, stamps, world_from_camera)
+        self._sensor(channel, ego_from_camera, intrinsics)
         shots = []
         for frame, stamp in enumerate(stamps):
-            source = folder / f'{frame:02d}.jpg'
+            source = inside(self.folder, folder / f'{frame:02d}.jpg')
             picture = cv2.imread(str(source))
             if picture is None:
-                raise DatasetError(f'{source} is missing or no picture.')
+                raise DatasetError(f'{source} is no picture.')
             kind = 'sweeps' if frame % FRAMES_PER_SAMPLE else 'samples'
             target = f'{kind}/{channel}/{self.name}__{channel}__{stamp}.jpg'
             (self.out / target).parent.mkdir(parents=True, exist_ok=True)
@@ -258,11 +200,16 @@ class _Sequence:
             shots.append((frame, int(stamp), target, pose, picture.shape[1::-1]))
         self._shots(channel, shots)
 
-    def _mount(self, stamps, world_from_camera):
+    def _mount(self, folder, stamps, world_from_camera):
         """ego_from_camera (4, 4): the mean over the drive; its scatter is millimetres."""
-        inside = [k for k, stamp in enumerate(stamps) if stamp >= self.stamps_us[0]]
+        during = [k for k, stamp in enumerate(stamps) if stamp >= self.stamps_us[0]]
+        if len(world_from_camera) != len(stamps) or not during:
+            raise DatasetError(
+                f'{folder}: {len(world_from_camera)} poses, {len(stamps)} timestamps, of which '
+                f"{len(during)} after the lidar's first; expected a pose for each of the drive."
+            )
         mounts = np.array(
-            [invert_rigid(self.pose_at(stamps[k])) @ world_from_camera[k] for k in inside]
+            [invert_rigid(self.pose_at(stamps[k])) @ world_from_camera[k] for k in during]
         )
         left, _, right = np.linalg.svd(mounts[:, :3, :3].mean(0))
         return rigid(left @ right, mounts[:, :3, 3].mean(0))
@@ -318,7 +265,7 @@ class _Sequence:
 
     def _cuboids(self, frame):
         """track -> Cuboid of one frame."""
-        return cuboids_of(self.folder / 'annotations' / 'cuboids', frame)
+        return cuboids_of(self.folder / 'annotations' / 'cuboids', frame, self.folder)
 
     def _annotate(self, number, frame, frames, tracks, captions):
         ego = level_pose(self.poses[frame])
@@ -403,70 +350,3 @@ class _Sequence:
                 'last_annotation_token': chain[-1]['token'],
             }
         )
-
-
-def _microseconds(path):
-    stamps = np.array(read_json(path), dtype=np.float64)
-    if stamps.ndim != 1 or not len(stamps) or not np.isfinite(stamps).all():
-        raise DatasetError(f'{path}: expected a list of Unix seconds.')
-    return np.round(stamps * 1e6).astype(np.int64)
-
-
-def cuboids_of(folder, frame):
-    """track -> Cuboid of a frame, one an object; DatasetError where only a pickle is there."""
-    path = folder / f'{frame:02d}.json.gz'
-    if not path.is_file() and (folder / f'{frame:02d}.pkl.gz').is_file():
-        raise DatasetError(
-            f'{folder} holds pickles, and reading a pickle can run code. Where you trust them, '
-            'turn them into JSON once: python -c "import glob, gzip, pandas; '
-            "[gzip.open(p[:-7] + '.json.gz', 'wt').write(pandas.read_pickle(p)"
-            f".to_json(orient='records')) for p in glob.glob('{folder}/*.pkl.gz')]\""
-        )
-    entries = read_json(path)
-    by_id = {entry['uuid']: entry for entry in entries}
-    found = {}
-    for entry in entries:
-        category = CATEGORIES.get(entry['label'])
-        sibling = _sibling(entry, by_id)
-        # The forward lidar's cuboid of what the other one has, too, is the same object again.
-        if category is None or (sibling is not None and entry['cuboids.sensor_id'] == 1):
-            continue
-        found[entry['uuid']] = _cuboid(entry, category)
-    return found
-
-
-def _sibling(entry, by_id):
-    """The cuboid that another lidar has of an object, None where none is in the frame."""
-    name = entry.get('cuboids.sibling_id') or '-'
-    if len(name) < 8 or name == entry['uuid']:
-        return None
-    # One published name has lost its last two digits.
-    return by_id.get(name) or next((e for u, e in by_id.items() if u.startswith(name)), None)
-
-
-def _cuboid(entry, category):
-    yaw = float(entry['yaw']) + np.pi / 2  # 0 looks along +y
-    place = [float(entry[f'position.{axis}']) for axis in 'xyz']
-    width, length, height = (float(entry[f'dimensions.{axis}']) for axis in 'xyz')
-    points = entry.get('lidar_points')
-    known = [count for count in points or () if count is not None]
-    if entry.get('attributes.pedestrian_age') == 'Child' and 'pedestrian' in category:
-        category = 'human.pedestrian.child'
-    rider, attribute = None, ''
-    if category in ('vehicle.motorcycle', 'vehicle.bicycle'):
-        rider = entry.get('attributes.rider_status') == 'With Rider'
-        attribute = 'cycle.with_rider' if rider else 'cycle.without_rider'
-    elif category.startswith('vehicle'):
-        attribute = _MOTION.get(entry.get('attributes.object_motion'), '')
-    elif category.startswith('human'):
-        attribute = _BEHAVIOUR.get(entry.get('attributes.pedestrian_behavior'), '')
-    return Cuboid(
-        entry['uuid'],
-        category,
-        attribute,
-        rider,
-        rigid_from_yaw(yaw, place),
-        (length, width, height),
-        # Without counts an object counts as seen: who labelled it saw it.
-        sum(known) if known else 1,
-    )

@@ -14,7 +14,10 @@ from mta_perception.atomic_files import whole
 
 STEP_S = 0.5  # between the key frames of nuScenes; what a detector's history is trained with
 # What numpy, zip and JSON say of damaged files.
-_DAMAGE = (ValueError, KeyError, TypeError, IndexError, EOFError, BadZipFile, zlib.error)
+_DAMAGE = (
+    *(ValueError, KeyError, TypeError, IndexError, EOFError, BadZipFile, zlib.error),
+    *(NotImplementedError, RuntimeError, AttributeError, MemoryError),  # packed in another way
+)
 
 
 class SceneArrays(NamedTuple):

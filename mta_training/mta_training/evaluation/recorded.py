@@ -47,12 +47,24 @@ def recorded_frames(recorded, bags, frames):
                 f'them from the time of {scene.path}. Expected a recording made while that bag '
                 'was played: give the bags that were.'
             )
-        captions = part.captions if recording.captions else None
-        messages = with_track_velocities(part.detections, scene.world_from_ego_at)
-        for sample in scene.samples[:frames]:
-            message = nearest_detections(messages, sample.stamp_ns)
-            heard += message is not None
-            judged.append(_frame(scene, sample, message, captions))
+        part = part._replace(captions=part.captions if recording.captions else None)
+        found = judged_recording(part, scene, scene.samples[:frames])
+        judged += found.frames
+        heard += found.with_detections
+    return RecordedFrames(judged, heard)
+
+
+def judged_recording(recording, scene, samples):
+    """RecordedFrames of what a node said during a scene, for some of its key frames.
+
+    recording  Recording of that scene; its captions are None from a node that has none
+    """
+    messages = with_track_velocities(recording.detections, scene.world_from_ego_at)
+    judged, heard = [], 0
+    for sample in samples:
+        message = nearest_detections(messages, sample.stamp_ns)
+        heard += message is not None
+        judged.append(_frame(scene, sample, message, recording.captions))
     return RecordedFrames(judged, heard)
 
 

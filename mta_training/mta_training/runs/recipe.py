@@ -363,7 +363,8 @@ class Recipe:
     def changed(self, values):
         """The same with the values of a nested dict; ValueError for unknown names."""
         merged = self.to_dict()
-        if {'steps', 'epochs', 'minutes'} & set(values.get('schedule', {})):
+        schedule = values.get('schedule')
+        if isinstance(schedule, dict) and {'steps', 'epochs', 'minutes'} & schedule.keys():
             merged['schedule'] |= {'steps': 0, 'epochs': 0.0, 'minutes': 0.0}
         return Recipe.from_dict(_merge(merged, values))
 
