@@ -271,7 +271,7 @@ PROMISES = [
     Promise('calibration_changed', 'inputs', 'calibration changed'),
     Promise('stamps_stand', 'camera', 'stand', None, publishes=False),
     Promise('camera_clock_off', 'camera cam_front$', 'clock', ('front',)),
-    Promise('odometry_some_late', 'odometry', 'clock jumped back'),
+    Promise('odometry_some_late', 'odometry', 'stamp out of order'),
     Promise('clock_forward', 'memory', 'clock jumped|gap'),
 ]
 

@@ -87,7 +87,8 @@ class EgoMotion:
                 return self.refuse(Code.STAMP_OUT_OF_ORDER, f'by {back_ns / 1e9:.3f} s')
             jump = self._jump(stamp_ns, pose)
             if jump is not None and not self._lasts(stamp_ns, pose, jump):
-                return self.refuse(*jump)
+                late = jump.code is Code.ODOMETRY_CLOCK_JUMPED_BACK
+                return self.refuse(Code.STAMP_OUT_OF_ORDER if late else jump.code, jump.detail)
             if jump is not None:
                 others, jump = self._others, self._first_jump if self._others else jump
                 self._reset(stamp_ns, jump)

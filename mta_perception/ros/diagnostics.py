@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from mta_perception.contract import CAMERAS
 from mta_perception.foreign_text import printable
 from mta_perception.reasons import UNREADABLE_IMAGE, Code
+from mta_perception.ros.perception_workers import MEMORY
 from mta_perception.ros.subscriptions import POSES
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -237,9 +238,9 @@ def _memory(perception):
         'age_s': memory.age_s if memory.valid else -1.0,
         'resets': memory.resets,
         'last_reset_reason': memory.last_reason or '',
-        **_counted('reset', perception.resets.counts()),
+        **{f'reset/{key.code}': count for key, count in perception.resets.counts().items()},
     }
-    recent = perception.resets.latest(RECENT_S)
+    recent = perception.resets.latest_of(MEMORY, RECENT_S)
     if recent:
         return 'memory', WARN, f'began anew: {recent}', values
     words = f'{memory.length} frames' + ('' if memory.valid else ', none used')

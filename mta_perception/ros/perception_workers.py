@@ -27,6 +27,7 @@ from mta_perception.workers.tally import Durations, Rate, Tally
 MOST_WARNINGS = 30  # about images, said once each
 
 
+MEMORY = 'memory began anew'  # source of the reasons for that
 PASS_S = 0.25  # a caption pass on a busy machine takes fewer objects, not longer
 FEWEST_CAPTIONS = 4
 
@@ -51,7 +52,7 @@ class PerceptionWorkers:
         self.durations = Durations()  # stages of a step, ms
         self.caption_durations = Durations()
         self.masked = {camera: Counter() for camera in CAMERAS}  # camera -> Code -> frames
-        self.resets = Tally(say)  # of the memory, by Code
+        self.resets = Tally(say)  # of the memory, by Refusal
         self.latest = None  # StepResult
         self._say, self._said = say, set()  # of (camera, warning)
         self._model, self._ego_motion, self._outputs = model, ego_motion, outputs
@@ -143,7 +144,7 @@ class PerceptionWorkers:
             self.masked[camera][reason.code] += 1
         before = self.latest.history.resets if self.latest else 0
         if result.history.resets > before:
-            self.resets.count_reason(result.history.last_reason)
+            self.resets.count_reason(result.history.last_reason, MEMORY)
         self.latest = result
         for camera in result.blind.keys() ^ set(CAMERAS):
             for warning in self.image_warnings(camera):
