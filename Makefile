@@ -15,7 +15,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env train-env ros-env demo real test test-all contract soak audit bench golden train-smoke lint coverage clean
+.PHONY: help env train-env ros-env demo real test test-all contract soak fuzz audit bench golden train-smoke lint coverage clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ contract: train-env  ## Every fault of params/faults put to a real node; writes 
 
 soak: train-env  ## An hour of faults at 12 Hz: memory, threads, handles, latency (SECONDS=3600, OUT=DIR)
 	@$(BIN)/python test/soak.py --seconds $(or $(SECONDS),3600) --out $(if $(filter demo,$(OUT)),soak,$(OUT))
+
+fuzz: train-env  ## Mutated files and messages to everything that reads them (INPUTS=100000, SEED=0)
+	@$(BIN)/python fuzz/run.py --inputs $(or $(INPUTS),100000) --seed $(or $(SEED),0)
 
 audit: train-env  ## Bill of materials (audit/sbom.json, CycloneDX) and known vulnerabilities of the pins
 	@$(BIN)/python tools/audit.py

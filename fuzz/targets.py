@@ -288,7 +288,7 @@ def _read_text(data, folder):
 
 
 def _files(folder):
-    yield Target('manifest', (ManifestError,), [_manifest()], mutated_yaml, _read_manifest, 3.0)
+    yield Target('manifest', (ManifestError,), [_manifest()], mutated_yaml, _read_manifest, 1.0)
     faults = 'about: x\nseed: 1\nfaults:\n' + ''.join(
         f"  - {{topic: '*/odom', do: {do}, from: 1.0, to: 2.0, share: 0.5, field: x, value: 1}}\n"
         for do in ('drop', 'delay', 'set', 'thin')

@@ -175,7 +175,7 @@ def _texts(bag):
         [json.dumps(results).encode()],
         mutated_json,
         partial(_read_results, bag),
-        1.0,
+        0.2,
     )
 
 

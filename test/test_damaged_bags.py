@@ -165,6 +165,31 @@ def test_sqlite_is_rescued_as_far_as_it_can_be_read(tmp_path):
         rescue(bag, tmp_path / 'half')
 
 
+@pytest.mark.parametrize('place', range(0, 4000, 97))
+def test_a_database_with_damaged_pages_is_refused_by_name(tmp_path, place):
+    bag = write_bag(tmp_path / 'bag', MANY[:40], StoragePlugin.SQLITE3)
+    (file,) = bag.glob('*.db3')
+    content = bytearray(file.read_bytes())
+    content[place : place + 40] = b'\xff' * 40
+    file.write_bytes(content)
+    try:
+        for _ in SceneBag(file).raw():
+            pass
+    except BagError as error:
+        assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize('word', [b'ros2msg', b'std_msgs/msg/String', b'/t1', b'cdr'])
+def test_a_rescue_survives_damaged_names(copy, tmp_path, word):
+    file = file_of(copy)
+    file.write_bytes(file.read_bytes().replace(word, b'\xff' * len(word)))
+    try:
+        found = rescue(file, tmp_path / 'rescued')
+        assert found.messages >= 0
+    except BagError as error:
+        assert len(str(error).splitlines()) == 1
+
+
 def test_a_rescue_never_overwrites(copy, tmp_path):
     (tmp_path / 'out').mkdir()
     with pytest.raises(BagError, match='exists already'):

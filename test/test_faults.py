@@ -281,6 +281,7 @@ def test_the_documented_file_is_read(tmp_path):
         ('faults: [7]', 'fault 1 is 7'),
         ('faults: [{topic: /a, do: explode}]', 'one of drop, thin'),
         ('faults: [{do: drop}]', 'expected topic'),
+        ('faults: [{topic: /a, do: [drop]}]', 'expected topic'),
         ('faults: [{topic: /a, do: drop, when: 3}]', 'perhaps from, to'),
         ('faults: [{topic: /a, do: drop, from: x}]', "begin_s is 'x'"),
         ('faults: [{topic: /a, do: drop, from: 3, to: 2}]', 'expected it before to'),

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 
 import cv2
@@ -180,6 +181,72 @@ def test_what_is_missing_is_named(sequence, tmp_path, lost, words):
         import_pandaset(folder, tmp_path / 'set')
     with pytest.raises(DatasetError, match='is no PandaSet sequence'):
         import_pandaset(tmp_path / 'set', tmp_path / 'other')
+
+
+def set_value(path, change):
+    packed = path.suffix == '.gz'
+    content = path.read_bytes()
+    value = json.loads(gzip.decompress(content) if packed else content)
+    path.unlink()
+    write(path, change(value))
+
+
+CUBOIDS = 'annotations/cuboids/03.json.gz'
+
+
+@pytest.mark.parametrize(
+    'file, change, words',
+    [
+        ('lidar/poses.json', lambda rows: [7, *rows[1:]], 'entry 0 is 7, expected names'),
+        ('lidar/poses.json', lambda rows: rows[:3], '3 poses and'),
+        ('lidar/poses.json', lambda rows: [{'position': {}, 'heading': {}}], 'x is missing'),
+        (
+            'lidar/poses.json',
+            lambda rows: [{**row, 'heading': dict.fromkeys('xyzw', 0.0)} for row in rows],
+            'is not a rotation',
+        ),
+        ('lidar/timestamps.json', lambda stamps: {'a': 1}, 'expected a list'),
+        ('lidar/timestamps.json', lambda stamps: stamps[::-1], 'do not grow'),
+        ('lidar/timestamps.json', lambda stamps: [1e300, *stamps[1:]], 'Unix seconds'),
+        ('camera/front_camera/intrinsics.json', lambda lens: {**lens, 'fx': 'x'}, "fx is 'x'"),
+        ('camera/front_camera/intrinsics.json', lambda lens: {}, 'fx is missing'),
+        ('camera/front_camera/poses.json', lambda rows: rows[:2], '2 poses, 11 timestamps'),
+        (CUBOIDS, lambda rows: [{**rows[0], 'yaw': [1]}], 'yaw is [1]'),
+        (CUBOIDS, lambda rows: [{**rows[0], 'dimensions.x': -1.0}], 'dimensions.x is -1.0'),
+        (CUBOIDS, lambda rows: [{**rows[0], 'position.z': float('nan')}], 'position.z is nan'),
+        (CUBOIDS, lambda rows: [{**rows[0], 'lidar_points': ['x']}], 'lidar_points'),
+        (CUBOIDS, lambda rows: [{'label': 'Car'}], 'uuid is missing'),
+        (CUBOIDS, lambda rows: 'x', 'expected a list'),
+    ],
+)
+def test_values_that_cannot_be_are_named(sequence, tmp_path, file, change, words):
+    folder = tmp_path / '009'
+    shutil.copytree(sequence, folder)
+    set_value(folder / file, change)
+    with pytest.raises(DatasetError, match=re.escape(words)) as caught:
+        import_pandaset(folder, tmp_path / 'set')
+    assert Path(file).name in str(caught.value) or 'lidar' in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_files_elsewhere_pipes_and_bombs_are_not_read(sequence, tmp_path):
+    folder = tmp_path / '009'
+    shutil.copytree(sequence, folder)
+    poses, outside = folder / 'lidar' / 'poses.json', tmp_path / 'outside.json'
+    poses.rename(outside)
+    poses.symlink_to(outside)
+    with pytest.raises(DatasetError, match='outside'):
+        import_pandaset(folder, tmp_path / 'set')
+    poses.unlink()
+    os.mkfifo(poses)
+    with pytest.raises(DatasetError, match='pipe'):
+        import_pandaset(folder, tmp_path / 'set')
+    poses.unlink()
+    shutil.copyfile(outside, poses)
+    bomb = gzip.compress(b' ' * (65 << 20))
+    (folder / 'annotations' / 'cuboids' / '03.json.gz').write_bytes(bomb)
+    with pytest.raises(DatasetError, match='unpacks to more than 64 MB'):
+        import_pandaset(folder, tmp_path / 'set')
 
 
 @real

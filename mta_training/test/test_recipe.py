@@ -43,6 +43,8 @@ def test_a_yaml_file_changes_values(tmp_path):
     'text, words',
     [
         ('base: nano\nalignment: {blaa: mse}', 'alignment.blaa'),
+        ('base: nano\nschedule: 5', 'schedule'),
+        ('base: nano\nmodel: {bev: [1]}', 'model.bev'),
         ('base: nano\nalignment: {bla: l1}', "bla='l1'; choose one of off, mse, cosine, clip"),
         ('base: nano\nalignment: {bla_layer: 9}', 'the Q-Former has 4 blocks'),
         ('base: nano\nschedule: {steps: 3, minutes: 2}', 'give just one of them'),
