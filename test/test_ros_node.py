@@ -161,9 +161,14 @@ def test_captions_describe_detections_of_their_frame(car):
     assert 0 < len(message.captions) <= 2  # max_captions
     for entry in message.captions:
         detection = by_id[entry.detection_id]
-        assert entry.stamp == message.header.stamp
+        # Of this frame, told as it will be when the words stand beside the box: the car drives.
+        ahead_s = (stamp_ns(entry.stamp) - stamp_ns(message.header.stamp)) / SECOND_NS
+        assert 0 <= ahead_s <= 1
         assert entry.class_id == detection.results[0].hypothesis.class_id
-        assert entry.position == detection.bbox.center.position
+        centre, ego_m_s = detection.bbox.center.position, 1.0 / car.period_s
+        x = centre.x + ahead_s * (entry.velocity.x - ego_m_s)
+        y = centre.y + ahead_s * entry.velocity.y
+        assert (entry.position.x, entry.position.y) == pytest.approx((x, y), abs=0.1)
         assert 0 < entry.caption_score <= 1 and np.isfinite(entry.velocity.x)
     # Nearest first, one line an object, with the short form where it has no sentence that fits.
     said = [line.split(', ')[1] for line in texts[-1].data.splitlines()]

@@ -141,6 +141,10 @@ class Child:
                 )
             time.sleep(0.05)
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def stop(self, grace_s: float = 15.0) -> int | None:
         """SIGINT, then SIGTERM, then SIGKILL, to this process alone; returns the exit code."""
         for number, patience_s in (

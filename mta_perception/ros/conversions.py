@@ -121,14 +121,19 @@ def _set_pose(pose, xyz, yaw):
     pose.orientation.z, pose.orientation.w = float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
 
 
-def captions_message(stamp, frame_id, entries):
-    """ObjectCaptionArray of (track_id, class_name, score, caption, caption_score, box (10,))."""
+def captions_message(stamp, frame_id, entries, true_ns=None):
+    """ObjectCaptionArray of (track_id, class_name, score, caption, caption_score, box (10,)).
+
+    stamp    of the frame whose detections they are [ns]
+    true_ns  stamp at which sentences and boxes are true; None: that of the frame
+    """
     message = ObjectCaptionArray(header=header(stamp, frame_id))
+    true = time_message(stamp if true_ns is None else true_ns)
     for track_id, class_name, score, caption, caption_score, box in entries:
         x, y, z, *_, vx, vy = np.asarray(box, dtype=np.float64).tolist()
         message.captions.append(
             ObjectCaption(
-                stamp=message.header.stamp,
+                stamp=true,
                 detection_id=str(track_id),
                 class_id=class_name,
                 score=float(score),

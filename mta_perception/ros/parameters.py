@@ -17,6 +17,7 @@ from rcl_interfaces.msg import (
 from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import BASE_FRAME, CAMERAS
 from mta_perception.sentences import MAX_AGE_S
+from mta_perception.workers.look_ahead import MOST_S
 
 MODELS_OWN = -1.0  # score_threshold: take the model's; ROS parameters know no None
 
@@ -162,6 +163,14 @@ SPECS = (
         'grammar [s]; words of ours hold as long as they are true.',
         0.1,
         60.0,
+    ),
+    Spec(
+        'caption_look_ahead_s',
+        -1.0,
+        'Sentences are made for the moment at which they will first stand beside their box, so '
+        'far behind their frame [s]; -1: learnt from what captions take.',
+        -1.0,
+        MOST_S,
     ),
     Spec(
         'marker_captions',

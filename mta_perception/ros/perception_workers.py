@@ -21,6 +21,7 @@ from mta_perception.reasons import Code, Reason
 from mta_perception.ros import parameters
 from mta_perception.sentences import Said
 from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
+from mta_perception.workers.look_ahead import LookAhead, boxes_ahead
 from mta_perception.workers.newest_worker import NewestWorker
 from mta_perception.workers.tally import Durations, Rate, Tally
 
@@ -62,6 +63,7 @@ class PerceptionWorkers:
         )
         self.contradictory = 0  # sentences that were wrong as they were made, and not told
         self._book = CaptionBook(settings.caption_max_age_s)
+        self._look_ahead = LookAhead(settings.caption_look_ahead_s)
         self._screen = threading.Lock()  # ~/markers and ~/caption_text: one writer at a time
         self._object_s = 0.01  # of a caption pass, an object; learnt
         self._caption_pose = None  # (stamp [ns], world_from_ego) of the pass before
@@ -155,6 +157,7 @@ class PerceptionWorkers:
     def _publish(self, result, calibrations, step_ms):
         frame_id = self.settings.base_frame
         self._outputs.publish_detections(result, frame_id)
+        self._look_ahead.published(result.stamp_ns, time.monotonic())
         self._book.keep_only(result.track_ids)
         with self._screen:
             objects = self._objects(result)
@@ -200,7 +203,7 @@ class PerceptionWorkers:
     def _caption(self, result):
         began = time.monotonic()
         detections = result.detections
-        velocity = _ego_velocity(self._caption_pose, result)
+        velocity, turn = _ego_twist(self._caption_pose, result)
         self._caption_pose = result.stamp_ns, result.world_from_ego
         rows = rows_to_caption(
             detections,
@@ -212,7 +215,11 @@ class PerceptionWorkers:
         )
         if not len(rows):
             return
-        captions = self._model.captioner.caption(result.caption_inputs.take(rows))
+        ahead_s = self._look_ahead.seconds()
+        inputs = result.caption_inputs.take(rows)
+        inputs = inputs._replace(boxes=boxes_ahead(inputs.boxes, ahead_s, velocity, turn))
+        captions = self._model.captioner.caption(inputs)
+        boxes = boxes_ahead(detections.boxes[rows], ahead_s, velocity, turn)
         entries = [
             (
                 result.track_ids[row],
@@ -220,15 +227,19 @@ class PerceptionWorkers:
                 detections.scores[row],
                 caption.text,
                 caption.score,
-                detections.boxes[row],
+                box,
             )
-            for row, caption in zip(rows, captions)
+            for row, caption, box in zip(rows, captions, boxes)
         ]
         told = [entry for entry in entries if self._take(entry, result.stamp_ns)]
         self.contradictory += len(entries) - len(told)
         if told:
-            self._outputs.publish_captions(result.stamp_ns, self.settings.base_frame, told)
+            true_ns = result.stamp_ns + round(ahead_s * 1e9)
+            self._outputs.publish_captions(
+                result.stamp_ns, self.settings.base_frame, told, true_ns
+            )
             self._show_again(result)
+        self._look_ahead.told(result.stamp_ns, time.monotonic())
         seconds = time.monotonic() - began
         self.caption_durations.add({'captions': seconds * 1e3})
         self._object_s += 0.3 * (seconds / len(rows) - self._object_s)
@@ -292,10 +303,13 @@ class PerceptionWorkers:
         self.durations.add({'overlay': (time.monotonic() - began) * 1e3})
 
 
-def _ego_velocity(before, result):
-    """(2,) m/s in the ego frame since (stamp, pose) `before`; zeros where that tells nothing."""
+def _ego_twist(before, result):
+    """((2,) m/s in the ego frame, rad/s about z) since (stamp, pose) `before`; zeros where that
+    tells nothing."""
     if before is None or not 0 < result.stamp_ns - before[0] <= 2_000_000_000:
-        return np.zeros(2)
-    way = result.world_from_ego[:3, 3] - before[1][:3, 3]
+        return np.zeros(2), 0.0
     seconds = (result.stamp_ns - before[0]) / 1e9
-    return (result.world_from_ego[:3, :3].T @ way)[:2] / seconds
+    before_from_now = invert_rigid(before[1]) @ result.world_from_ego
+    way = result.world_from_ego[:3, :3].T @ (result.world_from_ego[:3, 3] - before[1][:3, 3])
+    turn = np.arctan2(before_from_now[1, 0], before_from_now[0, 0])
+    return way[:2] / seconds, float(turn) / seconds

@@ -99,9 +99,9 @@ class Outputs:
         if self._caption_text.get_subscription_count():
             self._caption_text.publish(String(data=conversions.caption_lines(objects)))
 
-    def publish_captions(self, stamp_ns, frame_id, entries):
-        """~/captions; entries as conversions.captions_message takes them."""
-        self._captions.publish(conversions.captions_message(stamp_ns, frame_id, entries))
+    def publish_captions(self, stamp_ns, frame_id, entries, true_ns):
+        """~/captions; entries and stamps as conversions.captions_message takes them."""
+        self._captions.publish(conversions.captions_message(stamp_ns, frame_id, entries, true_ns))
 
     def publish_overlay(self, stamp_ns, frame_id, picture, quality):
         """picture: (H, W, 3) RGB."""

@@ -77,6 +77,12 @@ def test_ground_truth_is_the_maximum_everywhere(frames, judged):
     counts = np.array(judged['confusion']['counts'])
     assert counts.sum() == np.trace(counts) > 60
     assert judged['hallucination']['wrong_class'] in (0.0, None)
+    for ring in judged['distances']:
+        assert ring['recall'] == ring['precision'] and ring['recall'] in (1.0, None)
+        assert ring['objects'] == ring['boxes']
+    assert judged['distances'][-1]['objects'] == sum(
+        ring['objects'] for ring in judged['distances'][:-1]
+    )
     assert json.loads(json.dumps(judged, allow_nan=False)) == judged
 
 

@@ -94,13 +94,29 @@ def in_range(described):
 
 
 def strict_pairs(truth, predicted, *, iou=None, within_m=None):
-    """Pairs of one frame: each ground truth in range that has a caption, once.
+    """Pairs of one frame: each ground truth in range that has a caption, once; see `found_by`."""
+    found = found_by(truth, predicted, iou=iou, within_m=within_m)
+    return [
+        Pair(
+            truth.captions[i],
+            predicted.captions[found[i]] if i in found else '',
+            i,
+            found.get(i, -1),
+            i in found,
+        )
+        for i in map(int, np.flatnonzero(in_range(truth)))
+        if truth.captions[i]
+    ]
+
+
+def found_by(truth, predicted, *, iou=None, within_m=None):
+    """{row of a ground truth in range: row of the prediction that found it} of one frame.
 
     iou       threshold of the rotated 3D IoU, which must be above it; or
     within_m  threshold of the distance of centres on the ground [m], which must be below it
 
     Predictions choose, best score first, the best free object of their class.  They may also take
-    one without a caption, which then does not count: otherwise they would slide to a neighbour.
+    one without a caption: otherwise they would slide to a neighbour.
     """
     if (iou is None) == (within_m is None):
         raise ValueError('give one of iou and within_m, the threshold of the matching.')
@@ -121,17 +137,7 @@ def strict_pairs(truth, predicted, *, iou=None, within_m=None):
         best = int(np.argmax(np.where(fits, closeness[row], -np.inf)))
         free[best] = False
         found[int(truth_rows[best])] = int(rows[row])
-    return [
-        Pair(
-            truth.captions[i],
-            predicted.captions[found[i]] if i in found else '',
-            i,
-            found.get(i, -1),
-            i in found,
-        )
-        for i in map(int, truth_rows)
-        if truth.captions[i]
-    ]
+    return found
 
 
 def tod3cap_pairs(truth, predicted, iou):

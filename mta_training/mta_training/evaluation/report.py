@@ -19,6 +19,7 @@ from mta_training.evaluation.caption_matching import (
     in_range,
     strict_pairs,
 )
+from mta_training.evaluation.distances import by_distance
 from mta_training.evaluation.hallucination import hallucinations
 from mta_training.evaluation.nuscenes_metrics import detections_and_curves
 from mta_training.evaluation.report_plots import draw_plots
@@ -42,6 +43,7 @@ def judge(frames, protocols=PROTOCOLS):
                      'tod3cap' -> '0.25', '0.5' -> `tod3cap_scores`, both of caption_metrics;
                      None without captions on either side; `captions_absent` says why
     hallucination    hallucination.hallucinations, None with `captions`
+    distances        distances.by_distance, None with `captions`
     confusion        classes, score, counts[true][said] at 2 m; last row and column: nothing there
     curves           class -> {'recall', 'precision'}, 101 each, at 2 m; None without ground truth
     Raises EvaluationError for no frames or boxes that are none.
@@ -56,13 +58,14 @@ def judge(frames, protocols=PROTOCOLS):
     groups, present = group_means(detection['classes'])
     truth = [described_truth(sample) for sample in samples]
     absent = _why_no_captions(frames, truth)
-    captions, hallucination = None, None
+    captions, hallucination, distances = None, None, None
     if not absent:
         said = [frame.described or _NOTHING for frame in frames]
         captions = _judge_captions(truth, said, protocols)
         hallucination = hallucinations(
             truth, [strict_pairs(*pair, within_m=MATCH_M) for pair in zip(truth, said)]
         )
+        distances = by_distance(truth, said)
     return {
         'frames': len(frames),
         'detection': detection,
@@ -72,6 +75,7 @@ def judge(frames, protocols=PROTOCOLS):
         'captions': captions,
         'captions_absent': absent,
         'hallucination': hallucination,
+        'distances': distances,
         'confusion': confusion(frames, truth),
         'curves': curves,
     }

@@ -19,6 +19,16 @@ _INFORMATION = {
     'distance_accuracy': 'distance within a tenth (share)',
     'distance_error_m': 'mean error of the distance [m]',
 }
+_DISTANCES = {
+    'objects': 'true objects',
+    'recall': 'recall',
+    'boxes': 'boxes',
+    'precision': 'precision',
+    'any': 'hallucinated',
+    'wrong_motion': 'motion wrong',
+    'colour_accuracy': 'colour right',
+    'distance_accuracy': 'distance right',
+}
 _NOTES = """
 CIDEr is CIDEr-D, 0 to 10 (papers print it times 10 or 100); the other scores are 0 to 1.
 `strict`: m@k = (1/N) sum of m over the objects found at k, N = ground truths; one to one, same
@@ -144,6 +154,18 @@ def _captions(result):
         _table(
             ['for information', ''],
             [[words, number(judged[name])] for name, words in _INFORMATION.items()],
+        ),
+        '## Near and far',
+        'Of what is published; found and right within 2 m.',
+        _table(
+            ['metres', *_DISTANCES.values()],
+            [
+                [
+                    f'{ring["from_m"]:.0f} to {ring["to_m"]:.0f}',
+                    *(number(ring[name]) for name in _DISTANCES),
+                ]
+                for ring in result['distances']
+            ],
         ),
     ]
 
