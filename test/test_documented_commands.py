@@ -112,6 +112,8 @@ NOT_RUN = {
     'mta ask': 'needs a running node; test_ros_node.py calls the service',
     'mta rescue': 'needs a damaged bag; test_damaged_bags.py has them',
     'mta play BAG --faults': 'test_player.py plays one; test_faults.py reads the documented file',
+    'mta-train export --run models/bevformer_tiny': 'needs published weights; '
+    'test_published_checkpoint.py exports some of the same form',
     'mta-train import-bevformer': 'needs published weights; test_published_checkpoint.py runs '
     'it on small ones of the same form',
     'mta-train import-pandaset': 'needs PandaSet; test_pandaset.py imports a small sequence',

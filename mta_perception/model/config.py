@@ -14,7 +14,12 @@ from mta_perception.model.bevformer.config import BEVFormerConfig
 from mta_perception.model.camera_image import ImageConfig
 from mta_perception.model.nano.config import BackboneConfig, BevConfig, DecoderConfig
 
-DETECTORS = ('nano', 'bevformer_nano', 'bevformer_tiny', 'bevformer_tiny_official')
+SIZES = ('nano', 'tiny', 'small', 'base')  # of BEVFormer
+DETECTORS = (
+    'nano',
+    *(f'bevformer_{size}' for size in SIZES),
+    *(f'bevformer_{size}_official' for size in SIZES[1:]),
+)
 
 
 @dataclass(frozen=True)
@@ -132,12 +137,12 @@ class MtaConfig:
 
     @classmethod
     def bevformer(cls, size: str = 'tiny') -> 'MtaConfig':
-        """BEVFormer tiny or nano, or tiny_official, as the detector; MTA's captioner at its size.
+        """BEVFormer of a size (`tiny`, or `tiny_official`), and MTA's captioner at its size.
 
         Eight Q-Former blocks of width 768 that share the tokens of the BEV (TOD3Cap, MTA).
         """
         name = f'bevformer_{size}'
-        require(name in DETECTORS, f'size={size!r}; choose tiny, nano or tiny_official.')
+        require(name in DETECTORS, f'{name!r} is none of {", ".join(DETECTORS)}.')
         published = BEVFormerConfig.named(size)
         image = published.image
         return cls(

@@ -14,7 +14,8 @@ Inputs, batch first; names and meaning are those of the detector graph (docs/arc
      ego_prev_from_ego_now  (B, 4, 4)       from that history to now
 A detector works out for itself, from these, what else it wants: BEVFormer its visible (camera,
 cell) pairs and the motion part of can_bus.  One that can use more than every car has takes it as a
-further input with a default, and one whose graph wants it ready-made says so beside `has_graph`.
+further input with a default.  One whose graph wants the visible pairs ready-made says so
+(`wants_pairs`).
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -44,7 +45,7 @@ class Detector(Protocol):
 
     memory_shape: tuple[int, int, int]  # (C, Y, X) of the BEV it returns and is given back
     object_feature_width: int  # F
-    has_graph: bool  # whether `export` can make a graph of it that the node runs
+    wants_pairs: bool  # whether its graph is given the visible (camera, cell) pairs
 
     @property
     def backbone(self) -> nn.Module:

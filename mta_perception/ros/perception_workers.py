@@ -90,6 +90,11 @@ class PerceptionWorkers:
             self.dropped.count_reason(Reason(Code.OVERTAKEN), quiet=True)
 
     @property
+    def says_sentences(self):
+        """Whether the model has a captioner."""
+        return self._model.captioner is not None
+
+    @property
     def score_threshold(self):
         """Objects below it are not reported."""
         return self._pipeline.score_threshold

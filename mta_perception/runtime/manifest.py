@@ -50,6 +50,16 @@ class BevSpec:
 
 
 @dataclass(frozen=True)
+class PairsSpec:
+    """How a graph that is given the visible pairs counts them (visible_pairs.py)."""
+
+    range_m: tuple[float, ...]  # x y z least, x y z most of the grid, lidar frame
+    pillar_points: int  # heights of a cell
+    content_height: int  # rows of the image in which a point counts as seen [px]
+    lidar_in_ego_m: tuple[float, ...]  # x y z of the frame that the network works in
+
+
+@dataclass(frozen=True)
 class CaptionerSpec:
     """Sizes of the captioner's graphs and its special tokens."""
 
@@ -80,6 +90,7 @@ class Manifest:
     max_detections: int
     calibration: Calibration  # of the scores
     captioner: Optional[CaptionerSpec]
+    pairs: Optional[PairsSpec]  # None: the graph works out what its cameras see
     files: Mapping[str, str]  # file name -> sha256
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -115,6 +126,7 @@ class Manifest:
             max_detections=fields.count('decode', 'max_detections'),
             calibration=_calibration(fields),
             captioner=_captioner(fields),
+            pairs=_pairs(fields),
             files=fields.hashes(),
             training=fields.optional_mapping('training'),
             metrics=fields.optional_mapping('metrics'),
@@ -280,6 +292,31 @@ def _captioner(fields: _Fields) -> Optional[CaptionerSpec]:
                 f'a token below vocabulary={spec.vocabulary}',
             )
     return spec
+
+
+def _pairs(fields: _Fields) -> Optional[PairsSpec]:
+    if fields.values.get('visible_pairs') is None:
+        return None
+
+    def numbers(name: str, count: int) -> tuple[float, ...]:
+        value = fields.get('visible_pairs', name)
+        fits = isinstance(value, list) and len(value) == count and all(map(_is_number, value))
+        if not fits or max(map(abs, value)) > 1e4:
+            raise fields.error(f'visible_pairs.{name}', value, f'{count} numbers [m]')
+        return tuple(map(float, value))
+
+    range_m = numbers('range_m', 6)
+    if not all(low < high for low, high in zip(range_m[:3], range_m[3:])):
+        raise fields.error('visible_pairs.range_m', list(range_m), 'the least before the most')
+    points = fields.count('visible_pairs', 'pillar_points')
+    if points > 64:
+        raise fields.error('visible_pairs.pillar_points', points, 'at most 64')
+    return PairsSpec(
+        range_m,
+        points,
+        fields.count('visible_pairs', 'content_height'),
+        numbers('lidar_in_ego_m', 3),
+    )
 
 
 def _check_files(fields: _Fields, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from mta_perception.contract import BoxCode
 from mta_perception.detections import DetectorOutputs, Floats, Past
 from mta_perception.frames import Pixels
 from mta_perception.runtime.manifest import EXPORT_AGAIN, Manifest, ManifestError
+from mta_perception.runtime.visible_pairs import VisiblePairs
 
 # Of one input or output: dtype, shape; None = any size.
 Sizes = Sequence[int | str | None]
@@ -31,13 +32,26 @@ class OnnxDetector:
         self._session = open_session(manifest.path('detector.onnx'), threads)
         bev = (manifest.bev.channels, manifest.bev.cells, manifest.bev.cells)
         cameras, classes = len(contract.CAMERAS), len(contract.CLASSES)
+        self._pairs = (
+            VisiblePairs(manifest.pairs, manifest.image, manifest.bev) if manifest.pairs else None
+        )
+        seen: Nodes = {
+            'image_from_ego': ('float32', (1, cameras, 3, 4)),
+            'camera_mask': ('float32', (1, cameras)),
+        }
+        if manifest.pairs:
+            seen = {
+                'pair_cell': ('int64', (None,)),
+                'pair_camera': ('int64', (None,)),
+                'pair_uv': ('float32', (None, manifest.pairs.pillar_points, 2)),
+                'pair_share': ('float32', (None,)),
+            }
         check_graph(
             self._session,
             manifest.path('detector.onnx'),
             inputs={
                 'images': ('uint8', (1, cameras, manifest.image.height, manifest.image.width, 3)),
-                'image_from_ego': ('float32', (1, cameras, 3, 4)),
-                'camera_mask': ('float32', (1, cameras)),
+                **seen,
                 'history_bev': ('float32', (1, *bev)),
                 'history_valid': ('float32', (1,)),
                 'ego_prev_from_ego_now': ('float32', (1, 4, 4)),
@@ -68,11 +82,17 @@ class OnnxDetector:
     def inputs(
         self, images: Pixels, image_from_ego: Floats, camera_mask: Floats, history: Past
     ) -> dict[str, NDArray[Any]]:
-        """What the graph is given for a call: input name -> array with the batch axis."""
-        return {
-            'images': images[None],
+        """What the graph is given for a call: input name -> array with the batch axis, which the
+        tables of visible pairs do not have."""
+        seen = {
             'image_from_ego': _float32(image_from_ego)[None],
             'camera_mask': _float32(camera_mask)[None],
+        }
+        if self._pairs is not None:
+            seen = self._pairs.tables(_float32(image_from_ego), _float32(camera_mask))
+        return {
+            'images': images[None],
+            **seen,
             'history_bev': history.bev[None] if history.valid else self._no_history,
             'history_valid': np.array([history.valid], np.float32),
             'ego_prev_from_ego_now': _float32(history.ego_prev_from_ego_now)[None],

@@ -17,10 +17,15 @@ from small_bevformer import small_config, small_model
 import yaml
 
 from mta_perception.model import BEVFormer, BEVFormerConfig
-from mta_perception.model.bevformer import Ego, History
 from mta_perception.model.bevformer.attention import weighted_rows
 from mta_perception.model.bevformer.config import Quirks
+from mta_perception.model.bevformer.detector import BevFormerDetector
 from mta_perception.model.bevformer.official import name_table, official_name
+from mta_perception.model.config import ImageConfig, MtaConfig
+from mta_perception.pipeline.bev_memory import ABSENT, History
+from mta_perception.runtime.manifest import Manifest
+from mta_perception.runtime.onnx import OnnxDetector
+from mta_perception.runtime.torch_detector import TorchDetector
 from mta_training.bevformer.checkpoint import (
     CARD,
     WEIGHTS,
@@ -31,7 +36,8 @@ from mta_training.bevformer.checkpoint import (
     read_checkpoint,
 )
 from mta_training.commands import cli
-from mta_training.export import bevformer
+from mta_training.export import graphs, model_directory
+from mta_training.export.parity import detector_parity
 
 
 def published_state(model, prefix=''):
@@ -300,44 +306,76 @@ def test_export_uses_the_same_sum():
 
 def test_a_graph_that_fits_no_memory_is_not_exported(tmp_path):
     with torch.device('meta'):
-        model = BEVFormer(BEVFormerConfig.base(official=True))
+        network = BEVFormer(BEVFormerConfig.base(official=True))
+    detector = BevFormerDetector.around(network)
+    config = MtaConfig.bevformer('base_official')
     with pytest.raises(ValueError, match=r'not exported. .* base as a graph would copy \d\.\d GB'):
-        bevformer.export_onnx(model, tmp_path)
+        graphs.export_detector(config, detector, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('published', [False, True])
+@pytest.mark.parametrize('published', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_onnx_equals_torch_with_moving_ego_and_history(tmp_path, published):
-    config = small_config()
+    """Through the vehicle's own door: one camera dead, with and without a history."""
+    network = small_config()
     if published:
-        config = replace(config, quirks=Quirks.published(shift_both_references=True))
-    model = small_model(config).eval()
-    path, parity = bevformer.export_onnx(model, tmp_path)
-    assert max(parity.values()) < 1e-4
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-    # Through the front door, with one camera dead (fewer pairs), with and without a history.
-    inputs = bevformer.example_inputs(config, seed=3)
-    mask = torch.ones(1, 6)
-    mask[0, 3] = 0.0
-    matrices = bevformer.calibration(config)
-    count = len(inputs['pair_cell'])
-    inputs.update(bevformer.visible_pairs(config, matrices, mask))
-    assert 0 < len(inputs['pair_cell']) < count
+        network = replace(network, quirks=Quirks.published(shift_both_references=True))
+    detector = BevFormerDetector.around(small_model(network)).eval()
+    config = of_size(network)
+    graphs.export_detector(config, detector, tmp_path)
+    assert max(detector_parity(config, detector, tmp_path)) < 1e-3
+    exported = model_directory.Exported(config, detector)
+    values = model_directory.manifest(exported, tmp_path, {}, {})
+    (tmp_path / 'manifest.yaml').write_text(yaml.safe_dump(values))
+    manifest = Manifest.load(tmp_path)
+    assert manifest.captioner is None and manifest.pairs.pillar_points == 4
+    onnx, torched = OnnxDetector(manifest, 1), TorchDetector(detector, bf16=False)
+    inputs = graphs.example_inputs(config, seed=3)
+    bev = inputs['history_bev'][0]
     answers = []
-    for valid in (1.0, 0.0):
-        inputs['history_valid'] = torch.tensor([valid])
-        history = History(inputs['history_bev'], torch.tensor([True])) if valid else None
-        with torch.no_grad():
-            want = model(inputs['images'], matrices, Ego(inputs['can_bus'], mask), history)
-        got = dict(zip(bevformer.OUTPUTS, bevformer.run(path, inputs)))
-        for name, tensor in (
-            ('class_logits', want.class_logits[-1]),
-            ('bev', want.bev),
-            ('box_codes', want.box_codes[-1]),
-        ):
-            difference = float(np.abs(got[name] - tensor.numpy()).max())
-            assert difference < 1e-4, f'{name}: {difference:.1e}'
-        answers.append(got['bev'])
+    for past in (History(bev, True, inputs['ego_prev_from_ego_now'][0], 0.5), ABSENT):
+        call = inputs['images'][0], inputs['image_from_ego'][0], inputs['camera_mask'][0], past
+        got, want = onnx(*call), torched(*call)
+        for name in ('class_logits', 'boxes', 'object_features', 'bev'):
+            difference = np.abs(getattr(got, name) - np.asarray(getattr(want, name))).max()
+            assert difference < 1e-3, f'{name}: {difference:.1e}'
+        answers.append(got.bev)
     assert np.abs(answers[0] - answers[1]).max() > 1e-2  # history matters
+
+
+def of_size(network):
+    """MtaConfig around a BEVFormerConfig of any size."""
+    image = network.image
+    config = MtaConfig.bevformer('nano')
+    return replace(
+        config,
+        image=ImageConfig(image.width, image.height, image.scale),
+        bev=replace(config.bev, cells=network.bev_cells, channels=network.channels),
+    )
+
+
+@pytest.mark.slow
+def test_a_published_file_becomes_a_model_that_the_vehicle_runs(
+    tiny_file, tmp_path, monkeypatch, capsys
+):
+    code, *_ = command(monkeypatch, capsys, tiny_file, '--out', tmp_path / 'tiny')
+    assert code == 0
+    arguments = ['export', '--run', tmp_path / 'tiny', '--out', tmp_path / 'model']
+    monkeypatch.setattr(sys, 'argv', ['mta-train', *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    output = capsys.readouterr()
+    assert ended.value.code == 0, output.err
+    assert 'parity_boxes' in output.out
+    manifest = Manifest.load(tmp_path / 'model')
+    detector = OnnxDetector(manifest, 2)
+    image = manifest.image
+    frame = np.zeros((6, image.height, image.width, 3), np.uint8)
+    found = detector(frame, graphs.surround_view(image), np.ones(6, np.float32), ABSENT)
+    assert found.boxes.shape == (900, 10) and np.isfinite(found.boxes).all()
+    assert 'bevformer_tiny_epoch_24.pth' in (tmp_path / 'model' / 'MODEL_CARD.md').read_text()
+    arguments += ['--int8']
+    monkeypatch.setattr(sys, 'argv', ['mta-train', *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1 and 'int8 is for nano' in capsys.readouterr().err

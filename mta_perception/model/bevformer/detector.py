@@ -13,6 +13,7 @@ from torch import nn
 from mta_perception.model.bevformer.config import BEVFormerConfig
 from mta_perception.model.bevformer.history import History
 from mta_perception.model.bevformer.network import BEVFormer, Ego, Output
+from mta_perception.model.bevformer.visibility import Visibility
 from mta_perception.model.detector import DetectorResult
 
 # nuScenes' mounting: 0.94 m ahead of base_link and 1.84 m above it, turned by -90 degrees.
@@ -26,15 +27,23 @@ class BevFormerDetector(nn.Module):
     published; `codes` are the same in our order.
     """
 
-    # Which cells a camera sees is a list whose length depends on the calibration: it has to be
-    # made outside of the graph (export/bevformer.py), which the node does not do yet.
-    has_graph = False
+    # Which cells a camera sees is a list whose length depends on the calibration: it is made
+    # outside of the graph (runtime/visible_pairs.py).
+    wants_pairs = True
 
     def __init__(self, config):
         super().__init__()
         self.config = config
         size = config.detector.removeprefix('bevformer_')
         self.network = BEVFormer(BEVFormerConfig.named(size))
+
+    @classmethod
+    def around(cls, network):
+        """Of a BEVFormer that is there already, published weights say."""
+        detector = cls.__new__(cls)
+        nn.Module.__init__(detector)
+        detector.network = network
+        return detector
 
     @property
     def memory_shape(self):
@@ -64,17 +73,37 @@ class BevFormerDetector(nn.Module):
         """As Detector -> DetectorResult."""
         ego = Ego(can_bus_of(ego_prev_from_ego_now, history_valid), camera_mask)
         history = History(lidar_tokens(history_bev), history_valid > 0.5)
-        output = self.network(images, image_from_lidar(image_from_ego), ego, history)
-        output = Output(*(part.float() for part in output))  # of autocast
-        codes = output.box_codes[-1]
-        return DetectorResult(
-            output.class_logits[-1],
-            ego_boxes(codes),
-            output.queries[-1],
-            ego_grid(output.bev),
-            our_order(codes),
-            output,
+        return _result(self.network(images, image_from_lidar(image_from_ego), ego, history))
+
+    def with_pairs(
+        self, images, history_bev, history_valid, ego_prev_from_ego_now, cell, camera, uv, share
+    ):
+        """The same of one sample whose visible pairs are at hand: what the graph computes.
+
+        cell, camera (P,), uv (P, Z, 2), share (P,) as in visibility.Visibility
+        """
+        network = self.network
+        bev = network.encoder(
+            network.features(network.normalise(images)),
+            Visibility(None, None, cell, camera, uv, share),
+            can_bus_of(ego_prev_from_ego_now, history_valid),
+            History(lidar_tokens(history_bev), history_valid > 0.5),
         )
+        return _result(Output(bev, *network.decoder(bev)))
+
+
+def _result(output):
+    """Output -> DetectorResult."""
+    output = Output(*(part.float() for part in output))  # of autocast
+    codes = output.box_codes[-1]
+    return DetectorResult(
+        output.class_logits[-1],
+        ego_boxes(codes),
+        output.queries[-1],
+        ego_grid(output.bev),
+        our_order(codes),
+        output,
+    )
 
 
 def image_from_lidar(image_from_ego):

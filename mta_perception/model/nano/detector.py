@@ -34,7 +34,7 @@ class NanoStages(NamedTuple):
 class NanoDetector(nn.Module):
     """Backbone, pyramid, BEV encoder, decoder; `config` is an MtaConfig."""
 
-    has_graph = True
+    wants_pairs = False
 
     def __init__(self, config):
         super().__init__()

@@ -227,7 +227,10 @@ def ablate_command(
 
 
 def export_command(
-    run: Annotated[Path, typer.Option('--run', help='Run directory of `train`.')],
+    run: Annotated[
+        Path,
+        typer.Option('--run', help='Run directory of `train`, or one of `import-bevformer`.'),
+    ],
     out: Annotated[Path, typer.Option('--out', help='Model directory, e.g. models/nano.')],
     checkpoint: Annotated[str, typer.Option(help='last or best.')] = 'last',
     eval_bags: Annotated[
@@ -249,7 +252,8 @@ def export_command(
     """Write ONNX graphs, tokeniser, manifest and model card."""
     if calibration_bags is not None and not int8:
         raise typer.BadParameter('--calibration-bags is for --int8')
-    check_paths(bags=(eval_bags, calibration_bags), runs=[(run, checkpoint)])
+    published = (run / 'card.yaml').is_file()  # of `import-bevformer`
+    check_paths(bags=(eval_bags, calibration_bags), runs=[] if published else [(run, checkpoint)])
     from mta_training.export import model_directory
 
     measured = model_directory.export(
@@ -274,9 +278,6 @@ def import_bevformer_command(
         Path,
         typer.Option('--out', file_okay=False, help='Directory for bevformer.pt and card.yaml.'),
     ],
-    onnx: Annotated[
-        bool, typer.Option('--onnx', help='bevformer.onnx too, compared with torch (tiny, small).')
-    ] = False,
     before_july_2023: Annotated[
         bool,
         typer.Option(
@@ -293,15 +294,7 @@ def import_bevformer_command(
     for line in published.summary(card):
         typer.echo(line)
     typer.echo(f'written: {out / published.WEIGHTS}, {out / published.CARD}')
-    if onnx:
-        from mta_training.export import bevformer
-
-        model = published.load_imported(out)
-        path, parity = bevformer.export_onnx(model, out)
-        typer.echo(
-            f'written: {path}; torch and ONNX differ by at most '
-            + ', '.join(f'{value:.1e} ({name})' for name, value in parity.items())
-        )
+    typer.echo(f'a model for the node: mta-train export --run {out} --out models/{out.name}')
 
 
 def register(app):

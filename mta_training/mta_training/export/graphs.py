@@ -14,8 +14,12 @@ from torch import nn
 
 from mta_perception import contract
 from mta_perception.atomic_files import whole
+from mta_perception.model.bevformer.detector import LIDAR_IN_EGO_M
+from mta_perception.runtime.manifest import BevSpec, ImageSpec, PairsSpec
+from mta_perception.runtime.visible_pairs import VisiblePairs
 
 OPSET = 20
+_MOST_GATHERED = 4e9  # bytes of rows that one layer of a graph may copy
 
 
 class DetectorGraph(nn.Module):
@@ -37,6 +41,38 @@ class DetectorGraph(nn.Module):
         """As docs/architecture.md."""
         result = self.detector(
             images, image_from_ego, camera_mask, history_bev, history_valid, ego_prev_from_ego_now
+        )
+        return result.class_logits, result.boxes, result.object_features, result.bev
+
+
+class PairsGraph(nn.Module):
+    """A detector that is given its visible pairs, with the same outputs."""
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(
+        self,
+        images,
+        pair_cell,
+        pair_camera,
+        pair_uv,
+        pair_share,
+        history_bev,
+        history_valid,
+        ego_prev_from_ego_now,
+    ):
+        """As docs/architecture.md."""
+        result = self.detector.with_pairs(
+            images,
+            history_bev,
+            history_valid,
+            ego_prev_from_ego_now,
+            pair_cell,
+            pair_camera,
+            pair_uv,
+            pair_share,
         )
         return result.class_logits, result.boxes, result.object_features, result.bev
 
@@ -76,6 +112,56 @@ def example_inputs(config, batch=1, seed=0):
     }
 
 
+def detector_graph(detector):
+    """(module that is the detector's graph, its dynamic shapes)."""
+    if not detector.wants_pairs:
+        return DetectorGraph(detector), None
+    pairs = {0: torch.export.Dim('pairs', min=2)}
+    return PairsGraph(detector), (None, pairs, pairs, pairs, pairs, None, None, None)
+
+
+def detector_inputs(config, detector, seed=0):
+    """Inputs of `detector_graph`, input name -> array: those of `example_inputs`, or with the
+    pairs that they lead to."""
+    inputs = example_inputs(config, seed=seed)
+    if not detector.wants_pairs:
+        return inputs
+    image_from_ego, mask = inputs.pop('image_from_ego'), inputs.pop('camera_mask')
+    spec, cells = pairs_spec(detector), detector.network.config.bev_cells
+    tables = VisiblePairs(
+        spec,
+        ImageSpec(config.image.width, config.image.height, config.image.scale),
+        BevSpec(spec.range_m[3], cells, detector.network.config.channels),
+    ).tables(image_from_ego[0], mask[0])
+    return {'images': inputs.pop('images'), **tables, **inputs}
+
+
+def pairs_spec(detector):
+    """PairsSpec of a BevFormerDetector."""
+    config = detector.network.config
+    rows = config.image.height if config.quirks.padding_counts_as_image else None
+    return PairsSpec(
+        tuple(config.range_m),
+        config.pillar_points,
+        rows or config.image.content_height,
+        LIDAR_IN_EGO_M,
+    )
+
+
+def _check_memory(config, detector, path):
+    """ValueError where a layer of the graph would copy more rows than fit into memory."""
+    sizes = detector.network.config
+    pairs = len(detector_inputs(config, detector)['pair_cell'])
+    rows = pairs * sizes.backbone.levels * sizes.spatial_points * 4
+    copied = rows * sizes.channels * 4
+    if copied > _MOST_GATHERED:
+        raise ValueError(
+            f'{path}: not exported. A layer of BEVFormer {sizes.name} as a graph would copy '
+            f'{copied / 1e9:.1f} GB of rows; expected at most {_MOST_GATHERED / 1e9:.1f}. Run it '
+            'in torch (`mta-train eval --run`).'
+        )
+
+
 def surround_view(image):
     """image_from_ego (6, 3, 4) of a plausible rig in contract order."""
     focal = 1266.0 * image.scale
@@ -90,20 +176,32 @@ def surround_view(image):
     return np.stack(matrices).astype(np.float32)
 
 
+def export_detector(config, detector, directory):
+    """Write detector.onnx of a Detector; config: what has its `image` and `bev`.
+
+    Raises ValueError where the graph would need too much memory.
+    """
+    path = Path(directory) / 'detector.onnx'
+    if detector.wants_pairs:
+        _check_memory(config, detector, path)
+    graph, dynamic = detector_graph(detector.float().eval())
+    inputs = detector_inputs(config, detector)
+    save_graph(
+        graph,
+        tuple(torch.from_numpy(value) for value in inputs.values()),
+        path,
+        list(inputs),
+        ['class_logits', 'boxes', 'object_features', 'bev'],
+        dynamic,
+    )
+
+
 def export_graphs(model, language_model, directory):
     """Write detector.onnx, qformer.onnx, language.onnx of an MtaModel and a LanguageModel."""
     directory = Path(directory)
     model = model.float().eval()
     config = model.config
-    inputs = {name: torch.from_numpy(value) for name, value in example_inputs(config).items()}
-    save_graph(
-        DetectorGraph(model.detector),
-        tuple(inputs.values()),
-        directory / 'detector.onnx',
-        list(inputs),
-        ['class_logits', 'boxes', 'object_features', 'bev'],
-        None,
-    )
+    export_detector(config, model.detector, directory)
     objects = object_inputs(model, 3)
     count = torch.export.Dim('count', min=1, max=512)
     save_graph(

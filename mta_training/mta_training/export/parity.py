@@ -9,9 +9,9 @@ import onnxruntime
 import torch
 
 from mta_training.export.graphs import (
-    DetectorGraph,
     LanguageGraph,
-    example_inputs,
+    detector_graph,
+    detector_inputs,
     language_inputs,
     object_inputs,
 )
@@ -28,46 +28,43 @@ class Parity(NamedTuple):
     language: float
 
 
+def detector_parity(config, detector, directory, seed=7):
+    """(boxes, class_logits, object_features, bev): largest differences of detector.onnx."""
+    graph, _ = detector_graph(detector.float().eval())
+    inputs = detector_inputs(config, detector, seed)
+    got, want = _both(graph, Path(directory) / 'detector.onnx', inputs)
+    differences = _largest(_same_order(got, want), want)
+    logits, boxes, features, bev = differences
+    return boxes, logits, features, bev
+
+
 def parity(model, language_model, directory):
     """Run every graph in `directory` and the torch models on the same inputs -> Parity."""
-    model = model.float().eval()
-    directory = Path(directory)
-    differences = []
-    cases = [
-        (
-            DetectorGraph(model.detector),
-            'detector.onnx',
-            {
-                name: torch.from_numpy(value)
-                for name, value in example_inputs(model.config, seed=7).items()
-            },
-        ),
-        (model.qformer, 'qformer.onnx', object_inputs(model, 8, seed=8)),
-    ]
-    cases += [
-        (
-            LanguageGraph(language_model),
-            'language.onnx',
-            language_inputs(model.config, count, prefix, tokens, past, seed=9),
-        )
-        for count, prefix, tokens, past in ((4, 8, 1, 0), (4, 0, 1, 9), (1, 0, 3, 2))
-    ]
-    for module, name, inputs in cases:
-        session = onnxruntime.InferenceSession(
-            directory / name, providers=['CPUExecutionProvider']
-        )
-        got = session.run(None, {key: value.numpy() for key, value in inputs.items()})
-        with torch.no_grad():
-            want = module(*inputs.values())
-        want = (want,) if isinstance(want, torch.Tensor) else want
-        want = [output.numpy() for output in want]
-        if name == 'detector.onnx':
-            got = _same_order(got, want)
-        differences.append([float(np.abs(a - b).max()) for a, b in zip(got, want)])
-    logits, boxes, features, bev = differences[0]
-    return Parity(
-        boxes, logits, features, bev, differences[1][0], max(max(part) for part in differences[2:])
-    )
+    model, directory = model.float().eval(), Path(directory)
+    found = detector_parity(model.config, model.detector, directory)
+    objects = {name: value.numpy() for name, value in object_inputs(model, 8, seed=8).items()}
+    (prefix,) = _largest(*_both(model.qformer, directory / 'qformer.onnx', objects))
+    language = []
+    for count, before, tokens, past in ((4, 8, 1, 0), (4, 0, 1, 9), (1, 0, 3, 2)):
+        inputs = language_inputs(model.config, count, before, tokens, past, seed=9)
+        inputs = {name: value.numpy() for name, value in inputs.items()}
+        graph = LanguageGraph(language_model)
+        language += _largest(*_both(graph, directory / 'language.onnx', inputs))
+    return Parity(*found, prefix, max(language))
+
+
+def _both(module, path, inputs):
+    """Outputs of a graph and of its module for the same arrays."""
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    got = session.run(None, inputs)
+    with torch.no_grad():
+        want = module(*(torch.from_numpy(value) for value in inputs.values()))
+    want = (want,) if isinstance(want, torch.Tensor) else want
+    return got, [output.numpy() for output in want]
+
+
+def _largest(got, want):
+    return [float(np.abs(one - other).max()) for one, other in zip(got, want)]
 
 
 def _same_order(got, want):
