@@ -9,6 +9,7 @@ written to --out, and `--only NAME --again NUMBER` makes it again.  Exit code 1 
 
 import argparse
 from collections.abc import Callable
+import faulthandler
 import os
 from pathlib import Path
 import resource
@@ -25,10 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 SLOW_S = 5.0
+STUCK_S = 60.0  # in a library that no alarm reaches: the run ends and says where
 MEMORY = 12 << 30  # of address space: what asks for more gets a MemoryError, which is a finding
 MOST_WORDS = 4000
 # What Python tells an audit hook of before it happens.
 RUNS = ('subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn', 'pickle.find_class')
+BAIT = ('/etc/passwd', '/dev/zero')  # what the mutations name; nobody may open them
 TOUCHES = ('os.remove', 'os.rename', 'os.rmdir', 'os.mkdir', 'os.symlink', 'shutil.rmtree')
 
 
@@ -76,6 +79,8 @@ class Watch:
             return
         if event in RUNS:
             self.seen.append(f'{event} {str(arguments)[:200]}')
+        elif event == 'open' and arguments[0] in BAIT:
+            self.seen.append(f'{event} {arguments[0]}')
         elif event == 'open' and isinstance(arguments[2], int):
             writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             if writes and isinstance(arguments[0], (str, bytes)):
@@ -86,8 +91,8 @@ class Watch:
                 self._check(event, arguments[0])
 
     def _check(self, event, path):
-        path = os.path.abspath(os.fsdecode(path))
-        inside = path.startswith(str(self.scratch)) or path == os.devnull
+        path = os.path.realpath(os.fsdecode(path))
+        inside = path.startswith(f'{self.scratch}{os.sep}') or path == os.devnull
         if not inside and '__pycache__' not in path:
             self.seen.append(f'{event} {path}')
 
@@ -106,7 +111,9 @@ def watch():
 def try_target(target, count, seed, scratch, only=None):
     """Feed `count` inputs to a Target; returns Tried.  only: this one number alone."""
     refused, slowest, findings = 0, 0.0, []
-    for number in range(count) if only is None else (only,):
+    numbers = range(count) if only is None else (only,)
+    for number in numbers:
+        faulthandler.dump_traceback_later(STUCK_S, exit=True, file=sys.__stdout__)
         rng = np.random.default_rng([seed, zlib.crc32(target.name.encode()), number])
         whole = target.seeds[number % len(target.seeds)]
         data = target.mutate(whole, rng)
@@ -116,7 +123,8 @@ def try_target(target, count, seed, scratch, only=None):
         refused += was_refused
         if complaint:
             findings.append(Finding(number, complaint, data))
-    return Tried(count, refused, slowest, findings)
+    faulthandler.cancel_dump_traceback_later()
+    return Tried(len(numbers), refused, slowest, findings)
 
 
 def _fed(target, data, scratch):
@@ -189,7 +197,7 @@ def main():
         scratch = Path(scratch).resolve()
         targets = all_targets(scratch / 'seeds')
         chosen = [one for one in targets if not options.only or one.name in options.only]
-        table = Table('target', 'inputs', 'refused', 'findings', 'slowest ms', 'seconds')
+        table = Table('target', 'inputs', 'read', 'refused', 'findings', 'slowest ms', 'seconds')
         for target in chosen:
             share = target.weight / sum(one.weight for one in chosen)
             count, began = max(1, round(options.inputs * share)), time.monotonic()
@@ -200,6 +208,7 @@ def main():
             table.add_row(
                 target.name,
                 str(tried.inputs),
+                str(tried.inputs - tried.refused - len(tried.findings)),
                 str(tried.refused),
                 str(len(tried.findings)),
                 f'{1e3 * tried.slowest_s:.0f}',

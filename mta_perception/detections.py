@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mta_perception.contract import CLASSES
+from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.geometry import Array
 
 Floats = NDArray[np.float32]
@@ -71,13 +71,17 @@ def caption_inputs(outputs: DetectorOutputs, detections: Detections) -> CaptionI
     )
 
 
-def told_class(inputs: CaptionInputs, labels: Rows) -> CaptionInputs:
-    """The captioner is told that row k is of class labels[k]: the best logit changes places."""
-    logits = inputs.class_logits.copy()
+def told_track(inputs: CaptionInputs, detections: Detections) -> CaptionInputs:
+    """The captioner is told class and velocity of the tracks, as they are published beside its
+    sentences: the best logit changes places.  Of a velocity that is not known, the detector's."""
+    labels, logits = detections.labels, inputs.class_logits.copy()
     rows, best = np.arange(len(labels)), inputs.class_logits.argmax(axis=1)
     logits[rows, best] = inputs.class_logits[rows, labels]
     logits[rows, labels] = inputs.class_logits[rows, best]
-    return inputs._replace(class_logits=logits)
+    boxes, velocity = inputs.boxes.copy(), detections.boxes[:, BoxCode.VELOCITY]
+    known = np.isfinite(velocity).all(axis=1)
+    boxes[known, BoxCode.VELOCITY] = velocity[known]
+    return inputs._replace(class_logits=logits, boxes=boxes)
 
 
 class Calibration(NamedTuple):

@@ -5,7 +5,7 @@ import pytest
 
 from mta_perception.config import TrackingConfig
 from mta_perception.contract import CLASSES
-from mta_perception.detections import CaptionInputs, Detections, told_class
+from mta_perception.detections import CaptionInputs, Detections, told_track
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform_boxes
 from mta_perception.pipeline.duplicates import distinct
 from mta_perception.pipeline.tracking import Tracker
@@ -205,6 +205,12 @@ def test_of_boxes_on_one_object_the_best_stays_and_neighbours_stay():
 def test_the_captioner_is_told_the_class_of_the_track():
     logits = np.array([[3.0, 1.0, -2.0], [0.0, 5.0, 1.0]], np.float32)
     inputs = CaptionInputs(np.zeros((2, 4)), np.zeros((2, 10)), logits, np.zeros(1))
-    told = told_class(inputs, np.array([1, 1]))
+    boxes = np.zeros((2, 10))
+    boxes[:, 8:] = (3.0, -1.0), (np.nan, 2.0)
+    settled = Detections(boxes, np.array([1, 1]), np.ones(2), np.arange(2))
+    told = told_track(inputs, settled)
     np.testing.assert_array_equal(told.class_logits, [[1.0, 3.0, -2.0], [0.0, 5.0, 1.0]])
+    # Of a velocity that is not known, the detector's.
+    np.testing.assert_array_equal(told.boxes[:, 8:], [[3.0, -1.0], [0.0, 0.0]])
     np.testing.assert_array_equal(inputs.class_logits, logits)
+    assert not inputs.boxes.any()

@@ -22,7 +22,7 @@ from mta_perception.detections import (
     Floats,
     caption_inputs,
     decode,
-    told_class,
+    told_track,
 )
 from mta_perception.frames import CameraCalibration, FrameSet, ImageError, Pixels
 from mta_perception.geometry import Array, invert_rigid, level_pose, transform_boxes
@@ -164,7 +164,7 @@ class PerceptionPipeline:
         track_ids = self.tracker.update(stamp_ns, world_from_bev, detections)
         inputs = caption_inputs(outputs, detections)
         detections = self.tracker.settled(world_from_bev, detections)
-        inputs = told_class(inputs, detections.labels)
+        inputs = told_track(inputs, detections)
         ego_from_bev = invert_rigid(world_from_ego) @ world_from_bev
         detections = detections._replace(boxes=_moved(ego_from_bev, detections.boxes))
         watch.lap('track')

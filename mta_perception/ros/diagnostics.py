@@ -249,7 +249,12 @@ def _memory(perception):
 
 def _captions(perception):
     if not perception.says_sentences:
-        return 'captions', OK, 'no sentences: the model has no captioner, or max_captions is 0', {'captions': 0}
+        return (
+            'captions',
+            OK,
+            'no sentences: the model has no captioner, or max_captions is 0',
+            {'captions': 0},
+        )
     waiting, busy_s, overtaken = perception.caption_backlog()
     values = {
         'backlog': waiting,
