@@ -14,6 +14,7 @@ from mta_perception.commands.summary import machine
 SCRIPTS = (
     'renderer',
     'images',
+    'synchroniser',
     'detector',
     'captioner',
     'pipeline',

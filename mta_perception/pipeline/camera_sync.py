@@ -13,12 +13,12 @@ are never compared: a bag of 2018 may be played today at any rate.
 from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
-
-import numpy as np
+from statistics import median
 
 from mta_perception.config import SyncConfig
 from mta_perception.frames import CameraImage, FrameSet
 from mta_perception.pipeline.camera_stream import (
+    WINDOW,
     CameraStatus,
     CameraStream,
     Received,
@@ -30,6 +30,8 @@ from mta_perception.pipeline.trigger_pattern import TriggerPattern, learn_patter
 from mta_perception.reasons import Code, Reason
 
 _MOST_PENDING = 16  # images per camera held back
+_LEARN_EVERY = 24  # sets that fit the pattern
+_FITTING = 0.35  # of the tolerance: what lies nearer to the pattern teaches nothing
 _UNLEARNT_NS = 100_000_000  # oldest to newest of a set while the pattern is not known
 _MOST_SUSPECTS = 4  # images per camera of another timeline held back
 
@@ -45,6 +47,8 @@ class CameraSync:
         self._cameras = {name: CameraStream(config) for name in cameras}
         self._pattern: TriggerPattern | None = None
         self._last_set: dict[str, int] = {}  # camera -> stamp, of the set that went out last
+        self._unlearnt_sets = 0  # that went out since the pattern was learnt
+        self._is_settled = False  # whether it was learnt from as much as is kept
         self._has_started = False
         self._started_ns = self._now_ns = 0  # receive time of the first call, and of the newest
 
@@ -175,7 +179,7 @@ class CameraSync:
             for name, stamp in self._last_set.items()
             if name in pattern.offsets_ns
         ]
-        return float(np.median(known)) if known else float('-inf')
+        return float(median(known)) if known else float('-inf')
 
     def _learn(self, now_ns: int, hurry: bool = False) -> None:
         """Bring the pattern up to date with the cameras that deliver; in a `hurry` from what there
@@ -197,6 +201,7 @@ class CameraSync:
         if learnt is None:
             return
         self._pattern = learnt
+        self._unlearnt_sets, self._is_settled = 0, counts[0] >= WINDOW
         if first and not self._last_set:
             # A stream joined in the middle of a round: what came before the first whole one.
             start = min(self._cameras[learnt.leader].stamps)
@@ -232,8 +237,27 @@ class CameraSync:
                 return sets
             for name, reason in missing.items():
                 self._cameras[name].missed += reason.code is Code.LATE
+            fits = self._fits(pattern, members)
             sets.append(self._send(members, missing))
-            self._learn(now_ns)
+            if fits:
+                self._drop_past(Code.LATE)
+            else:
+                self._learn(now_ns)
+
+    def _fits(self, pattern: TriggerPattern, members: Round) -> bool:
+        """Whether a round came as learnt, so that there is nothing to learn from it.
+
+        Now and then it is looked at all the same: clocks drift.
+        """
+        self._unlearnt_sets += 1
+        if self._unlearnt_sets >= _LEARN_EVERY or not self._is_settled:
+            return False
+        rounds = sorted(_round_ns(pattern, one) for one in members.values())
+        slack_ns = _FITTING * pattern.tolerance_ns
+        pause_ns = rounds[-1] - self._last_round(pattern)
+        return (
+            rounds[-1] - rounds[0] <= slack_ns and abs(pause_ns - pattern.pace_ns) <= 2 * slack_ns
+        )
 
     def _emit_unlearnt(self, now_ns: int) -> list[FrameSet]:
         """Before any camera delivered twice: whatever lies within the spread, after a pause."""
@@ -389,4 +413,4 @@ def _round_ns(pattern: TriggerPattern, received: Received) -> float:
 
 
 def _median_round_ns(pattern: TriggerPattern, members: Iterable[Received]) -> float:
-    return float(np.median([_round_ns(pattern, one) for one in members]))
+    return float(median(_round_ns(pattern, one) for one in members))
