@@ -123,15 +123,19 @@ def _since_begin(stamp):
     return stamp.sec - START_NS // SECOND_NS + stamp.nanosec / SECOND_NS
 
 
-def run_contract(folder, promises, window_s):
+def run_contract(folder, promises, window_s, lead_s=FROM_S):
     """Play the faults of all promises, a window each; returns [Seen].
 
     window_s  seconds of a fault and of the health before and behind it
+    lead_s    of these, before it
     """
     folder = Path(folder)
     bag = write_drive(folder / 'drive', window_s * len(promises) + FROM_S, HZ)
     faults = [
-        {**fault, 'from': fault['from'] + number * window_s, 'to': fault['to'] + number * window_s}
+        {
+            **fault,
+            **{key: fault[key] + number * window_s + lead_s - FROM_S for key in ('from', 'to')},
+        }
         for number, promise in enumerate(promises)
         for fault in read_yaml(faults_file(promise.fault))['faults']
     ]
@@ -151,14 +155,15 @@ def run_contract(folder, promises, window_s):
     finally:
         witness.close()
     return [
-        seen(promise, witness, number * window_s, (number + 1) * window_s)
+        seen(promise, witness, number * window_s, window_s, lead_s)
         for number, promise in enumerate(promises)
     ]
 
 
-def seen(promise, witness, begin_s, end_s):
+def seen(promise, witness, begin_s, window_s, lead_s):
     """What the witness heard of one fault; its window in bag time."""
-    fault_s, over_s = begin_s + FROM_S, begin_s + TO_S
+    fault_s, end_s = begin_s + lead_s, begin_s + window_s
+    over_s = fault_s + TO_S - FROM_S
     said = [one for one in witness.said if fault_s <= one.at_s < end_s]
     noticed, words = None, ''
     for one in said if promise.component else ():
@@ -168,7 +173,7 @@ def seen(promise, witness, begin_s, end_s):
             break
     since = fault_s if noticed is None else min(noticed, over_s - 0.5)
     count = sum(since <= at_s < over_s for at_s in witness.detected)
-    healthy = sum(begin_s + 0.5 <= at_s < fault_s for at_s in witness.detected) / (FROM_S - 0.5)
+    healthy = sum(begin_s + 0.2 <= at_s < fault_s for at_s in witness.detected) / (lead_s - 0.2)
     blind = next((one.blind for one in reversed(said) if one.at_s < over_s), ())
     return Seen(
         None if noticed is None else noticed - fault_s,

@@ -69,8 +69,8 @@ def train_places(slot, history):
 @pytest.mark.parametrize(
     'bla, dca, mute, history',
     [
-        ('mse', 'clip', False, 'stream'),
-        ('clip', 'mse', False, 'queue'),
+        pytest.param('mse', 'clip', False, 'stream', marks=pytest.mark.slow),
+        pytest.param('clip', 'mse', False, 'queue', marks=pytest.mark.slow),
         ('clip', 'clip', True, 'stream'),
     ],
 )

@@ -106,7 +106,7 @@ def test_looks_change_colours_and_no_geometry():
     assert min(qualities) >= 60 and max(qualities) <= 95 and len(qualities) > 10
 
 
-@pytest.mark.parametrize('world', ['level', 'street'])
+@pytest.mark.parametrize('world', [pytest.param('level', marks=pytest.mark.slow), 'street'])
 def test_a_drawn_drive_is_what_synth_convert_and_the_cache_make_of_it(tmp_path, world):
     drawn = draw_drive(55, 0, IMAGE, 1.5, world=world)
     root = synthesise(

@@ -35,7 +35,7 @@ from mta_training.evaluation.report import judge
 
 THREADS = 2  # of the detector, the node's default: sums come in another order with others
 # Frames are far apart in receive time, and a camera is not dead for that.
-PATIENT = {'dead_after_s': 10.0, 'max_wait_s': 3.0, 'max_captions': 100}
+PATIENT = {'dead_after_s': 10.0, 'max_wait_s': 2.0, 'max_captions': 100}
 PATIENT |= {'caption_look_ahead_s': 0.0}  # of how long captions took, nobody else knows
 FORGETS_NOTHING = EgoMotionConfig(keep_s=1e6)
 AFTER_S = 1.0  # odometry behind the last key frame that is played
