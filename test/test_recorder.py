@@ -144,6 +144,22 @@ def test_recording_never_overwrites(tmp_path, domain):
     assert list(bag.iterdir()) == []
 
 
+def test_two_recorders_do_not_meet(tmp_path, domain):
+    bag = tmp_path / 'bag'
+    with record_child(bag, domain) as first:
+        first.wait_for(READY, 30)
+        second = Child(
+            'second',
+            [sys.executable, '-m', 'mta_perception.ros.recorder', '--out', str(bag)],
+            tmp_path / 'second.log',
+            ros_environment(domain),
+        )
+        with second, pytest.raises(RuntimeError, match=f'bag is being .* process .{first.pid}: '):
+            second.wait_for(READY, 30)
+        assert first.stop() == 0
+    assert sorted(path.name for path in bag.iterdir()) == ['bag.mcap', 'metadata.yaml']
+
+
 def test_of_a_killed_recorder_all_but_the_last_second_is_kept(tmp_path, node, domain):
     """Nothing looks whole, the next recorder does not remove it, and a rescue brings it back."""
     import signal

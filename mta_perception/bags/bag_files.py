@@ -17,6 +17,12 @@ class BagError(ValueError):
     """No bag that can be read; the message says what is wrong and what to do."""
 
 
+def partial_bag(out: str | Path) -> Path:
+    """Where a recorder writes the bag `out`, whose data file is named after the last folder."""
+    out = Path(out)
+    return out.with_name(f'{out.name}.partial') / out.name
+
+
 def rescue_command(path: Path) -> str:
     """What to type to get what is whole of a damaged bag."""
     name = path.with_name(f'{path.name.removesuffix(path.suffix)}-rescued')

@@ -22,6 +22,7 @@ from rosbags.rosbag2.storage_mcap import decompress
 from mta_perception.atomic_files import whole
 from mta_perception.bags.bag_files import STORAGE, BagError, storage_files
 from mta_perception.bags.typestore import typestore
+from mta_perception.directory_lock import sole_writer
 from mta_perception.foreign_text import first_line, shown
 
 _MAGIC = b'\x89MCAP0\r\n'
@@ -65,7 +66,7 @@ def rescue(bag: str | Path, out: str | Path) -> Rescued:
     notes: list[str] = []
     count = 0
     connections: dict[tuple[str, str], Connection | None] = {}
-    with whole(out) as partial:
+    with sole_writer(out), whole(out) as partial:
         with Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
             for path in files:
                 for one in _messages(path, partial.parent, notes):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 
+from mta_perception.atomic_files import write_atomically
 from mta_perception.commands.processes import ended_words
 from mta_perception.commands.summary import machine
 
@@ -55,8 +56,8 @@ def run_benchmarks(
         lines = numbers.read_text(encoding='utf-8').splitlines() if numbers.exists() else []
     if out is not None:
         tables = [json.loads(line) for line in lines]
-        Path(out).write_text(
-            json.dumps({'machine': machine(), 'tables': tables}, indent=2) + '\n', encoding='utf-8'
+        write_atomically(
+            out, json.dumps({'machine': machine(), 'tables': tables}, indent=2) + '\n'
         )
     if failed:
         raise RuntimeError(f'benchmarks that failed, see above: {", ".join(failed)}')

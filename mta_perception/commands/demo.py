@@ -19,12 +19,20 @@ from rich.console import Console
 from rich.table import Table
 
 from mta_perception.atomic_files import write_atomically
+from mta_perception.bags.bag_files import partial_bag
 from mta_perception.bags.recording import read_recording
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.bags.shown_sentences import read_beside, truth_of_sentences
-from mta_perception.commands.processes import Child, ended_words, free_domain, ros_environment
+from mta_perception.commands.processes import (
+    Child,
+    die_with_parent,
+    ended_words,
+    free_domain,
+    ros_environment,
+)
 from mta_perception.commands.summary import summarise
 from mta_perception.contract import CAMERAS
+from mta_perception.directory_lock import sole_writer
 from mta_perception.drawing.film import film
 from mta_perception.progress import Progress
 from mta_perception.ros.environment import prepare
@@ -57,6 +65,14 @@ def run_demo(
     # What is wrong with scene or model is said before anything is removed or drawn.
     played = SceneBag(scene) if scene is not None else None
     directory = Manifest.load(model_directory(model)).directory.resolve()
+    with sole_writer(out):
+        _demonstrate(out, played, directory, seed, seconds, rate)
+
+
+def _demonstrate(
+    out: Path, played: SceneBag | None, directory: Path, seed: int, seconds: float, rate: float
+) -> None:
+    """See `run_demo`; nobody else writes `out`."""
     _clear(out)
     began = time.monotonic()
     if played is None:
@@ -93,19 +109,33 @@ def _clear(out: Path) -> None:
     old = [out / 'summary.json', out / 'report' / 'metrics.json', out / 'demo.mp4']
     for path in [*old, *out.glob('frame_*.png')]:
         path.unlink(missing_ok=True)
-    if (out / 'output_bag').is_dir():
-        if not (out / 'output_bag' / 'metadata.yaml').is_file():
+    # The recorder of a demo that was killed may still be about to end.
+    with sole_writer(out / 'output_bag', waiting=console.print):
+        _remove_recorded(out / 'output_bag', out / 'logs' / 'recorder.log')
+
+
+def _remove_recorded(bag: Path, log: Path) -> None:
+    killed = partial_bag(bag).parent
+    if killed.is_dir() and log.is_file():
+        shutil.rmtree(killed)
+    if bag.is_dir():
+        if not (bag / 'metadata.yaml').is_file():
             raise ValueError(
-                f'{out / "output_bag"} is no recorded bag, so `mta demo` does not '
+                f'{bag} is no recorded bag, so `mta demo` does not '
                 'replace it. Move it away or name another --out.'
             )
-        shutil.rmtree(out / 'output_bag')
+        shutil.rmtree(bag)
 
 
 def synthetic_bag(seed: int, seconds: float) -> Path:
     """The bag of a synthetic drive, drawn once per seed, length and version of the generator."""
     version = _mta_train('synth', '--print-version', capture=True)
     folder = cache_directory('demo') / f'seed{seed}-{seconds:g}s-{version}'
+    with sole_writer(folder, waiting=console.print):
+        return _drawn_once(folder, seed, seconds)
+
+
+def _drawn_once(folder: Path, seed: int, seconds: float) -> Path:
     found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
     if not found:
         console.print(
@@ -125,13 +155,14 @@ def synthetic_bag(seed: int, seconds: float) -> Path:
             seconds,
         )
         _mta_train('convert', folder / 'dataset', '--out', folder / 'bags')
-        shutil.rmtree(folder / 'dataset')  # the bag has all of it, image bytes included
         found = sorted(path.parent for path in (folder / 'bags').glob('*/metadata.yaml'))
     if not found:
         raise RuntimeError(
             f'`mta-train convert` left no bag in {folder / "bags"}; remove '
             f'{folder} and run the demo again.'
         )
+    if (folder / 'dataset').is_dir():
+        shutil.rmtree(folder / 'dataset')  # the bag has all of it, image bytes included
     console.print(f'synthetic drive: {found[0]}')
     return found[0]
 
@@ -149,6 +180,7 @@ def _mta_train(
             text=True,
             stdout=subprocess.PIPE if capture else output,
             stderr=subprocess.STDOUT if log else None,
+            preexec_fn=die_with_parent,
         )
     if ended.returncode != 0:
         raise RuntimeError(

@@ -70,6 +70,11 @@ def _follow_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
+def die_with_parent() -> None:
+    """The same for what may be killed at any time, and then is at once."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Child:
     """One process whose output goes to a file; use it as a context manager.
 

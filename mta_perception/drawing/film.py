@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mta_perception.atomic_files import whole
+from mta_perception.atomic_files import whole, write_atomically
 from mta_perception.bags.recording import (
     Poses,
     RecordedCaption,
@@ -24,6 +24,7 @@ from mta_perception.bags.recording import (
 )
 from mta_perception.bags.scene_bag import Sample, SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, BoxCode
+from mta_perception.directory_lock import sole_writer
 from mta_perception.drawing.bev_panel import Box
 from mta_perception.drawing.overlay import DrawnObject, draw_overlay
 from mta_perception.frames import CameraImage, ImageError, Pixels
@@ -89,7 +90,7 @@ def film(
             f'{"no detections" if recording is not None else "no key frames"}.'
         )
     out = Path(out)
-    with whole(out / 'demo.mp4') as video:
+    with sole_writer(out), whole(out / 'demo.mp4') as video:
         pictures = _pictures(truth, recording is not None, moments, width)
         stills = _write(pictures, video, out, fps, len(moments), on_progress)
         check_video(video, len(moments))
@@ -117,7 +118,7 @@ def _write(
         writer.write(bgr)
         if index in still_at:
             stills.append(out / f'frame_{index:04d}.png')
-            cv2.imwrite(str(stills[-1]), bgr)
+            write_atomically(stills[-1], cv2.imencode('.png', bgr)[1].tobytes())
         if on_progress:
             on_progress(index + 1, count)
     assert writer is not None, 'there is at least one picture'

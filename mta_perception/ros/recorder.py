@@ -18,10 +18,11 @@ import sys
 import time
 from typing import NamedTuple
 
-from mta_perception.bags.bag_files import rescue_command
+from mta_perception.bags.bag_files import partial_bag, rescue_command
 from mta_perception.bags.qos import offered_qos
 from mta_perception.bags.typestore import typestore
 from mta_perception.contract import CAMERAS
+from mta_perception.directory_lock import sole_writer
 from mta_perception.ros.environment import prepare
 from mta_perception.ros.message_classes import message_class
 
@@ -81,19 +82,17 @@ class Recorder:
                 f'{self.out} exists already; a recording never overwrites. '
                 'Remove it or name another --out.'
             )
-        self._partial = self.out.with_name(f'{self.out.name}.partial')
+        bag = partial_bag(self.out)
         try:
-            self._partial.mkdir(parents=True)
+            bag.parent.mkdir(parents=True)
         except FileExistsError:
             raise FileExistsError(
-                f'{self._partial} exists: a recording runs there, or was killed. What it has: '
-                f'`{rescue_command(self._partial / self.out.name)}`; then remove it, or name '
-                'another --out.'
+                f'{bag.parent} exists: a recording was killed there. What it has: '
+                f'`{rescue_command(bag)}`; then remove it, or name another --out.'
             ) from None
         self.counts = {topic.name: 0 for topic in topics}
         classes = [message_class(topic.type_name) for topic in topics]
-        # The data file is named after the folder it is written in: that has the final name.
-        bag = self._partial / self.out.name
+        self._bag = bag
         self._writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._node = node
@@ -137,8 +136,8 @@ class Recorder:
     def close(self):
         """Finish the bag and put it in its place."""
         self._writer.close()
-        os.replace(self._partial / self.out.name, self.out)
-        self._partial.rmdir()
+        os.replace(self._bag, self.out)
+        self._bag.parent.rmdir()
 
 
 def _subscription_qos(topic):
@@ -166,25 +165,27 @@ def record(out, topics):
         signal.signal(number, lambda *_: stop.append(True))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('mta_recorder')
+    partial = partial_bag(out)
     try:
-        recorder = Recorder(node, topics, out)
-        print(f'{READY} {len(topics)} topics', flush=True)
-        silent = [topic.name for topic in topics]
-        # Of the node; /tf_static comes with the drive.
-        expected = {topic.name for topic in topics if topic.reliable} - {'/tf_static'}
-        flushed = time.monotonic()
-        while not stop:
-            rclpy.spin_once(node, timeout_sec=0.1)
-            if time.monotonic() - flushed > FLUSH_S:
-                recorder.flush()
-                flushed = time.monotonic()
-            for name in [name for name in silent if recorder.hears(name)]:
-                silent.remove(name)
-                print(f'{HEARS} {name}', flush=True)
-                if name in expected and expected.isdisjoint(silent):
-                    print(HEARS_NODE, flush=True)
-        _drain(node, recorder)
-        recorder.close()
+        with sole_writer(out, then=f'bring back what there is: `{rescue_command(partial)}`'):
+            recorder = Recorder(node, topics, out)
+            print(f'{READY} {len(topics)} topics', flush=True)
+            silent = [topic.name for topic in topics]
+            # Of the node; /tf_static comes with the drive.
+            expected = {topic.name for topic in topics if topic.reliable} - {'/tf_static'}
+            flushed = time.monotonic()
+            while not stop:
+                rclpy.spin_once(node, timeout_sec=0.1)
+                if time.monotonic() - flushed > FLUSH_S:
+                    recorder.flush()
+                    flushed = time.monotonic()
+                for name in [name for name in silent if recorder.hears(name)]:
+                    silent.remove(name)
+                    print(f'{HEARS} {name}', flush=True)
+                    if name in expected and expected.isdisjoint(silent):
+                        print(HEARS_NODE, flush=True)
+            _drain(node, recorder)
+            recorder.close()
     finally:
         node.destroy_node()
         rclpy.shutdown()

@@ -297,7 +297,7 @@ def full_disk(monkeypatch):
 
 
 def test_a_failing_scene_leaves_nothing_that_looks_whole(tmp_path, full_disk):
-    with pytest.raises(SynthesisError, match='no space left on the disk'):
+    with pytest.raises(SynthesisError, match='No space left on device'):
         synthesise(tmp_path / 'set', 1, 5, workers=1, **TINY)
     assert not (tmp_path / 'set' / 'v1.0-mini').exists()
     assert not record.part_path(tmp_path / 'set', 'scene-0001').exists()
@@ -311,7 +311,7 @@ def test_a_folder_begun_otherwise_is_refused(tmp_path, full_disk, change, words)
     def begin(seed=5, **arguments):
         synthesise(tmp_path / 'set', 1, seed, workers=1, **arguments)
 
-    with pytest.raises(SynthesisError, match='no space left'):
+    with pytest.raises(SynthesisError, match='No space left'):
         begin(**TINY)
     with pytest.raises(SynthesisError, match=words):
         begin(**{**TINY, **change})

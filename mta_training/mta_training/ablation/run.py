@@ -13,6 +13,7 @@ import sys
 import time
 
 from mta_perception.atomic_files import write_atomically
+from mta_perception.orphans import end_with_parent
 from mta_training.runs.recipe import Recipe
 from mta_training.runs.run_directory import load_run
 
@@ -89,6 +90,7 @@ def write_spec(spec):
 def main():
     """Entry point of the process."""
     os.environ.setdefault('OMP_NUM_THREADS', '1')
+    end_with_parent()
     perform(Spec(**json.loads(Path(sys.argv[1]).read_text())))
 
 

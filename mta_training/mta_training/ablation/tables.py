@@ -18,6 +18,7 @@ import time
 
 from mta_perception.atomic_files import write_atomically
 from mta_perception.bags.scene_bag import SceneBag
+from mta_perception.directory_lock import sole_writer
 from mta_perception.progress import Progress
 from mta_training.ablation.rows import TABLES
 from mta_training.ablation.run import Spec, write_spec
@@ -48,17 +49,18 @@ def run_tables(names, recipe, bags, held_out, out, *, seeds=3, frames=20, cache=
                 specs[name, row.name, seed] = _spec(
                     changed, chosen, held_out, frames, cache or out / 'cache', out, len(devices)
                 )
-    distinct = {spec.out: spec for spec in specs.values()}
-    _perform(list(distinct.values()), devices)
-    metrics = {key: json.loads(spec.metrics.read_text()) for key, spec in specs.items()}
-    files = []
-    for name in names:
-        rows = {
-            row.name: [metrics[name, row.name, seed] for seed in range(seeds)]
-            for row in TABLES[name].rows
-            if row.changes is not None
-        }
-        files.append(_write_table(name, rows, recipe, len(bags), len(held_out), frames, out))
+    with sole_writer(out):
+        distinct = {spec.out: spec for spec in specs.values()}
+        _perform(list(distinct.values()), devices)
+        metrics = {key: json.loads(spec.metrics.read_text()) for key, spec in specs.items()}
+        files = []
+        for name in names:
+            rows = {
+                row.name: [metrics[name, row.name, seed] for seed in range(seeds)]
+                for row in TABLES[name].rows
+                if row.changes is not None
+            }
+            files.append(_write_table(name, rows, recipe, len(bags), len(held_out), frames, out))
     return files
 
 

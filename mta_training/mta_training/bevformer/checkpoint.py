@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import yaml
 
-from mta_perception.atomic_files import sha256, whole
+from mta_perception.atomic_files import renewed, sha256
+from mta_perception.directory_lock import sole_writer
 from mta_perception.foreign_text import shown
 from mta_perception.model import BEVFormer, BEVFormerConfig
 from mta_perception.model.bevformer.official import official_name
@@ -153,15 +154,14 @@ def import_checkpoint(path, out, *, configs=None, shift_both_references=False):
 
 
 def write_imported(out, state, card):
-    """Weights, then the card: a directory with a card is whole.  Adds the weights' sha256."""
-    # Both are written before either takes its place, the weights first.
-    with whole(out / CARD) as written, whole(out / WEIGHTS) as weights:
+    """Weights and card, in one step.  Adds the weights' sha256 to the card."""
+    with sole_writer(out), renewed(out, (CARD, WEIGHTS)) as draft:
         torch.save(
-            {'format': FORMAT, 'config': card['config'], 'state_dict': dict(state)}, weights
+            {'format': FORMAT, 'config': card['config'], 'state_dict': dict(state)},
+            draft / WEIGHTS,
         )
-        card['files'] = {WEIGHTS: sha256(weights)}
-        written.write_text(yaml.safe_dump(card, sort_keys=False))
-        (out / CARD).unlink(missing_ok=True)
+        card['files'] = {WEIGHTS: sha256(draft / WEIGHTS)}
+        (draft / CARD).write_text(yaml.safe_dump(card, sort_keys=False))
 
 
 def load_imported(directory):

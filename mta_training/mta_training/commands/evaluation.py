@@ -1,6 +1,7 @@
 """`mta-train eval`: a result file, a model, a training run or what a node said, judged on bags;
 or a result file on a nuScenes-format dataset by the devkit itself."""
 
+from contextlib import nullcontext
 import json
 from pathlib import Path
 import sys
@@ -8,6 +9,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from mta_perception.directory_lock import sole_writer
 from mta_training.commands.paths import check_paths
 
 
@@ -89,14 +91,16 @@ def eval_command(
             raise typer.BadParameter(
                 'RESULTS needs --dataset and --split; to judge on bags, give it as --results'
             )
-        _official(official, dataset, version, split, out)
+        with sole_writer(out) if out is not None else nullcontext():
+            _official(official, dataset, version, split, out)
         return
     if bags is None or out is None or dataset is not None:
         raise typer.BadParameter(
             '--model, --run, --results and --recorded need --bags and --out, and no --dataset'
         )
     check_paths(bags=(bags,), runs=[(run, checkpoint)], models=(model,))
-    _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams)
+    with sole_writer(out):
+        _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams)
 
 
 def _smoke(run, bags, out, frames):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mta_perception.directory_lock import sole_writer
 from mta_training.commands.paths import check_paths
 
 TOLERANCE = 1e-3  # of every metric
@@ -36,10 +37,11 @@ def ros_parity(
     from mta_training.evaluation.ros_parity import ros_parity as compare
 
     check_paths(bags=(bag,))
-    if out.exists() and any(out.iterdir()):
-        raise typer.BadParameter(f'--out {out} is not empty; name a new folder.')
-    out.mkdir(parents=True, exist_ok=True)
-    found = compare(bag, model_directory(model), out, frames, rate)
+    with sole_writer(out):
+        if out.exists() and any(out.iterdir()):
+            raise typer.BadParameter(f'--out {out} is not empty; name a new folder.')
+        out.mkdir(parents=True, exist_ok=True)
+        found = compare(bag, model_directory(model), out, frames, rate)
     table = Table('', 'node', 'without ROS', title=f'{found.compared} of {found.frames} keyframes')
     for name, (node, alone) in found.metrics.items():
         table.add_row(name, f'{node:.4f}', f'{alone:.4f}')

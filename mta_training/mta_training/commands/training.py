@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from mta_perception.directory_lock import sole_writer
 from mta_training.commands.paths import check_paths
 
 
@@ -95,7 +96,8 @@ def train_command(
         if out is None:
             out = FOLDER / 'run'
             if not resume:
-                shutil.rmtree(out, ignore_errors=True)
+                with sole_writer(out):
+                    shutil.rmtree(out, ignore_errors=True)
     if world is not None and (bags or processes > 1):
         raise typer.BadParameter('--world draws its own scenes, in one process; leave --bags out')
     if (bags is None and world is None) or out is None:

@@ -9,7 +9,6 @@ damaged files) are left out and counted in the bag; a scene of which none is the
 """
 
 from concurrent.futures import ProcessPoolExecutor, as_completed
-import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -21,6 +20,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from ruamel.yaml import YAML, YAMLError
 
 from mta_perception.atomic_files import whole
+from mta_perception.directory_lock import DiskFullError, sole_writer
+from mta_perception.orphans import end_with_parent
 from mta_perception.progress import Progress
 from mta_training.conversion.nuscenes_scene import NuScenesScene, rebuilt_caption
 from mta_training.conversion.scene_writer import SceneWriter
@@ -70,7 +71,8 @@ def convert(
     follow_links  images may lie outside the dataset, where its links lead to
     say      called with sentences about what was left out
     Bags that are there already are kept.  Raises DatasetError where the dataset is not complete
-    or `out` cannot be written, or no image of any scene is there.
+    or `out` cannot be written, or no image of any scene is there; BusyError where another process
+    converts into `out`.
     """
     out = Path(out)
     version = version or find_version(dataroot)
@@ -78,18 +80,16 @@ def convert(
     rows = scene_rows(folder)
     chosen = _chosen(rows, scenes, folder)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(out)
-        todo = [row for row in chosen if not _is_there(out / row['name'], row['token'])]
-        if todo:
-            settings = out, strict, follow_links
-            _convert_all(Path(dataroot), version, todo, workers, progress, settings)
+        with sole_writer(out):
+            out.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(out)
+            todo = [row for row in chosen if not _is_there(out / row['name'], row['token'])]
+            if todo:
+                settings = out, strict, follow_links
+                _convert_all(Path(dataroot), version, todo, workers, progress, settings)
+    except DiskFullError as error:
+        raise DatasetError(str(error)) from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise DatasetError(
-                f'no space left on the disk of {out}. Free some and run the same '
-                'command again: it goes on with the scene it stopped in.'
-            ) from error
         raise DatasetError(f'{error.filename or out}: {error.strerror or error}.') from error
     bags = [out / row['name'] for row in chosen if (out / row['name'] / 'metadata.yaml').is_file()]
     _tell_lost(dataroot, chosen, bags, strict, say)
@@ -171,7 +171,7 @@ def _noted(bag):
 def _convert_all(dataroot, version, todo, workers, show, settings):
     """settings: the last arguments of `convert_scene`, out first."""
     out = settings[0]
-    index = out / f'.index-{os.getpid()}.sqlite'
+    index = out / '.index.sqlite'
     with Progress('scenes', len(todo), show=show) as bar:
         try:
             build_index(
@@ -196,7 +196,7 @@ def _results(jobs, workers):
         return
     # Fresh interpreters: the progress bar has a thread, with which forking is not safe.
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, context, _ignore_interrupts) as pool:
+    with ProcessPoolExecutor(workers, context, _begin_work) as pool:
         futures = [pool.submit(_convert_interruptibly, *job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -204,6 +204,11 @@ def _results(jobs, workers):
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _begin_work():
+    end_with_parent()
+    _ignore_interrupts()
 
 
 def _ignore_interrupts():
@@ -220,11 +225,8 @@ def _convert_interruptibly(*job):
 
 
 def _remove_leftovers(out):
-    """Delete what killed conversions left; what a living process still writes stays."""
-    for path in [*out.glob('.partial-*'), *out.glob('.index-*')]:
-        owner = path.name.removesuffix('.sqlite').rpartition('-')[2]
-        if owner.isdigit() and Path('/proc', owner).exists() and int(owner) != os.getpid():
-            continue
+    """Delete what killed conversions left."""
+    for path in [*out.glob('.partial-*'), *out.glob('.index*')]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -238,7 +240,7 @@ def convert_scene(index_path, dataroot, version, scene_row, out, strict=True, fo
     try:
         scene = NuScenesScene(index, dataroot, version, scene_row, follow_links)
         lost = {} if strict else scene.lost_keyframes()
-        with whole(target, shared=True) as partial:
+        with whole(target) as partial:
             with Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
                 writer.set_custom_data('format', FORMAT)
                 writer.set_custom_data('scene_token', scene_row['token'])

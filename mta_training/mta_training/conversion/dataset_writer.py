@@ -6,7 +6,6 @@ Sizes are w, l, h and quaternions w, x, y, z here, as nuScenes has them.
 from contextlib import ExitStack
 import hashlib
 import json
-import shutil
 
 from mta_perception.atomic_files import whole
 from mta_perception.contract import CAMERAS, nuscenes_channel
@@ -133,13 +132,12 @@ def assemble(out, version, parts, prefix='synth'):
     """
     captions = out / 'captions' / 'final_caption_bbox_token.json'
     captions.parent.mkdir(exist_ok=True)
-    with whole(out / version) as draft, whole(captions) as sentences:
+    with whole(out / version, replace=True) as draft, whole(captions) as sentences:
         draft.mkdir()
         for table, rows in fixed_rows().items():
             (draft / f'{table}.json').write_bytes(dump(rows))
         names = _join(parts, draft, sentences)
         (draft / 'splits.json').write_bytes(dump(splits_of(names, prefix)))
-        shutil.rmtree(out / version, ignore_errors=True)
 
 
 def _join(parts, draft, sentences):

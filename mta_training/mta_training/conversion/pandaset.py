@@ -18,6 +18,7 @@ import numpy as np
 
 from mta_perception.atomic_files import write_atomically
 from mta_perception.contract import nuscenes_channel
+from mta_perception.directory_lock import sole_writer
 from mta_perception.geometry import (
     invert_rigid,
     level_pose,
@@ -43,6 +44,7 @@ from mta_training.conversion.pandaset_files import (
 from mta_training.conversion.table_fields import DatasetError
 
 VERSION = 'v1.0-pandaset'
+NOTE = 'pandaset.json'  # of what was begun: the sequences' names and stamps
 FRAMES_PER_SAMPLE = 5  # annotated at 10 Hz; a sample every half second, as nuScenes
 BODY_HEIGHT_M = 0.32
 CAMERAS = {
@@ -61,20 +63,38 @@ EGO_FROM_BODY = rigid(
 
 def import_pandaset(directory, out):
     """Import one sequence, or a folder of sequences, into the dataset `out`; returns the scenes'
-    names.  Raises DatasetError for what is missing or damaged, naming the file.
+    names.  An import that was killed goes on where it stopped.  Raises DatasetError for what is
+    missing or damaged, naming the file; BusyError where another process writes `out`.
     """
     directory, out = Path(directory), Path(out)
-    sequences = _sequences(directory)
-    if out.exists() and any(out.iterdir()):
-        raise DatasetError(f'{out} is not empty. Choose an empty or a new folder.')
-    parts = []
-    for sequence in sequences:
-        parts.append(out / '.scenes' / f'{sequence.name}.json')
-        write_atomically(parts[-1], dump(_Sequence(sequence, out).scene()))
-    black = cv2.imencode('.png', np.zeros((8, 8), np.uint8))[1].tobytes()
-    write_atomically(out / 'maps' / 'none.png', black)  # the devkit wants one; there is no map
-    assemble(out, VERSION, parts, 'pandaset')
-    return [scene_name(sequence) for sequence in sequences]
+    folders = _sequences(directory)
+    with sole_writer(out):
+        sequences = [_Sequence(folder, out) for folder in folders]
+        _prepare(out, sequences)
+        parts = []
+        for folder, sequence in zip(folders, sequences):
+            parts.append(out / '.scenes' / f'{folder.name}.json')
+            if not parts[-1].exists():  # written when all else of it is there
+                write_atomically(parts[-1], dump(sequence.scene()))
+        black = cv2.imencode('.png', np.zeros((8, 8), np.uint8))[1].tobytes()
+        write_atomically(out / 'maps' / 'none.png', black)  # the devkit wants one; there is none
+        assemble(out, VERSION, parts, 'pandaset')
+    return [sequence.name for sequence in sequences]
+
+
+def _prepare(out, sequences):
+    """Note what is imported, or make sure that what is in `out` was begun with the same."""
+    noted = dump({sequence.name: sequence.stamps_us.tolist() for sequence in sequences})
+    path = out / NOTE
+    if path.is_file() and path.read_bytes() == noted:
+        return
+    # What a process left that was killed while it wrote the note does not count.
+    if out.exists() and any(not one.name.startswith('.partial-') for one in out.iterdir()):
+        raise DatasetError(
+            f'{out} is not empty, and no import of the same sequences was begun there. Choose an '
+            'empty or a new folder.'
+        )
+    write_atomically(path, noted)
 
 
 def _sequences(directory):

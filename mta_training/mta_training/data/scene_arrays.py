@@ -42,7 +42,7 @@ def save_scene(scene, target):
     """Write SceneArrays as a cache directory; returns it."""
     depth = {} if scene.depth is None else {'depth': scene.depth}
     try:
-        with whole(target, shared=True) as partial:
+        with whole(target) as partial:
             partial.mkdir()
             np.save(partial / 'images.npy', scene.images)
             np.savez(

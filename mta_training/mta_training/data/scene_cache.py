@@ -19,6 +19,7 @@ from mta_perception.bags.bag_files import METADATA, BagError, bag_storage
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CAMERAS
 from mta_perception.frames import ImageError
+from mta_perception.orphans import end_with_parent
 from mta_perception.pipeline.camera_geometry import camera_geometry
 from mta_perception.progress import Progress
 from mta_training.data.scene_arrays import SceneArrays, save_scene
@@ -122,7 +123,7 @@ def cache_scenes(bags, cache, image, workers=2):
 def _decode_together(bags, cache, image, workers):
     # Fresh interpreters: threads of torch may hold locks that forked copies would wait for.
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         try:
             futures = [pool.submit(cache_scene, bag, cache, image) for bag in bags]
             with Progress('decoding', len(bags)) as progress:

@@ -323,7 +323,7 @@ def evaluate_dataset(dataroot, version, results, split, out=None):
                 config_factory('detection_cvpr_2019'),
                 str(results),
                 split,
-                str(out or scratch),
+                scratch,
             )
             evaluation = (
                 DetectionEval(*arguments, verbose=False)
@@ -335,6 +335,9 @@ def evaluate_dataset(dataroot, version, results, split, out=None):
                 f'{results}: the official evaluation refuses it: {error!r}'
             ) from error
         metrics = evaluation.main(plot_examples=0, render_curves=False)
+        if out is not None:
+            for written in sorted(Path(scratch).glob('*.json')):
+                write_atomically(Path(out) / written.name, written.read_bytes())
     counts = {
         name: sum(box.detection_name == name for box in evaluation.gt_boxes.all)
         for name in CLASSES

@@ -6,11 +6,12 @@ out  `judge`'s dict; metrics.json, report.md, results.json and PNG plots by `wri
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
-from mta_perception.atomic_files import write_atomically
+from mta_perception.atomic_files import whole
 from mta_perception.contract import CLASSES
 from mta_training.evaluation.caption_matching import (
     MATCH_M,
@@ -164,7 +165,8 @@ def write_report(result, frames, out):
     """Write a report of `judge`'s dict into the directory `out`; returns the paths.
 
     metrics.json (the dict), report.md, results.json (official format, `caption` beside described
-    boxes) and PNG plots.  Each file appears whole or not at all, report.md last.
+    boxes) and PNG plots.  All are written beside their places and put there together, report.md
+    last: a directory with one is whole.
     """
     out = Path(out)
     plots = draw_plots(result)
@@ -174,6 +176,13 @@ def write_report(result, frames, out):
         **plots,
         'report.md': markdown(result, list(plots)).encode(),
     }
-    for name, content in contents.items():
-        write_atomically(out / name, content)
+    out.mkdir(parents=True, exist_ok=True)
+    with whole(out / 'report.md') as last:
+        for name, content in contents.items():
+            (last.parent / name).write_bytes(content)
+        # All is written; from here to the end there are only renames.
+        (out / 'report.md').unlink(missing_ok=True)
+        for name in contents:
+            if name != last.name:
+                os.replace(last.parent / name, out / name)
     return [out / name for name in contents]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from mta_perception.atomic_files import whole
+from mta_perception.atomic_files import write_atomically
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.contract import CAMERAS, CLASSES, DECODE
 from mta_perception.detections import decode
@@ -136,8 +136,7 @@ def draw(path, learner, held_out, frame, outputs):
         header=f'{scene.name} · {held_out.description}',
         width=1280,
     )
-    with whole(path) as partial:
-        cv2.imwrite(str(partial), image[..., ::-1])
+    write_atomically(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
 
 
 def predict_run(run, bags, frames, checkpoint=None, beams=1):

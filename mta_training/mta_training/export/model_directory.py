@@ -11,9 +11,10 @@ from typing import NamedTuple
 import yaml
 
 from mta_perception import contract
-from mta_perception.atomic_files import sha256, whole, write_atomically
+from mta_perception.atomic_files import renewed, sha256, whole, write_atomically
 from mta_perception.bags.scene_bag import find_bags
 from mta_perception.config import MemoryConfig
+from mta_perception.directory_lock import sole_writer
 from mta_perception.model.bevformer.detector import BevFormerDetector
 from mta_perception.model.config import MtaConfig
 from mta_perception.model.detector import Detector
@@ -40,6 +41,8 @@ HISTORY_STEP_S = 0.5  # nuScenes keyframes: the spacing training streams with
 MOST_APART = 1e-3  # boxes of torch and ONNX [m, 1]
 SCORE_DRIVES, SCORE_SECONDS = 24, 5.0  # on which scores become probabilities
 ARTEFACTS = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
+MODEL_CARD = 'MODEL_CARD.md'
+PARTS = (*ARTEFACTS, 'manifest.yaml', MODEL_CARD)
 
 
 class Exported(NamedTuple):
@@ -133,13 +136,20 @@ def export(
     With `eval_bags`, a directory of bags nobody trained on, metrics are measured through the
     exported files and written into manifest and model card.  With `int8` the detector is quantised
     on frames of `calibration_bags`, training bags, or, without, of the world that the run was
-    trained on; `fp32_` metrics are those before that.
+    trained on; `fp32_` metrics are those before that.  What was in `out` stays until all is there,
+    and files of other names after that, too.
     """
     for bags in (calibration_bags, eval_bags):
         if bags is not None:
             find_bags(bags)  # fails now rather than minutes later
-    if (Path(run) / CARD).is_file():
-        return export_imported(run, out, eval_bags, eval_frames, int8)
+    with sole_writer(out), renewed(out, PARTS) as draft:
+        if (Path(run) / CARD).is_file():
+            return _export_imported(run, draft, eval_bags, eval_frames, int8)
+        return _export_run(run, draft, checkpoint, eval_bags, eval_frames, int8, calibration_bags)
+
+
+def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_bags):
+    """See `export`; `out` is an empty directory."""
     model, language, recipe, state = load_run(run, checkpoint)
     if recipe.language.model != 'small':
         raise ValueError(
@@ -168,7 +178,6 @@ def export(
         'dca': recipe.alignment.dca,
         'git_revision': git_revision(),
     }
-    out = Path(out)
     exported = Exported(model.config, model.detector, tokenizer)
     measured = write_model(model, language_model, tokenizer, out, training, {})
     metrics = _metrics(out, eval_bags, eval_frames)
@@ -192,7 +201,7 @@ def export(
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model, language_model)]
     sizes[0] += sizes[1]
     limits = _LIMITS_WITH_PHOTOGRAPHS if model.config.sees_photographs else _LIMITS
-    (out / 'MODEL_CARD.md').write_text(
+    (out / MODEL_CARD).write_text(
         model_card(
             replace(model.config, name=out.name),
             *sizes,
@@ -210,18 +219,16 @@ def export(
     }
 
 
-def export_imported(directory, out, eval_bags=None, eval_frames=20, int8=False):
+def _export_imported(directory, out, eval_bags, eval_frames, int8):
     """Export a directory of `mta-train import-bevformer` into a model directory that detects and
     says nothing; returns what was measured, as `export`."""
     network = load_imported(directory)
     card = read_yaml(Path(directory) / CARD)
-    detector, out = BevFormerDetector.around(network), Path(out)
+    detector = BevFormerDetector.around(network)
     if int8:
         _check_int8(directory, detector)
     config = MtaConfig.bevformer(f'{network.config.name}_official')
     training = {'data': 'published weights', **{k: str(v) for k, v in card['source'].items()}}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'manifest.yaml').unlink(missing_ok=True)
     export_detector(config, detector, out)
     boxes, logits, _, bev = detector_parity(config, detector, out)
     _check_parity(out, boxes)
@@ -232,7 +239,7 @@ def export_imported(directory, out, eval_bags=None, eval_frames=20, int8=False):
     sizes = sum(parameter.numel() for parameter in network.parameters())
     named = replace(config, name=out.name)
     text = model_card(named, sizes, 0, training, metrics, _LIMITS_IMPORTED)
-    (out / 'MODEL_CARD.md').write_text(text)
+    (out / MODEL_CARD).write_text(text)
     return {**metrics, 'parity_boxes': boxes, 'parity_class_logits': logits, 'parity_bev': bev}
 
 

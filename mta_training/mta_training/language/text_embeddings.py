@@ -321,5 +321,5 @@ def _read(path):
 def _write(path, cached):
     """Atomic; processes that write at the same time each leave a whole file."""
     head = json.dumps(cached._asdict() | {'rows': None}).encode()
-    with whole(path, shared=True) as partial, open(partial, 'wb') as file:
+    with whole(path) as partial, open(partial, 'wb') as file:
         np.savez(file, head=np.frombuffer(head, np.uint8), rows=cached.rows)

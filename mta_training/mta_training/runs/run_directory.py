@@ -71,7 +71,8 @@ def _pretrain(out, captions, recipe):
     if started and _speaks(started, captions, recipe.model.language):
         # One for all that start from a run; the captioner that may come with it speaks to it.
         for name in ('tokenizer.json', 'language.pt'):
-            shutil.copyfile(started / name, out / name)
+            with whole(out / name) as partial:
+                shutil.copyfile(started / name, partial)
         return
     tokenizer = small_model.train_tokenizer(captions)
     size = replace(recipe.model.language, vocab_size=tokenizer.get_vocab_size(), adapter_tokens=0)
@@ -83,7 +84,8 @@ def _pretrain(out, captions, recipe):
         steps=recipe.language.pretrain_steps,
         seed=recipe.seed,
     )
-    tokenizer.save(str(out / 'tokenizer.json'))
+    with whole(out / 'tokenizer.json') as partial:
+        tokenizer.save(str(partial))
     with whole(out / 'language.pt') as partial:
         torch.save(weights.state_dict(), partial)
 

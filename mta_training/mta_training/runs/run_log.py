@@ -85,7 +85,9 @@ class RunLog:
         kept = []
         if self.path.exists():
             with open(self.path, newline='') as file:
-                kept = [row for row in csv.DictReader(file) if int(row['step']) <= step]
+                # The last line may be cut, where a disk was full.
+                rows = [row for row in csv.DictReader(file) if None not in row.values()]
+                kept = [row for row in rows if int(row['step']) <= step]
         with whole(self.path) as partial, open(partial, 'w', newline='') as file:
             table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
@@ -186,4 +188,5 @@ def draw_curves(log, path):
             axes.set_yscale('log')
         if axes.lines:
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=100)

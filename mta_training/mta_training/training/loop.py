@@ -6,6 +6,7 @@ frozen), `last.pt`, `best.pt` (best by held-out mAP), `log.csv`, `curves.png`, `
 was written.
 """
 
+from contextlib import ExitStack, contextmanager
 import ctypes
 from datetime import timedelta
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 import torch
 
+from mta_perception.directory_lock import BusyError, sole_writer
 from mta_perception.progress import say
 from mta_training.process_group import ProcessGroup
 from mta_training.runs.photographs import load_photographs
@@ -46,32 +48,49 @@ def run(
     Under `accelerate launch` every process calls this with the same arguments.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     accelerator = _accelerator()
     processes = ProcessGroup(accelerator.device)
-    if (out / 'last.pt').exists() and not resume:
-        raise RunError(
-            f'{out} already holds a run; go on with --resume or choose another directory.'
-        )
-    processes.first(None)  # nobody writes before all have looked
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // processes.size))
-    keep_large_blocks()
-    if accelerator.device.type == 'cuda':
-        torch.set_float32_matmul_precision('high')
-        torch.backends.cudnn.benchmark = True  # all batches have the same shapes
-    if processes.rank == 0:
-        say(_plan(recipe, scenes))
-    learner, recipe = build_learner(out, scenes, recipe, processes, text_cache)
-    trainer = Trainer(learner, scenes, recipe, accelerator)
-    if resume and (out / 'last.pt').exists():
-        trainer.load(out / 'last.pt')
-    with RunLog(out, processes.rank == 0, say, trainer.progress.step) as log:
-        metrics = _train(trainer, held_out, out, evaluate, log)
-    if recipe.caption_steps:
-        _finish_captions(trainer, out, say, threads)
-        if metrics and metrics['mAP'] >= trainer.best:
-            trainer.save(out / 'best.pt')  # its detector is the last one
-    return metrics
+    with _sole_run(out, processes):
+        if (out / 'last.pt').exists() and not resume:
+            raise RunError(
+                f'{out} already holds a run; go on with --resume or choose another directory.'
+            )
+        processes.first(None)  # nobody writes before all have looked
+        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // processes.size))
+        keep_large_blocks()
+        if accelerator.device.type == 'cuda':
+            torch.set_float32_matmul_precision('high')
+            torch.backends.cudnn.benchmark = True  # all batches have the same shapes
+        if processes.rank == 0:
+            say(_plan(recipe, scenes))
+        learner, recipe = build_learner(out, scenes, recipe, processes, text_cache)
+        trainer = Trainer(learner, scenes, recipe, accelerator)
+        if resume and (out / 'last.pt').exists():
+            trainer.load(out / 'last.pt')
+        with RunLog(out, processes.rank == 0, say, trainer.progress.step) as log:
+            metrics = _train(trainer, held_out, out, evaluate, log)
+        if recipe.caption_steps:
+            _finish_captions(trainer, out, say, threads)
+            if metrics and metrics['mAP'] >= trainer.best:
+                trainer.save(out / 'best.pt')  # its detector is the last one
+        return metrics
+
+
+@contextmanager
+def _sole_run(out, processes):
+    """Let nobody else train in `out`; of many processes the first one asks, for all."""
+    with ExitStack() as stack:
+        busy = None
+        if processes.rank == 0:
+            try:
+                stack.enter_context(sole_writer(out, then='go on with --resume'))
+            except (BusyError, OSError) as error:
+                busy = error
+        busy = processes.first(busy)
+        if busy is not None:
+            raise busy
+        out.mkdir(parents=True, exist_ok=True)
+        yield
 
 
 def some_of(scenes):

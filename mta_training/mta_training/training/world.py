@@ -19,6 +19,8 @@ from mta_training.data.batches import SceneStream
 from mta_training.data.scene_arrays import load_scene
 from mta_training.synth.dataset.drawn_drive import begin_drawing, draw_into
 
+WORLD = 'world-'  # begin of the names of folders with drawn scenes
+
 
 class World:
     """Scenes by number, drawn ahead by `workers` processes; use it in a `with`.
@@ -32,7 +34,7 @@ class World:
         self.settings, self.image = settings, image
         self.workers = workers or max(1, (os.cpu_count() or 2) - 1)
         self.ahead = self.workers + 4 if ahead is None else ahead
-        self.folder = Path(tempfile.mkdtemp(prefix='world-', dir=folder))
+        self.folder = Path(tempfile.mkdtemp(prefix=WORLD, dir=folder))
         self.drawn, self.coming, self.next = {}, {}, 0
         self.lock = threading.Lock()
         # Fresh interpreters: a forked one would inherit OpenCV's threads in whatever state.

@@ -5,9 +5,11 @@ Nothing of bags, datasets and metrics is imported unless there are bags to judge
 
 from functools import partial
 from pathlib import Path
+import shutil
 
+from mta_perception.directory_lock import sole_writer
 from mta_training.training import loop
-from mta_training.training.world import World
+from mta_training.training.world import WORLD, World
 
 
 def train_on_world(val_bags, out, recipe, *, resume=False, threads=0, workers=0):
@@ -17,14 +19,17 @@ def train_on_world(val_bags, out, recipe, *, resume=False, threads=0, workers=0)
     workers   processes that draw; 0 = one less than there are cores
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     held_out, evaluate = [], None
     if val_bags is not None:
         held_out, evaluate = _judges(val_bags, recipe)
-    with World(recipe.world, recipe.model.image, workers, out) as world:
-        return loop.run(
-            world, held_out, out, recipe, resume=resume, evaluate=evaluate, threads=threads
-        )
+    with sole_writer(out, then='go on with --resume'):
+        out.mkdir(parents=True, exist_ok=True)
+        for left in out.glob(f'{WORLD}*'):  # drawn for a run that was killed
+            shutil.rmtree(left)
+        with World(recipe.world, recipe.model.image, workers, out) as world:
+            return loop.run(
+                world, held_out, out, recipe, resume=resume, evaluate=evaluate, threads=threads
+            )
 
 
 def _judges(val_bags, recipe):

@@ -12,6 +12,7 @@ import numpy as np
 
 from mta_perception.contract import CAMERAS, CLASSES
 from mta_perception.geometry import invert_rigid, level_pose, transform_boxes, yaw_from_rigid
+from mta_perception.orphans import end_with_parent
 from mta_training.captions import grammar
 from mta_training.data.scene_arrays import SceneArrays, save_scene
 from mta_training.synth.actors.scenario import build_scenario
@@ -93,6 +94,7 @@ def draw_drive(seed, index, image, seconds=20.0, **world):
 
 def begin_drawing():
     """What a process does before its first drive: it leaves the cores to who learns."""
+    end_with_parent()
     cv2.setNumThreads(1)
     os.nice(10)
 

@@ -1,9 +1,9 @@
 """`synthesise`: a whole synthetic dataset, scenes in parallel, resumable."""
 
 from concurrent.futures import ProcessPoolExecutor, wait
-import errno
 import json
 import multiprocessing
+from multiprocessing.managers import SyncManager
 import os
 from pathlib import Path
 import queue
@@ -11,6 +11,8 @@ import queue
 import cv2
 
 from mta_perception.atomic_files import write_atomically
+from mta_perception.directory_lock import DiskFullError, sole_writer
+from mta_perception.orphans import end_with_parent
 from mta_perception.progress import Progress
 from mta_training.conversion.dataset_writer import assemble, dump
 from mta_training.synth.actors.scenario import MAX_SCENES, WORLDS, scene_name
@@ -51,7 +53,7 @@ def synthesise(
 
     A call with the same settings goes on where the last one stopped and may ask for more scenes.
     The bytes of tables and images depend on the settings alone, not on the number of workers.
-    Raises SynthesisError.
+    Raises SynthesisError; BusyError where another process writes `out`.
     """
     out = Path(out)
     width, height = image_size
@@ -60,15 +62,22 @@ def synthesise(
     )
     _check(scenes, settings, version)
     try:
-        _prepare(out, settings)
-        todo = [k for k in range(scenes) if not record.part_path(out, scene_name(k)).exists()]
-        title = f'rendering {len(todo)} of {scenes} scenes, frames'
-        frames = len(todo) * record.frame_count(settings)
-        with Progress(title, frames, show=progress) as bar:
-            _render_all(out, todo, settings, workers, bar.advance)
-        assemble(out, version, [record.part_path(out, scene_name(k)) for k in range(scenes)])
+        with sole_writer(out):
+            _prepare(out, settings)
+            parts = [record.part_path(out, scene_name(k)) for k in range(scenes)]
+            todo = [k for k, part in enumerate(parts) if not part.exists()]
+            title = f'rendering {len(todo)} of {scenes} scenes, frames'
+            frames = len(todo) * record.frame_count(settings)
+            with Progress(title, frames, show=progress) as bar:
+                _render_all(out, todo, settings, workers, bar.advance)
+            assemble(out, version, parts)
+    except DiskFullError as error:
+        raise SynthesisError(str(error)) from error
     except OSError as error:
-        raise SynthesisError(_os_error_text(out, error)) from error
+        raise SynthesisError(
+            f'{error.filename or out}: {error.strerror or error}. Is {out} a folder one can '
+            'write to?'
+        ) from error
     return out
 
 
@@ -109,24 +118,14 @@ def _prepare(out, settings):
                 'Choose another folder, or remove this one.'
             )
         return
-    if out.is_dir() and any(out.iterdir()):
+    # What a process left that was killed while it wrote the settings is none of these.
+    if out.is_dir() and any(not path.name.startswith('.partial-') for path in out.iterdir()):
         raise SynthesisError(
             f'{out} is not empty and no synthetic dataset ({SETTINGS_FILE} is missing). '
             'Choose an empty or a new folder.'
         )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, dump(noted))
-
-
-def _os_error_text(out, error):
-    if error.errno == errno.ENOSPC:
-        return (
-            f'no space left on the disk of {out}. Free some and run the same command again: '
-            'it goes on with the scene it stopped in.'
-        )
-    return (
-        f'{error.filename or out}: {error.strerror or error}. Is {out} a folder one can write to?'
-    )
 
 
 def _render_all(out, todo, settings, workers, report):
@@ -137,7 +136,9 @@ def _render_all(out, todo, settings, workers, report):
         return
     # Fresh interpreters: a forked one would inherit OpenCV's threads in whatever state they are.
     context = multiprocessing.get_context('spawn')
-    with context.Manager() as manager:
+    manager = SyncManager(ctx=context)
+    manager.start(end_with_parent)
+    with manager:
         finished = manager.Queue()
         with ProcessPoolExecutor(workers, context, _start_worker, (finished,)) as pool:
             futures = [pool.submit(_work, out, index, settings) for index in todo]
@@ -169,6 +170,7 @@ _finished = None  # the worker's end of the progress queue
 def _start_worker(finished):
     global _finished
     _finished = finished
+    end_with_parent()
     cv2.setNumThreads(1)
 
 
