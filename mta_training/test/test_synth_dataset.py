@@ -268,6 +268,7 @@ def _digest(root):
 TINY = {'image_size': (128, 72), 'sweeps': False, 'seconds': 1.0, 'progress': False}
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_nor_on_interruption(tmp_path):
     alone = synthesise(tmp_path / 'alone', 2, 5, workers=1, **TINY)
     together = synthesise(tmp_path / 'together', 2, 5, workers=2, **TINY)
