@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import shutil
 
-from mta_perception.directory_lock import DiskFullError, claim, disk_full, no_room
+from mta_perception.directory_lock import DiskFullError, NoLocksError, claim, disk_full, no_room
 
 Name = str | Path
 
@@ -59,8 +59,14 @@ def _own_folder(path: Path) -> tuple[Path, int]:
             claimed = claim(folder / _LOCK)
         except FileNotFoundError:  # its owner is just removing it
             claimed = None
-        except OSError as error:
+        except NoLocksError:  # then by its number
             shutil.rmtree(folder, ignore_errors=True)
+            folder = path.with_name(f'.partial-{path.name}~{os.getpid()}')
+            folder.mkdir(exist_ok=True)
+            claimed = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            with suppress(OSError):
+                folder.rmdir()  # where it is empty
             reason = no_room(error, path.parent)
             if reason:
                 raise disk_full(path, reason) from error

@@ -24,6 +24,10 @@ class BusyError(RuntimeError):
     """Another process writes the directory; the message says which and what to do."""
 
 
+class NoLocksError(OSError):
+    """The file system has no locks."""
+
+
 class DiskFullError(OSError):
     """There was no room for what was to be written; the message says where."""
 
@@ -49,7 +53,7 @@ def claim(path: str | Path) -> int | None:
     """Make the file `path` ours until the descriptor returned is closed or this process dies.
 
     None while it is another process's.  The file is made if need be; who removes it does so before
-    closing the descriptor.  A file system without locks lets everybody have it.
+    closing the descriptor.  Raises NoLocksError where a file system has none.
     """
     while True:
         descriptor = _opened(path)
@@ -58,8 +62,9 @@ def claim(path: str | Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        except OSError:  # no locks here
-            return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            raise NoLocksError(error.errno, error.strerror, str(path)) from error
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
@@ -117,6 +122,8 @@ def _locked(directory: Path, waiting: Callable[[str], None] | None) -> tuple[Pat
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = claim(lock)
+    except NoLocksError:  # whoever wants it has it
+        descriptor = _opened(lock)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise disk_full(directory, str(error.strerror)) from error

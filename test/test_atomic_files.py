@@ -1,6 +1,7 @@
 """Files and directories appear whole or not at all; one process writes a directory; full disks."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 import pickle
@@ -264,6 +265,19 @@ def test_a_lock_ends_with_its_process(tmp_path, holder):
     with sole_writer(tmp_path / 'out'), sole_writer(tmp_path / 'out'):  # again within: nothing
         assert os.listdir(tmp_path) == ['.out.lock']
     assert os.listdir(tmp_path) == []
+
+
+def test_without_locks_all_goes_on(tmp_path, monkeypatch):
+    """Some network file systems have none."""
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', none)
+    with sole_writer(tmp_path / 'out'), whole(tmp_path / 'out' / 'a') as place:
+        assert str(os.getpid()) in str(place)
+        place.write_text('x')
+    assert os.listdir(tmp_path) == ['out'] and os.listdir(tmp_path / 'out') == ['a']
 
 
 def test_who_wants_to_wait_waits_and_says_so(tmp_path, holder):

@@ -1,6 +1,7 @@
 """The recorder as a process over DDS: what was published is in the bag."""
 
 import os
+import subprocess
 import sys
 import time
 
@@ -158,6 +159,36 @@ def test_two_recorders_do_not_meet(tmp_path, domain):
             second.wait_for(READY, 30)
         assert first.stop() == 0
     assert sorted(path.name for path in bag.iterdir()) == ['bag.mcap', 'metadata.yaml']
+
+
+def test_on_a_full_disk_the_recorder_says_how_to_get_what_it_has(tmp_path, node, domain):
+    from vision_msgs.msg import Detection3DArray
+
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    within = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
+    within += [f'mount -t tmpfs -o size=128k none {disk} && exec "$@"', 'sh']
+    try:
+        subprocess.run([*within, 'true'], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip('no disk can be mounted here')
+    publisher = node.create_publisher(Detection3DArray, '/mta_perception/detections', 10)
+    command = [*within, sys.executable, '-m', 'mta_perception.ros.recorder']
+    command += ['--out', str(disk / 'bag')]
+    log, environment = tmp_path / 'recorder.log', ros_environment(domain)
+    with Child('recorder', command, log, environment) as recorder:
+        recorder.wait_for(f'{HEARS} /mta_perception/detections', 30)
+        deadline = time.monotonic() + 30
+        while recorder.running() and time.monotonic() < deadline:
+            message = detections_message(time.time_ns(), 2)
+            for detection in message.detections:
+                detection.id = os.urandom(2000).hex()
+            publisher.publish(message)
+            time.sleep(0.02)
+        assert recorder.stop() == 1, recorder.output()
+    last = recorder.output().strip().splitlines()[-1]
+    assert last.startswith(f'recorder: {disk / "bag"}: no room to write (No space left'), last
+    assert f'mta rescue {disk / "bag.partial" / "bag"} --out' in last
 
 
 def test_of_a_killed_recorder_all_but_the_last_second_is_kept(tmp_path, node, domain):

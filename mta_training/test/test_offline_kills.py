@@ -256,14 +256,14 @@ def test_export_over_another_model(torch_nursery, bags, recipe_file, tmp_path):
         torch_nursery,
         tmp_path,
         ('export', '--run', tmp_path / 'run', '--out'),
-        (5, 3),
+        (3, 1),
         check=check,
         before=lambda folder: shutil.copytree(old, folder),
     )
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path, request):
     """(Nursery, folder that is a small disk for its processes alone)."""
     mount = tmp_path / 'disk'
     mount.mkdir()
@@ -273,7 +273,7 @@ def small_disk(tmp_path):
         subprocess.run([*within, 'true'], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip('no disk can be mounted here')
-    made = Nursery(within=within)
+    made = Nursery(*getattr(request, 'param', ()), within=within)
     yield made, mount
     made.close()
 
@@ -321,6 +321,32 @@ def test_synth_and_eval_on_a_full_disk(small_disk, bags, tmp_path):
     command = ('eval', '--results', tmp_path / 'results.json')
     command += ('--bags', bags[0].parent, '--out')
     full_then_again(small_disk, tmp_path / 'eval', command, report_is_whole, ('8k', '100k'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('small_disk', [('torch',)], indirect=True)
+def test_train_on_a_full_disk(small_disk, bags, recipe_file, tmp_path):
+    """Wherever the disk gets full; what was saved before is gone on from."""
+    pytest.importorskip('torch')
+    nursery, mount = small_disk
+    command = 'train', '--resume', '--bags', bags[0].parent, '--config', recipe_file
+    command += '--val-scenes', bags[1].name, '--cache', tmp_path / 'cache', '--out'
+    assert nursery.run(*command, tmp_path / 'out')['code'] == 0
+    used = sum(path.stat().st_size for path in (tmp_path / 'out').rglob('*') if path.is_file())
+    for share in (0.02, 0.3, 0.7):
+        assert nursery.run('resize', f'{round(used * share / 1024)}k', mount)['code'] == 0
+        failed = nursery.run(*command, mount / 'out')
+        assert failed['code'] == 1, share
+        last = failed['said'].strip().splitlines()[-1]
+        assert last.startswith(f'mta-train: {mount / "out"}: no room to write (No space left'), (
+            last
+        )
+        assert last.endswith('go on with --resume.') and 'Traceback' not in failed['said']
+    assert nursery.run('resize', '200m', mount)['code'] == 0
+    again = nursery.run(*command, mount / 'out')
+    assert again['code'] == 0, again['said']
+    assert nursery.run('copy', mount, tmp_path / 'again')['code'] == 0
+    assert trained(tmp_path / 'again' / 'out') == trained(tmp_path / 'out')
 
 
 def test_who_comes_second_changes_nothing(nursery, dataset, bags, tmp_path):
