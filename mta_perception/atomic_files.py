@@ -41,13 +41,22 @@ def whole(path: Name, replace: bool = False) -> Iterator[Path]:
         _put(folder / path.name, path, replace)
     except Exception as error:
         reason = '' if isinstance(error, DiskFullError) else no_room(error, folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder, path)
         if reason:
             raise disk_full(path, reason) from error
         raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder, path)
         os.close(claimed)
+
+
+def _remove(folder: Path, path: Path) -> None:
+    if not _took_away(folder, path):  # or the next `whole` brings it back
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _took_away(folder: Path, path: Path) -> bool:
+    return (folder / _BEFORE).is_dir() and not os.path.lexists(path)
 
 
 def _own_folder(path: Path) -> tuple[Path, int]:
@@ -79,7 +88,7 @@ def _own_folder(path: Path) -> tuple[Path, int]:
 
 def _remove_left(folder: Path, path: Path) -> None:
     """Empty a folder that a killed process may have left; what it had taken away comes back."""
-    if (folder / _BEFORE).is_dir() and not os.path.lexists(path):
+    if _took_away(folder, path):
         os.rename(folder / _BEFORE, path)
     for left in folder.iterdir():
         if left.is_dir() and not left.is_symlink():

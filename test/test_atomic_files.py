@@ -175,6 +175,17 @@ with whole(path, replace=True) as place:
     assert os.listdir(tmp_path) == ['model']
 
 
+def test_what_can_neither_be_put_nor_brought_back_is_kept(tmp_path):
+    model = tmp_path / 'model'
+    write_atomically(model / 'data', 'old')
+    with pytest.raises(OSError, match='broken'), whole(model, replace=True) as place:
+        os.rename(model, place.with_name('.before'))
+        raise OSError('broken')  # as the second rename, and the one back
+    with pytest.raises(OSError, match='mended'), whole(model, replace=True):
+        raise OSError('mended')
+    assert (model / 'data').read_text() == 'old' and os.listdir(tmp_path) == ['model']
+
+
 def test_two_renames_replace_a_directory(tmp_path):
     write_atomically(tmp_path / 'model' / 'data', 'old')
     write_atomically(tmp_path / 'draft' / 'model' / 'data', 'new')

@@ -43,6 +43,7 @@ class Nursery:
             env={
                 **os.environ,
                 'OMP_NUM_THREADS': '1',
+                'GIT_DIR': os.devnull,  # a model card has the revision, which may change meanwhile
                 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path),
             },
         )
