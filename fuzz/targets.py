@@ -266,7 +266,7 @@ def _read_rounds(data, folder):
     """Images with any stamps at any times: no set twice, none of mixed stamps."""
     sync, now_ns, stamps = CameraSync(CAMERAS, SyncConfig()), START, []
     for camera, stamp, wait_ms in _rows(data, 3):
-        now_ns += _whole(wait_ms, 2**40)
+        now_ns += _whole(wait_ms, 2**40) + 2  # it never runs back: `poll` is a moment later
         name = camera if camera in CAMERAS else CAMERAS[0]
         image = CameraImage(name, START + _whole(stamp, 2**62), b'', 'jpeg')
         for frames in itertools.chain(sync.add(image, now_ns), sync.poll(now_ns + 1)):
