@@ -57,7 +57,7 @@ class Nursery:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(10)
+        self.process.wait(120)
         self.process.stdout.close()
 
 
@@ -108,7 +108,7 @@ def killed_and_again(nursery, tmp_path, command, count, *, check, before=None, c
         for make in [before] * (before is not None):
             make(folder)
         killed = nursery.run(*command, folder, **kill)
-        assert killed['code'] == -signal.SIGKILL or 'after_s' in kill, killed['said']
+        assert killed['code'] in (-signal.SIGKILL, 0), killed['said']  # 0: it was done before
         check(undisturbed, folder)
         again = nursery.run(*command, folder)
         assert again['code'] == 0, (kill, again['said'])

@@ -122,7 +122,8 @@ class RunLog:
     def doing(self, what):
         """What goes on between two steps, if it takes long."""
         if self.leads:
-            self.bar.update(self.bar.done, f'step {self.recent[-1]["step"]}, {what}')
+            step = f'step {self.recent[-1]["step"]}, ' if self.recent else ''
+            self.bar.update(self.bar.done, step + what)
 
     def flush(self):
         """Write the line of what came since the last one."""

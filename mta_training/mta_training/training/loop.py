@@ -148,6 +148,9 @@ def _train(trainer, held_out, out, evaluate, log):
     """All steps, with checkpoints and evaluations in between; returns the last evaluation."""
     recipe, progress, metrics = trainer.recipe, trainer.progress, {}
     saved = evaluated = progress.elapsed_s
+    if progress.share >= 1.0 and evaluate and held_out:
+        # Killed after its last step: whether it came to this before is not known.
+        metrics = _evaluate(trainer, held_out, out, evaluate, log)
     while progress.share < 1.0:
         log.add(trainer.step(), progress)
         done = progress.share >= 1.0
