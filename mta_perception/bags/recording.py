@@ -36,12 +36,12 @@ class RecordedDetections(NamedTuple):
 class RecordedCaption(NamedTuple):
     """One entry of one ~/captions message."""
 
-    stamp_ns: int  # of the frame it describes, bag time
+    stamp_ns: int  # of the frame it was made for, bag time
     arrival_ns: int
     track_id: str
     class_name: str
     caption: str
-    xy: tuple[float, float]  # of the object then [m], ego frame at stamp_ns
+    xy: tuple[float, float]  # of the object when it is true, in the ego frame of then [m]
 
 
 class Recording(NamedTuple):
@@ -88,7 +88,7 @@ def _take(recording: Recording, topic: str, arrival_ns: int, message: Any, node:
     elif topic.endswith('/captions'):
         recording.captions.extend(
             RecordedCaption(
-                time_ns(entry.stamp),
+                time_ns(message.header.stamp),
                 arrival_ns,
                 entry.detection_id,
                 entry.class_id,
