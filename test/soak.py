@@ -50,12 +50,12 @@ class Soaked(NamedTuple):
     exit_code: int | None
 
 
-def soak(folder, seconds, seed=0):
-    """Run it; returns Soaked."""
+def soak(folder, seconds, seed=0, without=()):
+    """Run it; returns Soaked.  without: shipped faults that are left out."""
     folder = Path(folder)
     drive_s = min(DRIVE_S, max(20.0, seconds))
     bag = write_drive(folder / 'drive', drive_s, HZ)
-    (folder / 'faults.yaml').write_text(yaml.safe_dump(random_faults(drive_s, seed)))
+    (folder / 'faults.yaml').write_text(yaml.safe_dump(random_faults(drive_s, seed, without)))
     domain = free_domain()
     play = [sys.executable, '-m', 'mta_perception.commands.cli', 'play', bag, '--loop']
     play += ['--faults', folder / 'faults.yaml']
@@ -72,11 +72,12 @@ def soak(folder, seconds, seed=0):
     return Soaked(samples, latencies, errors, code)
 
 
-def random_faults(drive_s, seed):
+def random_faults(drive_s, seed, without=()):
     """Content of a file of faults: a shipped one every EVERY_S, at random."""
     chosen, faults = random.Random(seed), []
+    known = [name for name in shipped_faults() if name not in without]
     for number in range(int(drive_s / EVERY_S)):
-        for fault in read_yaml(faults_file(chosen.choice(shipped_faults())))['faults']:
+        for fault in read_yaml(faults_file(chosen.choice(known)))['faults']:
             begin, end = (fault[key] + number * EVERY_S for key in ('from', 'to'))
             faults.append({**fault, 'from': begin, 'to': end})
     return {'seed': seed, 'faults': faults}
@@ -162,10 +163,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seconds', type=float, default=3600.0)
     parser.add_argument('--out', type=Path, default=Path('soak'))
+    parser.add_argument('--without', nargs='*', default=(), help='names of shipped faults')
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        soaked = soak(folder, options.seconds)
+        soaked = soak(folder, options.seconds, without=options.without)
     found = figures(soaked, options.seconds)
     (options.out / 'soak.json').write_text(json.dumps(found, indent=2) + '\n')
     draw(soaked, options.out / 'soak.png')
