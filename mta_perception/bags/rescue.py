@@ -218,12 +218,17 @@ def _of_sqlite(path: Path, notes: list[str]) -> Iterator[Found]:
                 'SELECT id, name, type, offered_qos_profiles FROM topics'
             ).fetchall()
         }
-        for topic, stamp_ns, data in database.execute(
-            'SELECT topic_id, timestamp, data FROM messages'
+        count = last = 0
+        for number, topic, stamp_ns, data in database.execute(
+            'SELECT id, topic_id, timestamp, data FROM messages'
         ):
-            if topic in topics:
+            last = max(last, number)
+            if topic in topics and isinstance(stamp_ns, int) and isinstance(data, bytes):
+                count += 1
                 name, kind, qos = topics[topic]
                 yield Found(name, kind, '', tuple(_parsed(qos)), stamp_ns, data)
+        if count < last:  # rows are numbered from 1; damage may hide some without an error
+            notes.append(f'{path.name}: {last - count} of its {last} rows cannot be read.')
     except sqlite3.DatabaseError as error:
         notes.append(
             f'{path.name}: the rest cannot be read ({error}); '
