@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$here:$here/mta_training${PYTHONPATH:+:$PYTHONPATH}"
 export OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
 run=${STREET_RUN:-$out/run}
-python3 -m mta_training.commands.cli train --world "$seed" --config street \
+python3 -m mta_training.commands.cli train --world "$seed" --config "${STREET_CONFIG:-street}" \
     --minutes "$minutes" --out "$run" "$@" && status=0 || status=$?
 python3 - "$run" "$out" <<'PACK'
 """Weights without the optimiser's state and the memories, in pieces; log, curves, recipe."""

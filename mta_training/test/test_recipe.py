@@ -56,7 +56,7 @@ def test_a_yaml_file_changes_values(tmp_path):
         ('base: [', 'no YAML'),
         ('base: nano\ncaptions: {missing: 1.5}', 'missing=1.5'),
         ('base: nano\naugmentation: {grid_mask: 7}', 'grid_mask=7'),
-        ('base: nano\naugmentation: {mirror: true}', 'augmentation.mirror'),
+        ('base: nano\naugmentation: {swirl: true}', 'augmentation.swirl'),
         ('base: nano\nschedule: {curve: step}', "curve='step'; choose cosine or bevformer"),
     ],
 )

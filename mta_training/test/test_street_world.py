@@ -13,12 +13,15 @@ from mta_perception.model.config import ImageConfig
 from mta_perception.pipeline.camera_geometry import place_faults
 from mta_training.conversion.convert import convert
 from mta_training.data.scene_cache import read_scene
+from mta_training.synth.actors.catalogue import KINDS, draw
 from mta_training.synth.actors.scenario import build_scenario
 from mta_training.synth.dataset.drawn_drive import draw_drive
 from mta_training.synth.dataset.generate import synthesise
+from mta_training.synth.meshes.catalogue import variant_of
 from mta_training.synth.render.look import random_looks, scene_looks
+from mta_training.synth.render.own_body import own_bodies
 from mta_training.synth.render.renderer import Renderer
-from mta_training.synth.scene import CLUTTER, CameraView
+from mta_training.synth.scene import CLUTTER, CameraView, ObjectState
 from mta_training.synth.sensors.body import random_lean
 from mta_training.synth.sensors.rig import build_rig
 
@@ -80,6 +83,52 @@ def test_clutter_is_drawn_and_is_no_object(street):
         assert set(np.unique(full.instances)) <= known
         assert not full.instances[nearer].any()  # where clutter hides something, nothing is named
     assert changed > 200
+
+
+def test_some_cameras_see_their_own_car():
+    found = [own_bodies(np.random.default_rng(seed)) for seed in range(200)]
+    share = np.mean([bool(bodies) for bodies in found])
+    assert 0.25 < share < 0.5
+    grey = np.full((96, 160, 3), 90, np.uint8)
+    for bodies in found[:40]:
+        for camera, body in bodies.items():
+            assert camera in CAMERAS
+            changed = (body(grey) != grey).any(-1)
+            # A hump at the lower edge: nothing of it above its height, all of it below its top.
+            assert not changed[: int(96 * (1.0 - body.height)) - 1].any()
+            middle = changed[:, int(160 * body.middle)]
+            assert middle[-1] or abs(body.paint * 90 / 110 - 90).max() < 1
+            assert (grey == 90).all()
+
+
+def test_less_detail_of_the_ground_looks_the_same_in_small_pictures():
+    scenario = build_scenario(3, 1, 1.0, 448, 252, world='street')
+    lens = scenario.rig.cameras['cam_front']
+    ego = scenario.traffic.world_from_ego(0.0)
+    view = CameraView(lens.intrinsics, lens.width, lens.height, ego @ lens.ego_from_camera, 1.0, 5)
+    states = scenario.traffic.states(0.0)
+    full, half = (
+        Renderer(scenario.town.static, scenario.weather, detail).render(view, states, ego)
+        for detail in (1.0, 0.5)
+    )
+    np.testing.assert_array_equal(full.instances, half.instances)
+    difference = np.abs(full.image.astype(int) - half.image)
+    assert 0 < difference.mean() < 3.0
+
+
+def test_pickups_are_trucks_and_vans_are_cars():
+    """As nuScenes' instructions have it."""
+    rng = np.random.default_rng(0)
+    assert KINDS['pickup'].class_name == 'truck' and KINDS['van'].class_name == 'car'
+    for kind, variant in (('pickup', 1), ('van', 3)):
+        spec = KINDS[kind]
+        for _ in range(100):
+            look = draw(rng, kind)
+            state = ObjectState(
+                *(1, spec.class_name, spec.category, look.style, look.colour_name, look.colour),
+                *(look.size, np.eye(4), (0.0, 0.0), 0.0, 0.0, False, False),
+            )
+            assert variant_of(state) == variant
 
 
 def test_a_level_scene_has_none_of_it():

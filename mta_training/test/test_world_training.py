@@ -3,6 +3,7 @@
 from dataclasses import replace
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -124,6 +125,32 @@ def test_a_world_draws_in_processes_and_cleans_up(tmp_path):
         assert drawn.captions == alone.captions
         assert len(world.first(2)) == 2 and 'world 7' in world.words
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_world_without_times_uses_all_that_is_drawn_and_drops_the_oldest(tmp_path):
+    settings = World(seed=7, seconds=1.0, window=1, times=0.0, begin=1)
+    assert settings.first == 1 and settings.last(1) == range(1) and settings.last(5) == range(4, 5)
+    with worlds.World(settings, IMAGE, workers=1, folder=tmp_path, ahead=0) as world:
+        stream, seen = world.stream(2, seed=0), set()
+        end = time.monotonic() + 240.0
+        while 3 not in seen and time.monotonic() < end:
+            time.sleep(0.3)  # who draws is nice, and gets what is left
+            for (place,) in stream.step():
+                assert world[place.scene].boxes
+                seen.add(place.scene)
+        assert {0, 3} <= seen
+        assert 0 not in world.drawn and not (world.folder / '0').exists()
+        assert len(list(world.folder.glob('*/facts.npz'))) <= 1 + 1 + 2
+
+
+def test_a_world_may_begin_with_some_of_its_window():
+    settings = World(seconds=1.0, window=4, times=1.0, begin=2)
+    assert settings.alive(0) == range(2)
+    assert settings.alive(2 * settings.frames) == range(4)
+    assert settings.alive(5 * settings.frames) == range(3, 7)
+    with pytest.raises(ValueError, match='begin=5'):
+        replace(settings, begin=5)
 
 
 def test_the_command_needs_no_bags_and_no_devkit(tmp_path):

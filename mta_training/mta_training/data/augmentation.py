@@ -3,8 +3,8 @@
 nano relights each camera mildly and takes one away now and then.  BEVFormer distorts light and
 colours of every camera of every frame of a queue (the photometric distortion of SSD) and cuts
 squares out of the last one (GridMask); its images are distorted before they are resized, ours,
-which are decoded once, after it.  No image is mirrored, turned or cropped: that would swap the
-driving side, and the published recipe has no geometric augmentation either.
+which are decoded once, after it.  No image is turned or cropped, and none mirrored by itself:
+whole scenes are, where a recipe wants it (`mirror`, data/mirror.py); the published one does not.
 """
 
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ class Augmentation:
     dead_cameras: float = 0.15  # share of the frames in which one camera gives no image
     photometric: bool = False  # BEVFormer's: brightness, contrast, saturation, hue, channels
     grid_mask: float = 0.0  # share of the frames with squares cut out; BEVFormer 0.7
+    mirror: bool = False  # every other walk through a scene with left and right exchanged
 
     def __post_init__(self):
         for name in ('dead_cameras', 'grid_mask'):

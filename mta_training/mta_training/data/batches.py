@@ -14,6 +14,7 @@ import torch
 
 from mta_perception.geometry import invert_rigid
 from mta_training.data.augmentation import Augmentation, augment
+from mta_training.data.mirror import MIRRORED_CAMERAS, View, mirrored, mirrored_motion
 from mta_training.data.targets import Targets
 
 _NANO = Augmentation()
@@ -27,6 +28,7 @@ class Place(NamedTuple):
     frame: int
     continues: bool  # the slot showed this scene's frame - pace just before
     pace: int = 1  # frames since then
+    mirrored: bool = False  # left and right exchanged
 
 
 class Batch(NamedTuple):
@@ -54,31 +56,33 @@ class SceneStream:
     lengths  frames of each scene; where there are more scenes, theirs repeat
     alive    function from the number of frames shown so far to the scenes to choose from (a
              range); None = those of `lengths`
+    mirror   every other walk goes through a mirrored scene
     """
 
-    def __init__(self, lengths, slots, longest=8, seed=0, alive=None):
+    def __init__(self, lengths, slots, longest=8, seed=0, alive=None, mirror=False):
         if not lengths or min(lengths) < 1:
             raise ValueError(
                 f'scene lengths {lengths} leave nothing to walk; expected one or '
                 'more scenes with at least one frame.'
             )
-        self.lengths, self.longest = list(lengths), longest
+        self.lengths, self.longest, self.mirror = list(lengths), longest, mirror
         self.alive = alive or (lambda shown: range(len(self.lengths)))
         self.rng = np.random.default_rng(seed)
-        self.slots = [(0, 0, 0)] * slots  # scene, frame, frames left
+        self.slots = [(0, 0, 0, False)] * slots  # scene, frame, frames left, mirrored
         self.order, self.shown = [], 0
 
     def step(self):
         """The next Place of every slot, each in a tuple of its own."""
         places = []
-        for index, (scene, frame, left) in enumerate(self.slots):
+        for index, (scene, frame, left, mirror) in enumerate(self.slots):
             continues = left > 0 and frame + 1 < self._length(scene)
             if continues:
                 frame, left = frame + 1, left - 1
             else:
                 scene, frame, left = self._jump()
-            self.slots[index] = scene, frame, left
-            places.append((Place(scene, frame, continues),))
+                mirror = self.mirror and bool(self.rng.random() < 0.5)
+            self.slots[index] = scene, frame, left, mirror
+            places.append((Place(scene, frame, continues, mirrored=mirror),))
         self.shown += len(places)
         return places
 
@@ -107,7 +111,8 @@ class SceneStream:
 
     def restore(self, state):
         """Go on where `state` was taken."""
-        self.slots = [tuple(slot) for slot in state['slots']]
+        # Runs begun before there were mirrored walks wrote three values.
+        self.slots = [(*slot, False)[:4] for slot in state['slots']]
         self.order, self.shown = list(state['order']), state.get('shown', 0)
         self.rng.bit_generator.state = state['rng']
 
@@ -205,10 +210,7 @@ def make_batch(scenes, places, generators=None, augmentation=_NANO):
 def _depth(scenes, places, masks):
     """Depth (B, 6, h, w) of the frames at `places`, unknown in missing cameras; None where no
     scene has any."""
-    maps = [
-        None if scenes[place.scene].depth is None else scenes[place.scene].depth[place.frame]
-        for place in places
-    ]
+    maps = [_depth_at(scenes[place.scene].depth, place) for place in places]
     known = [one for one in maps if one is not None]
     if not known:
         return None
@@ -217,9 +219,24 @@ def _depth(scenes, places, masks):
     return torch.from_numpy(depth) * masks[:, :, None, None]
 
 
+def _depth_at(depth, place):
+    if depth is None:
+        return None
+    return depth[place.frame][MIRRORED_CAMERAS, :, ::-1] if place.mirrored else depth[place.frame]
+
+
 def _sample(scene, place, rng, augmentation):
     frame = place.frame
-    images, mask = np.array(scene.images[frame]), scene.present[frame].astype(np.float32)
+    shown = View(
+        np.array(scene.images[frame]),
+        scene.present[frame].astype(np.float32),
+        scene.image_from_ego[frame],
+        scene.boxes[frame],
+        scene.captions[frame],
+    )
+    if place.mirrored:
+        shown = mirrored(shown)
+    images, mask = shown.images, shown.camera_mask
     if rng is not None:
         images, mask = augment(images, mask, rng, augmentation)
     images[mask == 0] = 0
@@ -227,12 +244,14 @@ def _sample(scene, place, rng, augmentation):
     if place.continues:
         before = scene.world_from_ego[frame - place.pace]
         motion = invert_rigid(before) @ scene.world_from_ego[frame]
-    targets = Targets(torch.from_numpy(scene.boxes[frame]), torch.from_numpy(scene.labels[frame]))
+        if place.mirrored:
+            motion = mirrored_motion(motion)
+    targets = Targets(torch.from_numpy(shown.boxes), torch.from_numpy(scene.labels[frame]))
     return (
         images,
-        scene.image_from_ego[frame],
+        shown.image_from_ego,
         mask,
         motion.astype(np.float32),
         targets,
-        scene.captions[frame],
+        shown.captions,
     )

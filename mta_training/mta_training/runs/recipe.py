@@ -173,14 +173,19 @@ class World:
     seed: int = 0
     kind: str = 'street'  # or level: the world before slopes, rigs and clutter
     seconds: float = 10.0  # of a scene, a frame each half
-    window: int = 48  # scenes in use at a time
-    times: float = 5.0  # that a frame is shown, on average
+    window: int = 48  # scenes in use at a time, at most
+    times: float = 5.0  # that a frame is shown, on average; 0 = scenes as fast as they are drawn
+    begin: int = 0  # scenes in use at first; 0 = all of the window
 
     def __post_init__(self):
         require(
-            self.seconds >= 1.0 and self.window >= 1 and self.times > 0,
-            f'world: seconds={self.seconds:g}, window={self.window}, times={self.times:g}; '
-            'expected at least 1 s, 1 scene and more than 0 times.',
+            self.seconds >= 1.0
+            and self.window >= 1
+            and self.times >= 0
+            and 0 <= self.begin <= self.window,
+            f'world: seconds={self.seconds:g}, window={self.window}, times={self.times:g}, '
+            f'begin={self.begin}; expected at least 1 s and 1 scene, 0 times or more, and to '
+            'begin with no more scenes than the window holds.',
         )
 
     @property
@@ -188,10 +193,18 @@ class World:
         """Frames of a scene."""
         return int(self.seconds / KEYFRAME_S)
 
+    @property
+    def first(self):
+        """Scenes that must be there before the first step."""
+        return self.begin or self.window
+
     def alive(self, shown):
         """Numbers of the scenes in use when so many frames have been shown."""
-        first = int(shown / (self.frames * self.times))
-        return range(first, first + self.window)
+        return self.last(self.first + int(shown / (self.frames * self.times)))
+
+    def last(self, count):
+        """Numbers of the scenes in use of so many that have been drawn."""
+        return range(max(0, count - self.window), count)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def _sole_run(out, processes):
 
 def some_of(scenes):
     """Scenes as a list: all, or those in use first of a World."""
-    return scenes.first(scenes.settings.window) if isinstance(scenes, World) else scenes
+    return scenes.first(scenes.settings.first) if isinstance(scenes, World) else scenes
 
 
 def _plan(recipe, scenes):

@@ -224,7 +224,7 @@ class Trainer:
 def frames_of(scenes):
     """Keyframes there are to train on; those in use of a World, which has no end."""
     if isinstance(scenes, World):
-        return scenes.settings.window * scenes.settings.frames
+        return scenes.settings.first * scenes.settings.frames
     return sum(len(scene.boxes) for scene in scenes)
 
 
@@ -245,10 +245,12 @@ def make_stream(scenes, recipe, half_extent_m):
                 f'schedule.history={schedule.history!r}: queues want all frames at hand; a world '
                 'that is drawn on the way gives stream.'
             )
-        return scenes.stream(schedule.batch, recipe.seed)
+        return scenes.stream(schedule.batch, recipe.seed, recipe.augmentation.mirror)
     lengths = [len(scene.boxes) for scene in scenes]
     if schedule.history == 'stream':
-        return SceneStream(lengths, schedule.batch, seed=recipe.seed)
+        return SceneStream(
+            lengths, schedule.batch, seed=recipe.seed, mirror=recipe.augmentation.mirror
+        )
     empty = [
         (number, frame)
         for number, scene in enumerate(scenes)

@@ -64,8 +64,11 @@ _CLOTHES = {
 _VEST = {'orange': 60, 'yellow': 40}
 
 KINDS = {
-    'car': Kind('car', 'vehicle.car', (4.6, 1.92, 1.68), 0.05, _CAR),
-    'truck': Kind('truck', 'vehicle.truck', (6.9, 2.45, 2.8), 0.08, _GOODS),
+    'car': Kind('car', 'vehicle.car', (4.6, 1.92, 1.68), 0.06, _CAR),
+    'van': Kind('car', 'vehicle.car', (5.2, 2.0, 2.2), 0.05, _GOODS),
+    'truck': Kind('truck', 'vehicle.truck', (6.9, 2.45, 2.8), 0.11, _GOODS),
+    # nuScenes: trucks are what hauls cargo, pickups among them.
+    'pickup': Kind('truck', 'vehicle.truck', (5.5, 2.05, 1.9), 0.05, _CAR),
     'tractor': Kind('truck', 'vehicle.truck', (6.0, 2.5, 3.2), 0.03, _GOODS),
     'bus': Kind(
         'bus',
@@ -82,6 +85,13 @@ KINDS = {
         0.06,
         {'yellow': 70, 'orange': 25, 'white': 5},
     ),
+    'small_digger': Kind(
+        'construction_vehicle',
+        'vehicle.construction',
+        (3.1, 1.6, 2.6),
+        0.1,
+        {'yellow': 55, 'orange': 25, 'white': 15, 'red': 5},
+    ),
     'motorcycle': Kind(
         'motorcycle',
         'vehicle.motorcycle',
@@ -96,7 +106,7 @@ KINDS = {
         0.05,
         {'black': 30, 'red': 20, 'blue': 20, 'green': 10, 'white': 10, 'gray': 10},
     ),
-    'adult': Kind('pedestrian', 'human.pedestrian.adult', (0.72, 0.67, 1.75), 0.06, _CLOTHES),
+    'adult': Kind('pedestrian', 'human.pedestrian.adult', (0.72, 0.67, 1.73), 0.07, _CLOTHES),
     'child': Kind('pedestrian', 'human.pedestrian.child', (0.5, 0.48, 1.2), 0.08, _CLOTHES),
     'construction_worker': Kind(
         'pedestrian', 'human.pedestrian.construction_worker', (0.73, 0.7, 1.78), 0.04, _VEST
@@ -110,6 +120,9 @@ KINDS = {
     ),
     'traffic_cone': Kind(
         'traffic_cone', 'movable_object.trafficcone', (0.41, 0.41, 1.0), 0.1, {'orange': 100}
+    ),
+    'small_cone': Kind(
+        'traffic_cone', 'movable_object.trafficcone', (0.34, 0.34, 0.68), 0.13, {'orange': 100}
     ),
     'barrier': Kind(
         'barrier',
@@ -138,7 +151,7 @@ def draw(rng, kind, has_rider=False, colour_name=None):
     scale = np.clip(
         1.0 + spec.spread * rng.standard_normal(3), 1 - 2 * spec.spread, 1 + 2 * spec.spread
     )
-    if kind in ('traffic_cone', 'bicycle', 'motorcycle'):
+    if kind in ('traffic_cone', 'small_cone', 'bicycle', 'motorcycle'):
         scale[:] = scale[0]
     if colour_name is None:
         names, weights = list(spec.colours), np.array(list(spec.colours.values()), dtype=float)

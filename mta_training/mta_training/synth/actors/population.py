@@ -98,7 +98,7 @@ def _distance(points, xy):
 
 def park(crowd, rng):
     """Vehicles in the bays."""
-    occupancy = {'kerb': rng.uniform(0.45, 0.95), 'lot': rng.uniform(0.3, 0.7), 'yard': 0.6}
+    occupancy = {'kerb': rng.uniform(0.5, 1.0), 'lot': rng.uniform(0.3, 0.7), 'yard': 0.6}
     works = _works_places(crowd)
     for bay in crowd.town.bays:
         if not crowd.near(bay.centre, 55.0) or rng.random() > occupancy[bay.kind]:
@@ -118,8 +118,10 @@ def park(crowd, rng):
             )
         else:
             kind = rng.choice(
-                ['car', 'truck', 'motorcycle'],
-                p=[0.86, 0.09, 0.05] if bay.kind == 'kerb' else [0.93, 0.03, 0.04],
+                ['car', 'van', 'pickup', 'truck', 'motorcycle'],
+                p=[0.75, 0.06, 0.08, 0.06, 0.05]
+                if bay.kind == 'kerb'
+                else [0.81, 0.05, 0.08, 0.02, 0.04],
             )
         look = draw(rng, str(kind))
         if look.size[0] > bay.length + 1.0 and bay.kind != 'kerb':
@@ -152,7 +154,7 @@ def road_works(crowd, rng, kerbs):
         return False
     point, along, out = spot
     heading = float(np.arctan2(along[1], along[0]))
-    digger = draw(rng, 'construction_vehicle')
+    digger = draw(rng, 'construction_vehicle' if rng.random() < 0.65 else 'small_digger')
     flip = np.pi if rng.random() < 0.5 else 0.0
     # houses may stand right behind the walkway
     room = crowd.town.walkway_width + 0.1 - digger.size[1]
@@ -160,10 +162,11 @@ def road_works(crowd, rng, kerbs):
     if not crowd.place(digger, *centre, heading + flip + rng.normal(0, 0.1), 'works', parked=True):
         return False
     _row_of_barriers(crowd, rng, spot, int(rng.integers(4, 9)))
+    cone = _cone(rng)
     for end in (-1, 1):
         for k in range(int(rng.integers(1, 5))):
             x, y = point + along * end * (9.0 + 1.7 * k) + out * (0.3 + 0.5 * k)
-            crowd.place(draw(rng, 'traffic_cone'), x, y, rng.uniform(0, 6.28), 'works')
+            crowd.place(draw(rng, cone), x, y, rng.uniform(0, 6.28), 'works')
     for _ in range(int(rng.integers(1, 4))):
         x, y = centre + along * rng.uniform(-8.0, 8.0) + out * rng.uniform(-0.6, 2.8)
         crowd.place(draw(rng, 'construction_worker'), x, y, rng.uniform(0, 6.28), 'standing')
@@ -195,9 +198,15 @@ def kerb_rows(crowd, rng, kerbs):
     if rng.random() < 0.5:
         _row_of_barriers(crowd, rng, spot, int(rng.integers(4, 9)))
         return
-    for k in range(int(rng.integers(4, 8))):
-        x, y = point + out * 0.3 + along * (k - 3) * 2.0
-        crowd.place(draw(rng, 'traffic_cone'), x, y, 0.0, 'works')
+    cone, apart = _cone(rng), float(rng.uniform(1.2, 3.0))
+    for k in range(int(rng.integers(1, 8))):
+        x, y = point + out * 0.3 + along * (k - 3) * apart
+        crowd.place(draw(rng, cone), x, y, 0.0, 'works')
+
+
+def _cone(rng):
+    """Kind of the cones of one place."""
+    return 'traffic_cone' if rng.random() < 0.55 else 'small_cone'
 
 
 def _choose_ego(network, rng):
@@ -221,8 +230,10 @@ def ego_route(network, rng, seconds):
 
 
 MOVING = {
-    'car': 0.74,
-    'truck': 0.08,
+    'car': 0.63,
+    'van': 0.05,
+    'pickup': 0.07,
+    'truck': 0.07,
     'combination': 0.04,
     'bus': 0.04,
     'motorcycle': 0.05,

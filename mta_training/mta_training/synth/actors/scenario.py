@@ -68,7 +68,7 @@ def _describe(traffic, weather):
     roles = [agent.role for agent in traffic.agents]
     speed = np.asarray(traffic.ego_drive.speed)
     words = []
-    if 'construction_vehicle' in kinds:
+    if 'construction_vehicle' in kinds or 'small_digger' in kinds:
         words.append('construction')
     if roles.count('parked') > 8:
         words.append('parked cars')

@@ -21,7 +21,6 @@ from mta_training.synth.dataset.tables import attribute_of
 from mta_training.synth.render.look import scene_looks
 from mta_training.synth.render.renderer import Renderer
 from mta_training.synth.scene import KEYFRAME_S, CameraView
-from mta_training.synth.sensors import observe
 from mta_training.synth.sensors.rig import TRIGGER_US
 
 DEPTH_STRIDE = 8
@@ -41,7 +40,7 @@ def draw_drive(seed, index, image, seconds=20.0, **world):
     """
     width, height = image.width, image.width * 9 // 16
     scenario = build_scenario(seed, index, seconds, width, height, **world)
-    renderer = Renderer(scenario.town.static, scenario.weather)
+    renderer = Renderer(scenario.town.static, scenario.weather, detail=_detail(width))
     frames, cameras = int(seconds / KEYFRAME_S), len(CAMERAS)
     images = np.zeros((frames, cameras, image.height, image.width, 3), np.uint8)
     places = image.height // DEPTH_STRIDE, image.width // DEPTH_STRIDE
@@ -53,7 +52,7 @@ def draw_drive(seed, index, image, seconds=20.0, **world):
     for frame in range(frames):
         time = frame * KEYFRAME_S
         world_from_level = level_pose(scenario.traffic.world_from_ego(time))
-        views, renderings, states = {}, {}, {}
+        pixels = np.zeros(len(scenario.traffic.agents) + 1, np.int64)  # of each, in all images
         for slot, camera in enumerate(CAMERAS):
             shot = _Shot(scenario, camera, time)
             noise = (seed * 1_000_003 + index * 10_007 + frame * 6 + slot) % (1 << 31)
@@ -65,13 +64,11 @@ def draw_drive(seed, index, image, seconds=20.0, **world):
             metres = _depth(rendering, shot)
             depth[frame, slot, : len(metres)] = metres
             matrices[frame, slot] = shot.image_from_world() @ world_from_level
-            views[camera] = shot.calibration, shot.world_from_camera
-            renderings[camera], states[camera] = rendering, shot.states
-        sights = observe.look(views, renderings, states)
+            pixels += np.bincount(rendering.instances.ravel(), minlength=len(pixels))
         seen = [
             state
             for state in scenario.traffic.states(time)
-            if _is_seen(state, sights.get(state.instance), world_from_level)
+            if _is_seen(state, pixels[state.instance], world_from_level)
         ]
         poses.append(world_from_level)
         boxes.append(_boxes(seen, world_from_level))
@@ -102,6 +99,11 @@ def begin_drawing():
 def draw_into(folder, seed, index, image, seconds, **world):
     """Draw a drive and save it below a folder; returns its directory.  What a process is asked."""
     return save_scene(draw_drive(seed, index, image, seconds, **world), folder / str(index))
+
+
+def _detail(width):
+    """Detail of the ground for pictures so many pixels wide."""
+    return min(1.0, max(0.5, width / 1600.0))
 
 
 class _Shot:
@@ -142,9 +144,9 @@ def _depth(rendering, shot):
     return np.where(depth < _MOST_DEPTH_M, depth, 0.0)
 
 
-def _is_seen(state, sight, world_from_level):
+def _is_seen(state, pixels, world_from_level):
     offset = state.world_from_object[:2, 3] - world_from_level[:2, 3]
-    return sight is not None and sight.pixels >= _LEAST_PIXELS and np.hypot(*offset) <= LEARNED_M
+    return pixels >= _LEAST_PIXELS and np.hypot(*offset) <= LEARNED_M
 
 
 def _boxes(states, world_from_level):

@@ -20,7 +20,7 @@ from mta_training.synth.dataset import record
 from mta_training.synth.render.renderer import Renderer
 
 SETTINGS_FILE = 'synth.json'
-GENERATOR_VERSION = 1  # grows whenever the same seed gives other bytes
+GENERATOR_VERSION = 2  # grows whenever the same seed gives other bytes
 
 
 class SynthesisError(RuntimeError):

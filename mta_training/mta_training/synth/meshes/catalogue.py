@@ -65,9 +65,9 @@ def variant_of(state):
             f'expected one of {", ".join(_BUILDERS)}.'
         )
     if state.class_name == 'car':
-        return 3 if height > 1.95 else (0, 1, 2, 0, 2)[state.style % 5]
+        return 3 if height > 1.93 else (0, 1, 2, 0, 2)[state.style % 5]
     if state.class_name == 'truck':
-        return 1 if height < 2.3 else (2 if state.style % 3 == 2 else 0)
+        return 1 if height < 2.15 else (2 if state.style % 3 == 2 else 0)
     if state.class_name == 'trailer':
         return 0 if height > 2.9 or length > 8.0 else 1
     if state.class_name == 'construction_vehicle':
@@ -79,7 +79,7 @@ def variant_of(state):
             return 4
         return 3 if state.category.endswith('child') else state.style % 3
     if state.class_name == 'traffic_cone':
-        return 1 if height > 1.05 * max(2.4 * width, 0.6) and state.style % 3 == 0 else 0
+        return 1 if height > 0.85 and state.style % 3 == 0 else 0
     if state.class_name == 'barrier':
         stripes_show = min(state.colour) < 0.6
         return state.style % 3 if stripes_show else 1 + state.style % 2

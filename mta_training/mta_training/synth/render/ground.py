@@ -264,11 +264,12 @@ def _lamp_share(world, canvas):
     return np.clip(light * 200.0, 0, 255).astype(np.uint8)
 
 
-def make_ground(world, weather, to_sun):
-    """The `Ground` of a world under a weather."""
+def make_ground(world, weather, to_sun, detail=1.0):
+    """The `Ground` of a world under a weather; its texels are CELL_M / detail wide."""
     rng = np.random.default_rng(weather.seed + 7)
     x_min, y_min, x_max, y_max = world.extent
-    cell = max(CELL_M, float(np.sqrt((x_max - x_min) * (y_max - y_min) / MAX_TEXELS)))
+    texels = MAX_TEXELS * detail**2
+    cell = max(CELL_M / detail, float(np.sqrt((x_max - x_min) * (y_max - y_min) / texels)))
     canvas = _Canvas(world, cell)
     surface = _surface(world, weather, canvas)
     palette = _palette(weather.seed, weather.rain)

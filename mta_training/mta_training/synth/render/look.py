@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from mta_perception.contract import CAMERAS
+from mta_training.synth.render.own_body import OwnBody, own_bodies
 
 _GREY = np.array([0.299, 0.587, 0.114])
 
@@ -21,6 +22,7 @@ class Look(NamedTuple):
     tone: np.ndarray  # (256,) uint8: gamma, contrast, lifted blacks
     sharpness: float  # > 0 sharpened, < 0 blurred by so many pixels
     quality: int  # of JPEG
+    body: OwnBody | None = None  # what it sees of its own car
 
     def __call__(self, image):
         """(H, W, 3) uint8 RGB -> the same, processed, packed as JPEG and unpacked."""
@@ -31,6 +33,8 @@ class Look(NamedTuple):
 
     def processed(self, image):
         """The same without JPEG."""
+        if self.body is not None:
+            image = self.body(image)
         image = cv2.LUT(cv2.transform(image, self.colour), self.tone)
         if self.sharpness:
             soft = cv2.GaussianBlur(image, (0, 0), max(abs(self.sharpness), 0.3))
@@ -46,7 +50,8 @@ def scene_looks(seed, scenario):
     if not scenario.weather.street:
         return {}
     looks = random_looks(np.random.default_rng([seed, 7, scenario.index]), len(CAMERAS))
-    return dict(zip(CAMERAS, looks))
+    bodies = own_bodies(np.random.default_rng([seed, 8, scenario.index]))
+    return {camera: look._replace(body=bodies.get(camera)) for camera, look in zip(CAMERAS, looks)}
 
 
 def random_looks(rng, cameras):

@@ -6,7 +6,7 @@ import numpy as np
 from mta_training.synth.render.backdrop import Surround
 from mta_training.synth.render.ground import SHADE_CELL_M
 
-CELL_M, SIZE = 0.12, 768
+CELL_M, SIZE = 0.12, 768  # at full detail
 SUBPIXEL_BITS = 4
 VEHICLES = ('car', 'truck', 'bus', 'trailer', 'construction_vehicle', 'motorcycle')
 
@@ -16,12 +16,13 @@ def has_lights_on(state):
     return state.class_name in VEHICLES and np.hypot(*state.velocity) > 0.2
 
 
-def surround_of(place, forward, objects, ground, to_sun, night, headlights):
+def surround_of(place, forward, objects, ground, to_sun, night, headlights, detail=1.0):
     """The `Surround` of a camera at `place` (3,) that looks along `forward` (2,), world axes."""
-    extent = CELL_M * SIZE
+    cell, size = CELL_M / detail, round(SIZE * detail)
+    extent = cell * size
     length = max(float(np.hypot(*forward)), 1e-6)
     origin = place[:2] + np.asarray(forward) / length * 0.42 * extent - extent / 2
-    sun = np.full((SIZE, SIZE), 255, np.uint8)
+    sun = np.full((size, size), 255, np.uint8)
     sky = sun.copy()
     per_metre = -to_sun[:2] / max(float(to_sun[2]), 0.12)
     for state in objects:
@@ -32,14 +33,19 @@ def surround_of(place, forward, objects, ground, to_sun, night, headlights):
             ends = np.concatenate([base, base + per_metre * state.size[2] * 0.94]).astype(
                 np.float32
             )
-            _fill(sun, cv2.convexHull(ends)[:, 0], origin, 15)
+            _fill(sun, cv2.convexHull(ends)[:, 0], origin, cell, 15)
         elif has_lights_on(state):
-            _add_beam(sun, state, origin)
-        _fill(sky, base, origin, 70 if state.class_name in VEHICLES else 150)
-    sun = cv2.GaussianBlur(sun, (5, 5), 0)
+            _add_beam(sun, state, origin, cell)
+        _fill(sky, base, origin, cell, 70 if state.class_name in VEHICLES else 150)
+    sun = cv2.GaussianBlur(sun, (_odd(5 * detail),) * 2, 0)
     if not night:
-        sun = cv2.multiply(sun, _fixed_shade(ground, origin), scale=1 / 255.0)
-    return Surround(cv2.merge([sun, cv2.blur(sky, (7, 7))]), origin, CELL_M, headlights)
+        sun = cv2.multiply(sun, _fixed_shade(ground, origin, cell, size), scale=1 / 255.0)
+    soft = cv2.blur(sky, (_odd(7 * detail),) * 2)
+    return Surround(cv2.merge([sun, soft]), origin, cell, headlights)
+
+
+def _odd(texels):
+    return 2 * round((texels - 1) / 2) + 1
 
 
 def _footprint(state):
@@ -48,26 +54,26 @@ def _footprint(state):
     return half @ matrix[:2, :2].T + matrix[:2, 3]
 
 
-def _fill(image, points, origin, value):
-    pixels = np.round((points - origin) / CELL_M * (1 << SUBPIXEL_BITS)).astype(np.int32)
+def _fill(image, points, origin, cell, value):
+    pixels = np.round((points - origin) / cell * (1 << SUBPIXEL_BITS)).astype(np.int32)
     cv2.fillConvexPoly(image, pixels, value, cv2.LINE_8, SUBPIXEL_BITS)
 
 
-def _fixed_shade(ground, origin):
+def _fixed_shade(ground, origin, cell, size):
     """The shadows of what stands, on the grid of a `Surround`."""
-    scale = CELL_M / SHADE_CELL_M
+    scale = cell / SHADE_CELL_M
     shift = (origin - ground.origin) / SHADE_CELL_M
     return cv2.warpAffine(
         ground.shade,
         np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]),
-        (SIZE, SIZE),
+        (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=255,
     )
 
 
-def _add_beam(image, state, origin):
+def _add_beam(image, state, origin, cell):
     """What a vehicle's headlights take from 255 on the road before it."""
     matrix = np.asarray(state.world_from_object)
     nose, half = state.size[0] / 2, state.size[1] / 2
@@ -80,4 +86,4 @@ def _add_beam(image, state, origin):
                 (nose, -half * 0.8),
             ]
         )
-        _fill(image, ends @ matrix[:2, :2].T + matrix[:2, 3], origin, value)
+        _fill(image, ends @ matrix[:2, :2].T + matrix[:2, 3], origin, cell, value)
