@@ -57,7 +57,11 @@ setup(
         'typer>=0.19',
     ],
     # By this extra `colcon test` knows that the tests are pytest's.
-    extras_require={'test': ['hypothesis', 'pytest<9']},
+    extras_require={
+        # For models that speak with a foreign language model (Llama, InternLM2) alone.
+        'language': ['safetensors', 'torch', 'transformers>=5'],
+        'test': ['hypothesis', 'pytest<9'],
+    },
     entry_points={
         'console_scripts': [
             'perception_node = mta_perception.ros.start:main',

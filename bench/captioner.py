@@ -6,8 +6,8 @@ from report import Row, report, timed
 
 from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.detections import CaptionInputs
-from mta_perception.runtime.captioner import OnnxCaptioner
 from mta_perception.runtime.onnx import open_session
+from mta_perception.runtime.speech import open_captioner
 
 REPEATS = 10
 
@@ -24,7 +24,7 @@ def main():
     bev = rng.normal(0, 1, (manifest.bev.channels, manifest.bev.cells, manifest.bev.cells))
     rows = []
     for threads in (1, 2):
-        captioner = OnnxCaptioner(manifest, threads)
+        captioner = open_captioner(manifest, threads)
         for count in (1, 8):
             boxes = rng.normal(0, 10, (count, BoxCode.WIDTH)).astype(np.float32)
             inputs = CaptionInputs(

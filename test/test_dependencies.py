@@ -142,9 +142,13 @@ def test_package_xml_has_every_dependency_that_rosdep_knows(package):
     assert package_xml(folder, ('test_depend',)) == {'python3-hypothesis', 'python3-pytest'}
 
 
-def test_torch_is_in_the_training_extra_alone(monkeypatch):
+def test_torch_is_in_extras_alone(monkeypatch):
     perception = setup_arguments(REPOSITORY, monkeypatch)
-    assert set(perception['extras_require']) == {'test'}
+    assert set(perception['extras_require']) == {'language', 'test'}
+    language = imports(PACKAGES['mta_perception'][1]) & set(TRAINING)
+    assert names(perception['extras_require']['language']) == {
+        TRAINING[module] for module in language
+    }
     training = setup_arguments(REPOSITORY / 'mta_training', monkeypatch)
     extra = names(training['extras_require']['train'])
     imported = imports(PACKAGES['mta_training'][1]) & set(TRAINING)

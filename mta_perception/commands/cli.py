@@ -57,11 +57,31 @@ def demo(
     ] = 20.0,
     model: Model = 'nano',
     rate: Rate = 1.0,
+    language_directory: Annotated[
+        Optional[Path],
+        typer.Option(
+            file_okay=False,
+            help='Weights of the language model, where the model speaks with a foreign one.',
+        ),
+    ] = None,
+    captions: Annotated[
+        bool, typer.Option('--captions/--no-captions', help='Whether it says sentences.')
+    ] = True,
 ) -> None:
     """A synthetic drive through player, node and recorder over DDS, measured and filmed."""
     from mta_perception.commands.demo import run_demo
+    from mta_perception.runtime.speech import LanguageSettings
 
-    run_demo(out, scene=scene, seed=seed, seconds=seconds, model=model, rate=rate)
+    run_demo(
+        out,
+        scene=scene,
+        seed=seed,
+        seconds=seconds,
+        model=model,
+        rate=rate,
+        captions=captions,
+        language=LanguageSettings(str(language_directory or '')),
+    )
 
 
 @app.command()

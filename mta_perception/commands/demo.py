@@ -39,6 +39,7 @@ from mta_perception.ros.environment import prepare
 from mta_perception.ros.recorder import HEARS, HEARS_NODE, READY
 from mta_perception.ros.shared_memory import remove_abandoned
 from mta_perception.runtime.manifest import Manifest
+from mta_perception.runtime.speech import LanguageSettings, language_directory
 from mta_perception.share import cache_directory, model_directory
 
 DISCOVERY_S = 30.0
@@ -55,22 +56,35 @@ def run_demo(
     seconds: float = 20.0,
     model: str = 'nano',
     rate: float = 1.0,
+    captions: bool = True,
+    language: LanguageSettings | None = None,
 ) -> None:
     """Everything from an empty cache to `out`/summary.json, which is written last.
 
     out: directory; what an earlier demo left there is replaced.  scene: a bag to play instead of a
-    synthetic drive.  Raises RuntimeError, OSError, ValueError.
+    synthetic drive.  language: of a model that speaks with a foreign one.  Raises RuntimeError,
+    OSError, ValueError.
     """
     out = Path(out).resolve()
     # What is wrong with scene or model is said before anything is removed or drawn.
     played = SceneBag(scene) if scene is not None else None
-    directory = Manifest.load(model_directory(model)).directory.resolve()
+    manifest = Manifest.load(model_directory(model))
+    language = language or LanguageSettings()
+    if captions:
+        language_directory(manifest, language.directory)
+    parameters = {'captions': captions, **(language.parameters() if captions else {})}
     with sole_writer(out):
-        _demonstrate(out, played, directory, seed, seconds, rate)
+        _demonstrate(out, played, manifest.directory.resolve(), parameters, seed, seconds, rate)
 
 
 def _demonstrate(
-    out: Path, played: SceneBag | None, directory: Path, seed: int, seconds: float, rate: float
+    out: Path,
+    played: SceneBag | None,
+    directory: Path,
+    parameters: Mapping[str, object],
+    seed: int,
+    seconds: float,
+    rate: float,
 ) -> None:
     """See `run_demo`; nobody else writes `out`."""
     _clear(out)
@@ -82,7 +96,7 @@ def _demonstrate(
         f'playing {length_s:.0f} s in real time, then about a minute of judging and film'
     )
     try:
-        node = replay(played, out, directory, rate)
+        node = replay(played, out, directory, rate, parameters)
     finally:
         remove_abandoned()  # whichever way the three processes ended
     recording = read_recording(out / 'output_bag')
@@ -219,7 +233,8 @@ def replay(
         f'model:={model}',
     ]
     for name, value in (parameters or {}).items():
-        perceive += ['-p', f'{name}:={value}']
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        perceive += ['-p', f'{name}:={text}']
     play = [*python, 'mta_perception.commands.cli', 'play', str(scene.path), '--rate', str(rate)]
     play += ['--on-enter']  # once the recorder hears the cameras: what comes before is lost
     seconds = (scene.end_ns - scene.start_ns) / 1e9 / rate

@@ -252,7 +252,7 @@ def _captions(perception):
         return (
             'captions',
             OK,
-            'no sentences: the model has no captioner, or max_captions is 0',
+            'no sentences: the model has no captioner, captions is false or max_captions 0',
             {'captions': 0},
         )
     waiting, busy_s, overtaken = perception.caption_backlog()

@@ -32,9 +32,10 @@ from mta_perception.ros.given_parameters import check_names
 from mta_perception.ros.perception_workers import PerceptionWorkers
 from mta_perception.ros.publishers import Outputs
 from mta_perception.ros.subscriptions import Inputs
-from mta_perception.runtime.captioner import OnnxCaptioner
+from mta_perception.runtime.captioner import Captioner
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
+from mta_perception.runtime.speech import open_captioner
 from mta_perception.share import model_directory
 from mta_perception.workers.tally import Guard
 
@@ -50,18 +51,18 @@ class LoadedModel(NamedTuple):
 
     manifest: Manifest
     detector: OnnxDetector
-    captioner: Optional[OnnxCaptioner]
+    captioner: Optional[Captioner]
 
 
 def load_model(settings):
     """LoadedModel for a parameters.Parameters.  Raises ValueError, OSError."""
     manifest = Manifest.load(model_directory(settings.model))
-    captions = settings.max_captions > 0 and manifest.captioner is not None
-    return LoadedModel(
-        manifest,
-        OnnxDetector(manifest, settings.detector_threads),
-        OnnxCaptioner(manifest, settings.caption_threads) if captions else None,
-    )
+    says = settings.captions and settings.max_captions > 0 and manifest.captioner is not None
+    language = parameters.language_settings(settings)
+    # First: what a foreign language model lacks is said before the detector's seconds.
+    captioner = open_captioner(manifest, settings.caption_threads, language) if says else None
+    detector = OnnxDetector(manifest, settings.detector_threads)
+    return LoadedModel(manifest, detector, captioner)
 
 
 class PerceptionNode(LifecycleNode):

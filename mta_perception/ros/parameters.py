@@ -16,6 +16,7 @@ from rcl_interfaces.msg import (
 
 from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import BASE_FRAME, CAMERAS
+from mta_perception.runtime.speech import PRECISIONS, LanguageSettings
 from mta_perception.sentences import MAX_AGE_S
 from mta_perception.workers.look_ahead import MOST_S
 
@@ -147,6 +148,28 @@ SPECS = (
         "Score below which an object is not reported, 0..1; -1: the model's own.",
         -1.0,
         1.0,
+    ),
+    Spec(
+        'captions',
+        True,
+        'Sentences about the objects; false: none, and no language model is loaded.',
+    ),
+    Spec(
+        'language_directory',
+        '',
+        'Directory with the weights of the language model, where the model speaks with a foreign '
+        'one (Llama, InternLM2); the hash of each file must be that of the manifest.',
+    ),
+    Spec(
+        'language_device',
+        'cpu',
+        'Where a foreign language model runs: cpu, cuda, or cuda:1 and so on.',
+    ),
+    Spec(
+        'language_precision',
+        'auto',
+        'Of a foreign language model; auto: float32 on a CPU, bfloat16 on a GPU.',
+        choices=PRECISIONS,
     ),
     Spec(
         'max_captions',
@@ -298,6 +321,15 @@ def pipeline_config(parameters):
         history_max_gap_s=parameters.history_max_gap_s,
         decode_threads=parameters.decode_threads,
         level=parameters.level == 'auto',
+    )
+
+
+def language_settings(parameters):
+    """LanguageSettings of a node's Parameters.  Raises ValueError."""
+    return LanguageSettings(
+        parameters.language_directory,
+        parameters.language_device,
+        parameters.language_precision,
     )
 
 

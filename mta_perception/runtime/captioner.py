@@ -1,8 +1,11 @@
-"""The captioner graphs in onnxruntime: a Q-Former prefix an object, then greedy words from a KV
-cache."""
+"""Captioners: a Q-Former prefix an object (in onnxruntime), then greedy words from a KV cache.
+
+The words are those of our own language model in onnxruntime (here), or of a foreign one in torch
+(torch_captioner.py); runtime/speech.py opens what a manifest asks for.
+"""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,23 +30,21 @@ class Caption(NamedTuple):
     score: float  # geometric mean of the chosen words' probabilities, in [0, 1]
 
 
-class OnnxCaptioner:
-    """All objects of a frame as one batch.  Sessions and thread pools of its own."""
+class Captioner(Protocol):
+    """What the node's caption worker and the evaluation call."""
 
-    def __init__(self, manifest: Manifest, threads: int = 1) -> None:
-        spec = manifest.captioner
-        if spec is None:
-            raise ManifestError(
-                f'{manifest.directory}: the manifest has no captioner, expected '
-                'one. Run without captions, or use a model that has it.'
-            )
-        self._spec = spec
-        self._qformer = open_session(manifest.path('qformer.onnx'), threads)
-        self._language = open_session(manifest.path('language.onnx'), threads)
-        self._tokenizer = _tokenizer(manifest.path('tokenizer.json'), spec)
+    def caption(self, inputs: CaptionInputs) -> list[Caption]:
+        """detections.CaptionInputs of K objects -> K Captions, row for row."""
+
+
+class QFormerGraph:
+    """qformer.onnx: what a language model is told of each object.  A session of its own."""
+
+    def __init__(self, manifest: Manifest, spec: CaptionerSpec, threads: int) -> None:
+        self._session = open_session(manifest.path('qformer.onnx'), threads)
         bev = manifest.bev
         check_graph(
-            self._qformer,
+            self._session,
             manifest.path('qformer.onnx'),
             inputs={
                 'object_features': ('float32', (None, None)),
@@ -53,6 +54,29 @@ class OnnxCaptioner:
             },
             outputs={'prefix': ('float32', (None, spec.prefix_tokens, spec.width))},
         )
+
+    def __call__(self, inputs: CaptionInputs) -> Floats:
+        """CaptionInputs of K objects -> prefix (K, P, D)."""
+        prefix: Floats = self._session.run(
+            ['prefix'],
+            {
+                'object_features': _float32(inputs.object_features),
+                'boxes': _float32(inputs.boxes),
+                'class_logits': _float32(inputs.class_logits),
+                'bev': _float32(inputs.bev),
+            },
+        )[0]
+        return prefix
+
+
+class OnnxCaptioner:
+    """All objects of a frame as one batch.  Sessions and thread pools of its own."""
+
+    def __init__(self, manifest: Manifest, threads: int = 1) -> None:
+        spec = self._spec = captioner_spec(manifest)
+        self._qformer = QFormerGraph(manifest, spec, threads)
+        self._language = open_session(manifest.path('language.onnx'), threads)
+        self._tokenizer = _tokenizer(manifest.path('tokenizer.json'), spec)
         cache = ('float32', (spec.layers, None, spec.heads, None, spec.head_dim))
         check_graph(
             self._language,
@@ -74,21 +98,7 @@ class OnnxCaptioner:
         """detections.CaptionInputs of K objects -> K Captions, row for row."""
         if not len(inputs.boxes):
             return []
-        prefix = self._qformer.run(
-            ['prefix'],
-            {
-                'object_features': _float32(inputs.object_features),
-                'boxes': _float32(inputs.boxes),
-                'class_logits': _float32(inputs.class_logits),
-                'bev': _float32(inputs.bev),
-            },
-        )[0]
-        tokens, log_probabilities = self._generate(prefix)
-        texts = self._tokenizer.decode_batch(tokens)
-        return [
-            Caption(text.strip(), float(np.exp(np.mean(row))))
-            for text, row in zip(texts, log_probabilities)
-        ]
+        return captions_of(self._tokenizer, *self._generate(self._qformer(inputs)))
 
     def _generate(self, prefix: Floats) -> tuple[list[list[int]], list[list[float]]]:
         """Greedy token ids (end token left out) and log probabilities (with it) of prefix (N, P,
@@ -128,6 +138,26 @@ class OnnxCaptioner:
     def _empty_cache(self, count: int) -> Floats:
         spec = self._spec
         return np.zeros((spec.layers, count, spec.heads, 0, spec.head_dim), np.float32)
+
+
+def captioner_spec(manifest: Manifest) -> CaptionerSpec:
+    """Of a manifest that has one; raises ManifestError."""
+    if manifest.captioner is None:
+        raise ManifestError(
+            f'{manifest.directory}: the manifest has no captioner, expected '
+            'one. Run without captions, or use a model that has it.'
+        )
+    return manifest.captioner
+
+
+def captions_of(
+    tokenizer: Tokenizer, tokens: list[list[int]], log_probabilities: list[list[float]]
+) -> list[Caption]:
+    """Captions of token ids (end token left out) and log probabilities (with it)."""
+    return [
+        Caption(text.strip(), float(np.exp(np.mean(row))))
+        for text, row in zip(tokenizer.decode_batch(tokens), log_probabilities)
+    ]
 
 
 def _float32(values: ArrayLike) -> Floats:

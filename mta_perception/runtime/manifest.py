@@ -6,7 +6,6 @@ words, before a graph is opened.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-import hashlib
 import math
 from pathlib import Path
 from typing import Any, Optional
@@ -14,13 +13,18 @@ from typing import Any, Optional
 import numpy as np
 
 from mta_perception import contract
+from mta_perception.atomic_files import sha256
 from mta_perception.detections import UNCALIBRATED, Calibration
 from mta_perception.foreign_text import shown
 from mta_perception.plain_yaml import YamlError, read_yaml
 
 FILE_NAME = 'manifest.yaml'
 BOX_CODE = ('x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy')
-CAPTION_FILES = ('qformer.onnx', 'language.onnx', 'tokenizer.json')
+TOKENIZER = 'tokenizer.json'
+CAPTION_FILES = ('qformer.onnx', 'language.onnx', TOKENIZER)
+FOREIGN_FILES = ('qformer.onnx', 'adapter.safetensors')
+KINDS = ('onnx', 'transformers')  # of a language model: ours, or a directory that is not shipped
+_READ_OF_FOREIGN = ('.json', '.safetensors')
 EXPORT_AGAIN = 'Export the model again with `mta-train export`.'
 
 
@@ -60,8 +64,18 @@ class PairsSpec:
 
 
 @dataclass(frozen=True)
+class ForeignSpec:
+    """A language model that is no part of the model: a directory in transformers' format."""
+
+    name: str  # of the directory it was trained with, for people
+    prompt: str  # after the prefix and `bos`, before the first word
+    adapter_tokens: int  # of each layer but the first
+    files: Mapping[str, str]  # name of a file of that directory -> sha256
+
+
+@dataclass(frozen=True)
 class CaptionerSpec:
-    """Sizes of the captioner's graphs and its special tokens."""
+    """Sizes of the captioner and its special tokens."""
 
     prefix_tokens: int
     width: int
@@ -72,6 +86,7 @@ class CaptionerSpec:
     bos: int
     eos: int
     max_tokens: int
+    foreign: Optional[ForeignSpec] = None  # None: language.onnx and tokenizer.json
 
 
 @dataclass(frozen=True)
@@ -194,16 +209,20 @@ class _Fields:
     def optional_mapping(self, key: str) -> dict[str, Any]:
         return self.mapping(key) if self.values.get(key) else {}
 
-    def hashes(self) -> dict[str, str]:
-        """`files`: name -> sha256."""
-        files = self.mapping('files')
+    def hashes(self, *keys: str) -> dict[str, str]:
+        """`files`, of the manifest or below `keys`: name -> sha256."""
+        place = '.'.join((*keys, 'files'))
+        files = self.get(*keys, 'files')
+        if not isinstance(files, dict) or not files:
+            raise self.error(place, files, 'a mapping')
         for name, digest in files.items():
             # A manifest may come from elsewhere: it must not make the program read outside its
             # folder.
             if not isinstance(name, str) or Path(name).name != name:
-                raise self.error('files', name, 'names of files beside the manifest')
+                beside = 'of one folder' if keys else 'beside the manifest'
+                raise self.error(place, name, f'names of files {beside}')
             if not isinstance(digest, str):
-                raise self.error(f'files.{name}', digest, 'a sha256')
+                raise self.error(f'{place}.{shown(name)}', digest, 'a sha256')
         return files
 
     def error(
@@ -279,10 +298,11 @@ def _check_contract(fields: _Fields) -> None:
 def _captioner(fields: _Fields) -> Optional[CaptionerSpec]:
     if fields.values.get('captioner') is None:
         return None
-    names = CaptionerSpec.__dataclass_fields__
+    names = [name for name in CaptionerSpec.__dataclass_fields__ if name != 'foreign']
     least = {'bos': 0, 'eos': 0}
     spec = CaptionerSpec(
-        **{name: fields.count('captioner', name, least=least.get(name, 1)) for name in names}
+        **{name: fields.count('captioner', name, least=least.get(name, 1)) for name in names},
+        foreign=_foreign(fields),
     )
     for name in ('bos', 'eos'):
         if getattr(spec, name) >= spec.vocabulary:
@@ -292,6 +312,37 @@ def _captioner(fields: _Fields) -> Optional[CaptionerSpec]:
                 f'a token below vocabulary={spec.vocabulary}',
             )
     return spec
+
+
+def _foreign(fields: _Fields) -> Optional[ForeignSpec]:
+    """Of `captioner.language`; None where the language model is ours, as where nothing says it."""
+    if fields.mapping('captioner').get('language') is None:
+        return None
+    place = ('captioner', 'language')
+    kind = fields.get(*place, 'kind')
+    if kind not in KINDS:
+        raise fields.error('captioner.language.kind', kind, f'one of {", ".join(KINDS)}')
+    if kind == 'onnx':
+        return None
+    prompt = fields.get(*place, 'prompt')
+    if not isinstance(prompt, str):
+        raise fields.error('captioner.language.prompt', prompt, 'a text')
+    files = fields.hashes(*place)
+    # Of each other kind some reader runs what the file says.
+    other = [name for name in files if not name.endswith(_READ_OF_FOREIGN)]
+    if other or 'config.json' not in files or not any(map(_holds_weights, files)):
+        raise fields.error(
+            'captioner.language.files',
+            sorted(files),
+            f'config.json and weights, each of them {" or ".join(_READ_OF_FOREIGN)}',
+        )
+    return ForeignSpec(
+        fields.text(*place, 'name'), prompt, fields.count(*place, 'adapter_tokens'), files
+    )
+
+
+def _holds_weights(name: str) -> bool:
+    return name.endswith('.safetensors')
 
 
 def _pairs(fields: _Fields) -> Optional[PairsSpec]:
@@ -320,8 +371,7 @@ def _pairs(fields: _Fields) -> Optional[PairsSpec]:
 
 
 def _check_files(fields: _Fields, manifest: Manifest) -> None:
-    needed = ('detector.onnx',) + (CAPTION_FILES if manifest.captioner else ())
-    for name in needed:
+    for name in ('detector.onnx', *_caption_files(manifest.captioner)):
         manifest.path(name)
     for name, expected in manifest.files.items():
         path = manifest.directory / name
@@ -330,9 +380,19 @@ def _check_files(fields: _Fields, manifest: Manifest) -> None:
                 f'{path} is missing, {fields.path} lists it. Copy the whole model '
                 'directory, or export the model again.'
             )
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256(path)
         if digest != expected:
             raise ManifestError(
                 f'{path} has sha256 {digest}, {fields.path} expects {shown(expected)}: the '
                 'file is damaged or of another export. Copy the whole model directory again.'
             )
+
+
+def _caption_files(captioner: Optional[CaptionerSpec]) -> tuple[str, ...]:
+    if captioner is None:
+        return ()
+    if captioner.foreign is None:
+        return CAPTION_FILES
+    # A directory that has no tokenizer.json of its own was exported with one.
+    own = () if TOKENIZER in captioner.foreign.files else (TOKENIZER,)
+    return (*FOREIGN_FILES, *own)

@@ -7,14 +7,15 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('peft')
 
+from foreign_models import small_llama, write_internlm2, write_llama
 from safetensors.torch import load_file, save_file
 from small_language import CAPTIONS, PREFIX, greedy, open_gates, prefixes
 from tokenizers import AddedToken, Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from mta_perception.runtime.torch_weights import quiet
 from mta_training.language import small_model
 from mta_training.language.frozen_llama import CaptionLanguage
-from mta_training.language.model_directory import quiet
 
 
 @pytest.fixture(scope='module')
@@ -26,33 +27,8 @@ def tokenizer():
 def llama_directory(tokenizer, tmp_path_factory):
     """A tiny Llama as Llama-3.2 comes: grouped keys, tied embedding, shards, no padding token."""
     directory = tmp_path_factory.mktemp('llama')
-    torch.manual_seed(3)
-    size = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=[2, 3],
-        rope_parameters={
-            'rope_type': 'llama3',
-            'rope_theta': 500000.0,
-            'factor': 32.0,
-            'low_freq_factor': 1.0,
-            'high_freq_factor': 4.0,
-            'original_max_position_embeddings': 8192,
-        },
-    )
-    with quiet():
-        model = LlamaForCausalLM(size)
-        model.generation_config.temperature, model.generation_config.do_sample = 0.6, True
-        model.save_pretrained(directory, max_shard_size='100KB')
+    write_llama(directory, tokenizer, max_shard_size='100KB')
     assert len(list(directory.glob('*.safetensors'))) > 1
-    tokenizer.save(str(directory / 'tokenizer.json'))
     return directory
 
 
@@ -79,7 +55,7 @@ def test_llama_directory(llama_directory, capfd):
     assert texts == [language.tokenizer.decode(row) for row in rows]
     assert language.embedding is language.llama.lm_head.weight
     assert language.embedding.shape == (language.vocab_size, language.hidden_size)
-    with pytest.raises(ValueError, match='no runtime form'):
+    with pytest.raises(ValueError, match='becomes no graph'):
         language.runtime_model()
     language.generate(prefix, beams=2)
     assert capfd.readouterr() == ('', '')
@@ -124,85 +100,11 @@ def test_checkpointing_recomputes_layers(llama_directory):
     assert len(calls) == 2
 
 
-def write_internlm2(llama, directory):
-    """The tiny Llama in InternLM2's layout, fused and renamed by a loop over heads."""
-    size = llama.config
-    names = {
-        'self_attn.o_proj': 'attention.wo',
-        'mlp.gate_proj': 'feed_forward.w1',
-        'mlp.up_proj': 'feed_forward.w3',
-        'mlp.down_proj': 'feed_forward.w2',
-        'post_attention_layernorm': 'ffn_norm',
-        'input_layernorm': 'attention_norm',
-        'model.embed_tokens': 'model.tok_embeddings',
-        'lm_head': 'output',
-    }
-    state, source = {}, llama.state_dict()
-    for name, value in source.items():
-        if any(part in name for part in ('q_proj', 'k_proj', 'v_proj')):
-            continue
-        for new, old in names.items():
-            name = name.replace(new, old)
-        state[name] = value.clone()
-    width, groups = size.head_dim, size.num_attention_heads // size.num_key_value_heads
-    for layer in range(size.num_hidden_layers):
-        q, k, v = (source[f'model.layers.{layer}.self_attn.{part}_proj.weight'] for part in 'qkv')
-        rows = []
-        for head in range(size.num_key_value_heads):
-            first = head * groups
-            rows += [q[i * width : (i + 1) * width] for i in range(first, first + groups)]
-            rows += [part[head * width : (head + 1) * width] for part in (k, v)]
-        state[f'model.layers.{layer}.attention.wqkv.weight'] = torch.cat(rows)
-    directory.mkdir()
-    save_file(state, directory / 'model.safetensors')
-    (directory / 'config.json').write_text(
-        json.dumps(
-            {
-                'model_type': 'internlm2',
-                'architectures': ['InternLM2ForCausalLM'],
-                'bias': False,
-                'auto_map': {'AutoModelForCausalLM': 'modeling_internlm2.InternLM2ForCausalLM'},
-                'vocab_size': size.vocab_size,
-                'hidden_size': size.hidden_size,
-                'hidden_act': 'silu',
-                'intermediate_size': size.intermediate_size,
-                'rms_norm_eps': size.rms_norm_eps,
-                'num_hidden_layers': size.num_hidden_layers,
-                'tie_word_embeddings': False,
-                'num_attention_heads': size.num_attention_heads,
-                'max_position_embeddings': 256,
-                'num_key_value_heads': size.num_key_value_heads,
-                'rope_theta': 1000000,
-                'rope_scaling': {'type': 'dynamic', 'factor': 2.0},
-                'bos_token_id': 1,
-                'eos_token_id': 2,
-                'pad_token_id': 2,
-            }
-        )
-    )
-    (directory / 'modeling_internlm2.py').write_text('raise SystemExit("executed")')
-    return directory
-
-
 @pytest.fixture
 def internlm2(tokenizer, tmp_path):
     """(directory in InternLM2's format, the Llama it was made from)."""
-    torch.manual_seed(4)
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=48,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            initializer_range=0.2,
-            rope_parameters={'rope_type': 'default', 'rope_theta': 1e6},
-        )
-    ).eval()
-    directory = write_internlm2(llama, tmp_path / 'internlm2')
-    tokenizer.save(str(directory / 'tokenizer.json'))
-    return directory, llama
+    llama = small_llama(tokenizer)
+    return write_internlm2(llama, tokenizer, tmp_path / 'internlm2'), llama
 
 
 def test_internlm2_directory_is_the_llama_it_was_made_from(internlm2, capfd):

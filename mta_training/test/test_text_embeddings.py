@@ -21,8 +21,8 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from mta_perception.runtime.torch_weights import quiet
 from mta_training.language import text_embeddings
-from mta_training.language.model_directory import quiet
 from mta_training.language.text_embeddings import CaptionEmbeddings, load_text_encoder
 
 CAPTIONS = [

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from mta_perception.directory_lock import sole_writer
-from mta_training.commands.paths import check_paths
+from mta_training.commands.paths import LanguageDirectory, check_paths
 
 
 def eval_command(
@@ -71,6 +71,7 @@ def eval_command(
     beams: Annotated[
         int, typer.Option(min=1, help='Beams of --run when it writes captions; 1 = greedy.')
     ] = 1,
+    language_directory: LanguageDirectory = None,
     smoke: Annotated[
         bool, typer.Option('--smoke', help='Judge the run that `train --smoke` made.')
     ] = False,
@@ -98,9 +99,22 @@ def eval_command(
         raise typer.BadParameter(
             '--model, --run, --results and --recorded need --bags and --out, and no --dataset'
         )
+    if language_directory is not None and model is None:
+        raise typer.BadParameter('--language-directory is for --model; a run names its own')
     check_paths(bags=(bags,), runs=[(run, checkpoint)], models=(model,))
     with sole_writer(out):
-        _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams)
+        _on_bags(
+            results,
+            model,
+            run,
+            recorded,
+            bags,
+            out,
+            frames,
+            checkpoint,
+            beams,
+            str(language_directory or ''),
+        )
 
 
 def _smoke(run, bags, out, frames):
@@ -146,7 +160,9 @@ def _uncommon(missing, foreign, whole):
         )
 
 
-def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams):
+def _on_bags(
+    results, model, run, recorded, bags, out, frames, checkpoint, beams, language_directory
+):
     from rich.console import Console
 
     from mta_perception.bags.scene_bag import SceneBag, find_bags
@@ -162,10 +178,12 @@ def _on_bags(results, model, run, recorded, bags, out, frames, checkpoint, beams
         judged, missing, foreign = read_results(results, paths, most)
         more = {'samples_missing': missing, 'samples_foreign': foreign}
     elif model is not None:
+        from mta_perception.runtime.speech import LanguageSettings
         from mta_training.evaluation.onnx_frames import judged_frames
 
+        language = LanguageSettings(language_directory)
         progress = Progress('detecting and describing, frames', count)
-        judged = list(progress.over(judged_frames(model, paths, most)))
+        judged = list(progress.over(judged_frames(model, paths, most, language=language)))
     elif recorded is not None:
         from mta_training.evaluation.recorded import recorded_frames
 

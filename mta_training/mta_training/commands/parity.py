@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mta_perception.directory_lock import sole_writer
-from mta_training.commands.paths import check_paths
+from mta_training.commands.paths import LanguageDirectory, check_paths
 
 TOLERANCE = 1e-3  # of every metric
 BOX_TOLERANCE = 1e-3  # m
@@ -25,6 +25,7 @@ def ros_parity(
         float,
         typer.Option(min=0.01, max=10.0, help='Speed; slow enough that the node keeps up.'),
     ] = 0.5,
+    language_directory: LanguageDirectory = None,
 ):
     """Play a bag's keyframes through the real node and compare with the pipeline without ROS.
 
@@ -33,6 +34,7 @@ def ros_parity(
     from rich.console import Console
     from rich.table import Table
 
+    from mta_perception.runtime.speech import LanguageSettings
     from mta_perception.share import model_directory
     from mta_training.evaluation.ros_parity import ros_parity as compare
 
@@ -41,7 +43,8 @@ def ros_parity(
         if out.exists() and any(out.iterdir()):
             raise typer.BadParameter(f'--out {out} is not empty; name a new folder.')
         out.mkdir(parents=True, exist_ok=True)
-        found = compare(bag, model_directory(model), out, frames, rate)
+        language = LanguageSettings(str(language_directory or ''))
+        found = compare(bag, model_directory(model), out, frames, rate, language)
     table = Table('', 'node', 'without ROS', title=f'{found.compared} of {found.frames} keyframes')
     for name, (node, alone) in found.metrics.items():
         table.add_row(name, f'{node:.4f}', f'{alone:.4f}')

@@ -26,9 +26,9 @@ from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.frames import FrameSet
 from mta_perception.pipeline.ego_motion import EgoMotion
 from mta_perception.pipeline.step import PerceptionPipeline
-from mta_perception.runtime.captioner import OnnxCaptioner
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
+from mta_perception.runtime.speech import LanguageSettings, language_directory, open_captioner
 from mta_training.evaluation.nuscenes_metrics import EvaluationError
 from mta_training.evaluation.recorded import judged_recording
 from mta_training.evaluation.report import judge
@@ -54,17 +54,22 @@ class Parity(NamedTuple):
     metrics: dict[str, tuple[float, float]]  # name -> (node, without ROS)
 
 
-def ros_parity(bag: Path, model: Path, out: Path, frames: int, rate: float) -> Parity:
+def ros_parity(
+    bag: Path, model: Path, out: Path, frames: int, rate: float, language: LanguageSettings
+) -> Parity:
     """Play the first `frames` key frames of a bag, of nuScenes' half a second each.
 
-    out   folder for the bag that is played, the recording and the logs
-    rate  1 = real time
+    out       folder for the bag that is played, the recording and the logs
+    rate      1 = real time
+    language  of a model that speaks with a foreign language model
     Raises EvaluationError where the node saw fewer than half of the frames, BagError, RuntimeError
     """
     scene, manifest = SceneBag(bag), Manifest.load(model)
+    language_directory(manifest, language.directory)  # said now, not by a node that ends
+    parameters = {**PATIENT, **language.parameters()}
     samples = scene.samples[:frames]
     played = write_key_frames(scene, samples, out / 'key_frames')
-    replay(SceneBag(played), out, manifest.directory, rate, PATIENT)
+    replay(SceneBag(played), out, manifest.directory, rate, parameters)
     recording = read_recording(out / 'output_bag')
     whole = {max(sample.image_stamps.values()): sample for sample in samples}
     said = [one for one in recording.detections if one.stamp_ns in whole]
@@ -77,7 +82,8 @@ def ros_parity(bag: Path, model: Path, out: Path, frames: int, rate: float) -> P
     captions = [one for one in recording.captions if one.stamp_ns in set(stamps)]
     node = recording._replace(detections=said, captions=captions)
     samples = [whole[stamp_ns] for stamp_ns in stamps]
-    return _compared(scene, samples, node, without_ros(scene, samples, manifest, captions), frames)
+    alone = without_ros(scene, samples, manifest, captions, language)
+    return _compared(scene, samples, node, alone, frames)
 
 
 def write_key_frames(scene, samples, folder: Path) -> Path:
@@ -108,7 +114,7 @@ def write_key_frames(scene, samples, folder: Path) -> Path:
     return folder
 
 
-def without_ros(scene, samples, manifest, captions) -> Recording:
+def without_ros(scene, samples, manifest, captions, language) -> Recording:
     """The same key frames through the pipeline alone, as a Recording.
 
     captions  RecordedCaptions of the node: of the same objects at the same stamps sentences are
@@ -118,7 +124,7 @@ def without_ros(scene, samples, manifest, captions) -> Recording:
     for stamp_ns, pose in zip(*scene.ego_poses):
         ego_motion.add(int(stamp_ns), pose)
     pipeline = PerceptionPipeline(manifest, OnnxDetector(manifest, THREADS))
-    captioner = OnnxCaptioner(manifest, THREADS) if manifest.captioner else None
+    captioner = open_captioner(manifest, THREADS, language) if manifest.captioner else None
     wanted = {(one.stamp_ns, one.track_id) for one in captions}
     detections, sentences = [], []
     try:

@@ -196,12 +196,11 @@ def export_detector(config, detector, directory):
     )
 
 
-def export_graphs(model, language_model, directory):
-    """Write detector.onnx, qformer.onnx, language.onnx of an MtaModel and a LanguageModel."""
+def export_network(model, directory):
+    """Write detector.onnx and qformer.onnx of an MtaModel."""
     directory = Path(directory)
     model = model.float().eval()
-    config = model.config
-    export_detector(config, model.detector, directory)
+    export_detector(model.config, model.detector, directory)
     objects = object_inputs(model, 3)
     count = torch.export.Dim('count', min=1, max=512)
     save_graph(
@@ -212,13 +211,18 @@ def export_graphs(model, language_model, directory):
         ['prefix'],
         ({0: count}, {0: count}, {0: count}, None),
     )
-    language = language_inputs(config, 3, prefix=5, tokens=2, past=7)
+
+
+def export_graphs(model, language_model, directory):
+    """Write detector.onnx, qformer.onnx, language.onnx of an MtaModel and a LanguageModel."""
+    export_network(model, directory)
+    language = language_inputs(model.config, 3, prefix=5, tokens=2, past=7)
     count, places = torch.export.Dim('count', max=512), torch.export.Dim('prefix', max=64)
     tokens, past = torch.export.Dim('tokens', max=512), torch.export.Dim('past', max=1024)
     save_graph(
         LanguageGraph(language_model),
         tuple(language.values()),
-        directory / 'language.onnx',
+        Path(directory) / 'language.onnx',
         list(language),
         ['logits', 'keys', 'values'],
         ({0: count, 1: places}, {0: count, 1: tokens}, {1: count, 3: past}, {1: count, 3: past}),

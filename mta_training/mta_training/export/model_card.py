@@ -28,6 +28,8 @@ many of the boxes with such a score are right, on `score_frames` frames of other
 
 _CAPTIONER = """, Q-Former, a Llama-architecture language
 model of {millions:.1f} M parameters with its own tokeniser"""
+_FOREIGN = """, Q-Former; its sentences are spoken
+by {name} ({millions:.1f} M parameters), a directory of weights that is no part of this model"""
 _NOT_MEASURED = 'Not measured: the model was exported without evaluation bags.'
 
 
@@ -49,16 +51,20 @@ def model_card(
     limits,
     precision='fp32',
     float_metrics=None,
+    speaker='',
 ):
     """Markdown text; `training` and `metrics` are flat dicts, `limits` a paragraph.
 
-    `float_metrics` are those of the same model before it became int8.
+    `float_metrics` are those of the same model before it became int8; `speaker` is the name of a
+    foreign language model.
     """
     return _TEMPLATE.format(
         name=config.name,
         backbone=_backbone(config),
         sentences='and one English sentence an object ' if language_parameters else '',
-        captioner=_CAPTIONER.format(millions=language_parameters / 1e6)
+        captioner=(_FOREIGN if speaker else _CAPTIONER).format(
+            name=speaker, millions=language_parameters / 1e6
+        )
         if language_parameters
         else '',
         image_width=config.image.width,

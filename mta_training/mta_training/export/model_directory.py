@@ -6,7 +6,7 @@ The manifest is written last: a directory with one is whole.
 from dataclasses import asdict, replace
 from pathlib import Path
 import subprocess
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import yaml
 
@@ -22,12 +22,20 @@ from mta_perception.plain_yaml import read_yaml
 from mta_perception.progress import Progress
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
+from mta_perception.runtime.speech import LanguageSettings
+from mta_perception.runtime.torch_captioner import ADAPTER
 from mta_training.bevformer.checkpoint import CARD, load_imported
 from mta_training.data.scene_drive import drive_scene
 from mta_training.export import score_calibration
-from mta_training.export.graphs import export_detector, export_graphs, pairs_spec
+from mta_training.export.foreign_language import ForeignLanguage
+from mta_training.export.graphs import (
+    export_detector,
+    export_graphs,
+    export_network,
+    pairs_spec,
+)
 from mta_training.export.model_card import model_card
-from mta_training.export.parity import detector_parity, parity
+from mta_training.export.parity import Parity, detector_parity, network_parity, parity
 from mta_training.export.quantise import (
     calibration_frames,
     quantise_detector,
@@ -42,7 +50,7 @@ MOST_APART = 1e-3  # boxes of torch and ONNX [m, 1]
 SCORE_DRIVES, SCORE_SECONDS = 24, 5.0  # on which scores become probabilities
 ARTEFACTS = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
 MODEL_CARD = 'MODEL_CARD.md'
-PARTS = (*ARTEFACTS, 'manifest.yaml', MODEL_CARD)
+PARTS = (*ARTEFACTS, ADAPTER, 'manifest.yaml', MODEL_CARD)
 
 
 class Exported(NamedTuple):
@@ -50,7 +58,15 @@ class Exported(NamedTuple):
 
     config: MtaConfig
     detector: Detector
-    tokenizer: object = None  # None: detections alone
+    tokenizer: object = None  # of our own language model
+    foreign: Optional[ForeignLanguage] = None  # or another's; neither: detections alone
+
+    @property
+    def files(self):
+        """Names of what the manifest has hashes of."""
+        if self.foreign:
+            return *ARTEFACTS[:2], *self.foreign.files
+        return ARTEFACTS if self.tokenizer else ARTEFACTS[:1]
 
 
 def manifest(model, directory, training, metrics, precision='fp32', decoding=None):
@@ -60,7 +76,6 @@ def manifest(model, directory, training, metrics, precision='fp32', decoding=Non
     """
     config = model.config
     image, bev = config.image, config.bev
-    files = ARTEFACTS if model.tokenizer else ARTEFACTS[:1]
     return {
         'contract_version': contract.CONTRACT_VERSION,
         'name': Path(directory).resolve().name,
@@ -73,8 +88,8 @@ def manifest(model, directory, training, metrics, precision='fp32', decoding=Non
         'history': {'step_s': HISTORY_STEP_S},
         'decode': {**contract.DECODE, **(decoding or {})},
         **({'visible_pairs': _pairs(model.detector)} if model.detector.wants_pairs else {}),
-        **({'captioner': _captioner(config, model.tokenizer)} if model.tokenizer else {}),
-        'files': {name: sha256(Path(directory) / name) for name in files},
+        **_captioner(model),
+        'files': {name: sha256(Path(directory) / name) for name in model.files},
         'training': training,
         'metrics': metrics,
         'licence': 'Apache-2.0',
@@ -89,7 +104,14 @@ def _pairs(detector):
     }
 
 
-def _captioner(config, tokenizer):
+def _captioner(model):
+    config, tokenizer = model.config, model.tokenizer
+    if model.foreign:
+        return {'captioner': model.foreign.captioner(config.qformer.prefix_tokens)}
+    return {'captioner': _own_captioner(config, tokenizer)} if tokenizer else {}
+
+
+def _own_captioner(config, tokenizer):
     language = config.language
     return {
         'prefix_tokens': config.qformer.prefix_tokens,
@@ -101,6 +123,7 @@ def _captioner(config, tokenizer):
         'bos': tokenizer.token_to_id('<s>'),
         'eos': tokenizer.token_to_id('</s>'),
         'max_tokens': language.max_tokens,
+        'language': {'kind': 'onnx'},
     }
 
 
@@ -150,12 +173,7 @@ def export(
 
 def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_bags):
     """See `export`; `out` is an empty directory."""
-    model, language, recipe, state = load_run(run, checkpoint)
-    if recipe.language.model != 'small':
-        raise ValueError(
-            f'{run} captions with {recipe.language.model}: only our own small '
-            'language model has a runtime form. Use `mta-train eval --run`.'
-        )
+    model, language, recipe, state = load_run(run, checkpoint, foreign_dtype='float32')
     if int8:
         _check_int8(run, model.detector)
     drawn = state['data'].startswith('world')
@@ -164,7 +182,7 @@ def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_
             'int8 needs bags to measure the ranges of activations on: give '
             '--calibration-bags, a directory of training bags.'
         )
-    tokenizer, language_model = language.tokenizer, language.runtime_model()
+    exported = _exported(model, language, recipe.language)
     training = {
         'data': state['data'],
         'recipe': recipe.name,
@@ -174,13 +192,18 @@ def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_
         **state.get('origin', origin(recipe.start)),
         'caption_steps': recipe.caption_steps,
         'seed': recipe.seed,
+        'language_model': exported.foreign.name if exported.foreign else 'small',
         'bla': recipe.alignment.bla,
         'dca': recipe.alignment.dca,
         'git_revision': git_revision(),
     }
-    exported = Exported(model.config, model.detector, tokenizer)
-    measured = write_model(model, language_model, tokenizer, out, training, {})
-    metrics = _metrics(out, eval_bags, eval_frames)
+    if exported.foreign:
+        measured = write_foreign_model(model, exported, out, training)
+    else:
+        tokenizer = exported.tokenizer
+        measured = write_model(model, language.runtime_model(), tokenizer, out, training, {})
+    speaker = str(exported.foreign.directory) if exported.foreign else ''
+    metrics = _metrics(out, eval_bags, eval_frames, speaker)
     float_metrics, precision, decoding, published = {}, 'fp32', {}, {}
     if int8:
         float_metrics, precision = metrics, 'int8'
@@ -195,11 +218,12 @@ def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_
         decoding, published = calibrated(out, recipe.world)
         _write_manifest(exported, out, training, {}, precision, decoding)
     if int8 or drawn:
-        metrics = _metrics(out, eval_bags, eval_frames)
+        metrics = _metrics(out, eval_bags, eval_frames, speaker)
     metrics = {**metrics, **published}
     _write_manifest(exported, out, training, metrics, precision, decoding)
-    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, language_model)]
-    sizes[0] += sizes[1]
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, language)]
+    if not exported.foreign:
+        sizes[0] += sizes[1]
     limits = _LIMITS_WITH_PHOTOGRAPHS if model.config.sees_photographs else _LIMITS
     (out / MODEL_CARD).write_text(
         model_card(
@@ -210,6 +234,7 @@ def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_
             limits,
             precision,
             float_metrics,
+            exported.foreign.name if exported.foreign else '',
         )
     )
     return {
@@ -217,6 +242,14 @@ def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_
         **{f'fp32_{name}': value for name, value in float_metrics.items()},
         **{f'parity_{name}': value for name, value in measured._asdict().items()},
     }
+
+
+def _exported(model, language, settings):
+    """Exported of a loaded run; settings: recipe.Language."""
+    if settings.model == 'small':
+        return Exported(model.config, model.detector, language.tokenizer)
+    foreign = ForeignLanguage(language, Path(settings.model), settings.prompt)
+    return Exported(model.config, model.detector, foreign=foreign)
 
 
 def _export_imported(directory, out, eval_bags, eval_frames, int8):
@@ -304,12 +337,14 @@ def calibrated(out, world):
     }
 
 
-def _metrics(out, bags, frames):
+def _metrics(out, bags, frames, language_directory=''):
     if bags is None:
         return {}
     from mta_training.evaluation.onnx_frames import evaluate_model_directory
 
-    return _rounded(evaluate_model_directory(out, find_bags(bags), frames))
+    language = LanguageSettings(language_directory)
+    found = evaluate_model_directory(out, find_bags(bags), frames, language=language)
+    return _rounded(found)
 
 
 def _rounded(metrics):
@@ -347,6 +382,19 @@ def write_model(model, language_model, tokenizer, out, training, metrics):
     exported = Exported(model.config, model.detector, tokenizer)
     _write_manifest(exported, out, training, metrics)
     return measured
+
+
+def write_foreign_model(model, exported, out, training):
+    """As `write_model`, for a language model that stays where it is (Exported.foreign)."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'manifest.yaml').unlink(missing_ok=True)
+    export_network(model, out)
+    exported.foreign.write(out)
+    found = network_parity(model, out)
+    _check_parity(out, found[0])
+    _write_manifest(exported, out, training, {})
+    return Parity(*found, exported.foreign.parity(out))
 
 
 def _write_manifest(exported, out, training, metrics, precision='fp32', decoding=None):

@@ -38,19 +38,25 @@ def detector_parity(config, detector, directory, seed=7):
     return boxes, logits, features, bev
 
 
-def parity(model, language_model, directory):
-    """Run every graph in `directory` and the torch models on the same inputs -> Parity."""
+def network_parity(model, directory):
+    """Of an MtaModel: `detector_parity`, and the largest difference of qformer.onnx."""
     model, directory = model.float().eval(), Path(directory)
     found = detector_parity(model.config, model.detector, directory)
     objects = {name: value.numpy() for name, value in object_inputs(model, 8, seed=8).items()}
     (prefix,) = _largest(*_both(model.qformer, directory / 'qformer.onnx', objects))
-    language = []
+    return *found, prefix
+
+
+def parity(model, language_model, directory):
+    """Run every graph in `directory` and the torch models on the same inputs -> Parity."""
+    found, language = network_parity(model, directory), []
+    directory = Path(directory)
     for count, before, tokens, past in ((4, 8, 1, 0), (4, 0, 1, 9), (1, 0, 3, 2)):
         inputs = language_inputs(model.config, count, before, tokens, past, seed=9)
         inputs = {name: value.numpy() for name, value in inputs.items()}
         graph = LanguageGraph(language_model)
         language += _largest(*_both(graph, directory / 'language.onnx', inputs))
-    return Parity(*found, prefix, max(language))
+    return Parity(*found, max(language))
 
 
 def _both(module, path, inputs):

@@ -9,19 +9,17 @@ instruction without the Alpaca preamble around it.
 
 from contextlib import nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from peft import AdaptionPromptConfig, get_peft_model
-from tokenizers import Tokenizer
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from mta_perception.model.language import LanguageModel
-from mta_training.language import internlm2
-from mta_training.language.model_directory import quiet, read_config, refuse_misfits, weight_files
+from mta_perception.runtime.torch_llama import load_llama, load_tokenizer
+from mta_perception.runtime.torch_weights import quiet
 from mta_training.language.small_model import BOS, EOS, PAD
 from mta_training.tensor_files import fill
 
@@ -284,8 +282,8 @@ class CaptionLanguage(nn.Module):
         """A LanguageModel with the same weights and the adapter, for export; of `small` only."""
         if self.runtime_config is None:
             raise ValueError(
-                'a language model from a directory has no runtime form; expected '
-                'one of CaptionLanguage.small. Caption with `generate` instead.'
+                'a language model from a directory becomes no graph; expected one of '
+                'CaptionLanguage.small. Its adapter is exported (export/foreign_language.py).'
             )
         model = LanguageModel(replace(self.runtime_config, adapter_tokens=self.adapter_len))
         model.load_state_dict(self._runtime_state())
@@ -339,63 +337,3 @@ def _check_sizes(config, tokenizer, adapter_len):
             f'not hidden_size={config.hidden_size}; the adapter needs that. Choose '
             'another model.'
         )
-
-
-def load_llama(directory, dtype):
-    """LlamaForCausalLM of a directory whose config.json says llama or internlm2."""
-    config = read_config(directory, ('llama', 'internlm2'), 'a caption language model')
-    files = weight_files(directory)
-    with quiet():
-        if config['model_type'] == 'llama':
-            size, source, state = LlamaConfig.from_pretrained(directory), directory, None
-        else:
-            size, source = internlm2.llama_config(directory, config), None
-            state = internlm2.llama_weights(directory, files, size)
-        size.eos_token_id = _first(size.eos_token_id)
-        if size.pad_token_id is None or size.pad_token_id < 0:
-            size.pad_token_id = size.eos_token_id  # Llama has none; padding is masked anyway
-        # Misfits must come back as info, not as an error that names none of them.
-        model, info = LlamaForCausalLM.from_pretrained(
-            source,
-            config=size,
-            state_dict=state,
-            dtype=dtype,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    refuse_misfits(directory, info)
-    return model
-
-
-def _first(ids):
-    return ids[0] if isinstance(ids, (list, tuple)) and ids else ids
-
-
-def load_tokenizer(directory):
-    """tokenizers.Tokenizer of tokenizer.json, or of tokenizer.model by way of sentencepiece."""
-    path = Path(directory) / 'tokenizer.json'
-    if path.is_file():
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises a bare Exception
-            raise ValueError(f'{path} is not a tokenizer ({error}); copy it again.') from error
-    elif not (path.parent / 'tokenizer.model').is_file():
-        raise FileNotFoundError(
-            f'{path.parent} has neither tokenizer.json nor tokenizer.model; '
-            'copy the tokenizer of the model there.'
-        )
-    elif find_spec('sentencepiece') is None:
-        raise ValueError(
-            f'{path.parent} has only tokenizer.model, which needs the package '
-            'sentencepiece, and that is not installed. Install it, or put '
-            'tokenizer.json there (save_pretrained of the fast tokenizer).'
-        )
-    else:
-        with quiet():
-            tokenizer = LlamaTokenizer.from_pretrained(
-                path.parent, local_files_only=True
-            ).backend_tokenizer
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer

@@ -98,7 +98,7 @@ def _load_minilm(directory, device):
     # Only here: a complete cache needs neither transformers nor its seconds of import.
     from transformers import AutoTokenizer, BertModel
 
-    from mta_training.language.model_directory import (
+    from mta_perception.runtime.torch_weights import (
         quiet,
         read_config,
         refuse_misfits,
@@ -133,7 +133,7 @@ def _mean_of_tokens(model, input_ids, attention_mask):
 def _load_clip(directory, device):
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-    from mta_training.language.model_directory import (
+    from mta_perception.runtime.torch_weights import (
         quiet,
         read_config,
         refuse_misfits,

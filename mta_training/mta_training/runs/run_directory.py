@@ -15,9 +15,10 @@ import yaml
 from mta_perception.atomic_files import whole, write_atomically
 from mta_perception.model.bevformer.detector import BevFormerDetector
 from mta_perception.model.mta_model import MtaModel
+from mta_perception.runtime.torch_llama import load_tokenizer
 from mta_training.bevformer.checkpoint import CARD, load_imported
 from mta_training.language import small_model
-from mta_training.language.frozen_llama import CaptionLanguage, load_tokenizer
+from mta_training.language.frozen_llama import CaptionLanguage
 from mta_training.language.text_embeddings import CaptionEmbeddings
 from mta_training.runs.recipe import Recipe
 from mta_training.tensor_files import fill, read_tensors, tensors_of
@@ -131,13 +132,13 @@ def small_language(run, recipe):
     return language, replace(size, adapter_tokens=recipe.language.adapter_tokens)
 
 
-def foreign_language(recipe):
-    """CaptionLanguage of the directory that a recipe names."""
+def foreign_language(recipe, dtype=''):
+    """CaptionLanguage of the directory that a recipe names; dtype: another than the recipe's."""
     settings = recipe.language
     return CaptionLanguage.from_directory(
         settings.model,
         settings.adapter_tokens,
-        settings.dtype,
+        dtype or settings.dtype,
         settings.prompt,
         settings.gradient_checkpointing,
         recipe.model.language.max_tokens,
@@ -239,14 +240,17 @@ def origin(start):
     return {'detector_from': f'{Path(start).name}: {state["step"]} steps, {state["data"]}'}
 
 
-def load_run(run, which='last'):
-    """LoadedRun of a run directory; `which` is last or best."""
+def load_run(run, which='last', foreign_dtype=''):
+    """LoadedRun of a run directory; `which` is last or best.
+
+    foreign_dtype: of the frozen weights of a foreign language model, where not the recipe's
+    """
     state = read_checkpoint(run, which)
     recipe = Recipe.from_dict(state['recipe'])
     language = (
         small_language(run, recipe)[0]
         if recipe.language.model == 'small'
-        else foreign_language(recipe)
+        else foreign_language(recipe, foreign_dtype)
     )
     language.load_trained_state(state['adapter'])
     model = build_model(recipe)

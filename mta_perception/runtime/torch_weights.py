@@ -3,9 +3,11 @@
 Nothing here or in its users asks a hub, executes code that comes with weights, or unpickles.
 """
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 import json
 from pathlib import Path
+from typing import Any
 import warnings
 
 from safetensors import SafetensorError, safe_open
@@ -13,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Keep transformers' and peft's warnings and progress bars off the console.
 
     What they would report of loaded weights is checked by `refuse_misfits`, which raises.
@@ -32,7 +34,7 @@ def quiet():
             transformers_logging.enable_progress_bar()
 
 
-def read_config(directory, wanted, purpose):
+def read_config(directory: str | Path, wanted: Collection[str], purpose: str) -> dict[str, Any]:
     """The dict in config.json of a model directory.
 
     Raises FileNotFoundError where directory or file is missing, ValueError where `model_type` is
@@ -52,7 +54,7 @@ def read_config(directory, wanted, purpose):
             'Copy all files of the model, not the weights alone.'
         )
     try:
-        config = json.loads(path.read_text())
+        config: dict[str, Any] = json.loads(path.read_text())
         kind = config.get('model_type')
     except (ValueError, AttributeError) as error:
         raise ValueError(f'{path} is not a JSON object ({error}); copy it again.') from error
@@ -64,14 +66,17 @@ def read_config(directory, wanted, purpose):
     return config
 
 
-def weight_files(directory):
+def weight_files(directory: str | Path, named: Iterable[str] | None = None) -> list[Path]:
     """Paths of all safetensors files of a model; every one has a readable header.
 
+    named: the names to take; None: those of the index, or all.
     Raises FileNotFoundError where there are none or one that the index names is missing.
     """
     directory = Path(directory)
     index = directory / 'model.safetensors.index.json'
-    if index.is_file():
+    if named is not None:
+        paths = [directory / name for name in named]
+    elif index.is_file():
         names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
         missing = [name for name in names if not (directory / name).is_file()]
         if missing:
@@ -106,7 +111,7 @@ def weight_files(directory):
     return paths
 
 
-def refuse_misfits(directory, info):
+def refuse_misfits(directory: str | Path, info: Mapping[str, Any]) -> None:
     """Raise ValueError where from_pretrained's loading info names weights that do not fit."""
     found = {
         name: sorted(

@@ -1,10 +1,15 @@
 """InternLM2's configuration and weights by Llama's names: the same architecture otherwise."""
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
 from safetensors.torch import load_file
+import torch
 from transformers import LlamaConfig
 
 
-def llama_config(directory, config):
+def llama_config(directory: str | Path, config: Mapping[str, Any]) -> LlamaConfig:
     """LlamaConfig of InternLM2's config.json: the same architecture but for names."""
     names = (
         'vocab_size',
@@ -43,7 +48,9 @@ _LLAMA_FROM_INTERNLM2 = {
 }
 
 
-def llama_weights(directory, files, size):
+def llama_weights(
+    directory: str | Path, files: Iterable[Path], size: LlamaConfig
+) -> dict[str, torch.Tensor]:
     """State dict by Llama's names.
 
     `attention.wqkv` holds one group a key head: its queries, its key, its value, each Dh rows.
@@ -62,7 +69,7 @@ def llama_weights(directory, files, size):
                 f'{directory}: {name} is {tuple(value.shape)}, config.json asks for '
                 f'{(rows, size.hidden_size)}; copy both of one and the same model.'
             )
-        groups = value.unflatten(0, (heads, -1, size.head_dim))  # (heads, q + 2, Dh, D)
+        groups = value.reshape(heads, -1, size.head_dim, size.hidden_size)  # (heads, q + 2, Dh, D)
         layer = name.removesuffix('attention.wqkv.weight') + 'self_attn.'
         for key, part in (('q', groups[:, :-2]), ('k', groups[:, -2]), ('v', groups[:, -1])):
             state[f'{layer}{key}_proj.weight'] = part.reshape(-1, size.hidden_size).contiguous()
