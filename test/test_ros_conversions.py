@@ -1,5 +1,6 @@
 """Messages to arrays and back, transform trees, markers, counting: no process, no DDS."""
 
+import os
 from pathlib import Path
 import threading
 import time
@@ -537,6 +538,21 @@ def test_newest_worker_overtakes_and_limits_its_rate():
     assert worker.stop()
     assert [item for item, _ in done] == [0, 49] and worker.overtaken == 48
     assert done[1][1] - done[0][1] >= 0.049
+
+
+def test_a_worker_stands_back_alone():
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    seen = []
+    for nice in (0, 3):
+        worker = NewestWorker('test', lambda _: seen.append(niceness()), nice=nice)
+        worker.start()
+        worker.offer(0)
+        while len(seen) < (2 if nice else 1):
+            time.sleep(0.001)
+        assert worker.stop()
+    assert seen == [niceness(), min(19, niceness() + 3)]
 
 
 # -- parameters

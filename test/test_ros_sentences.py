@@ -42,9 +42,9 @@ SLOW_NODE = f"""
 import sys, time
 from mta_perception.runtime.captioner import OnnxCaptioner
 quick = OnnxCaptioner.caption
-def slow(self, inputs):
+def slow(self, *given):
     time.sleep({SLOW_S})
-    return quick(self, inputs)
+    return quick(self, *given)
 OnnxCaptioner.caption = slow
 from mta_perception.ros.node import main
 sys.exit(main())

@@ -19,6 +19,7 @@ from mta_perception.pipeline.images import plan_for
 from mta_perception.pipeline.step import DroppedFrame, PerceptionPipeline, StepResult
 from mta_perception.reasons import Code, Reason
 from mta_perception.ros import parameters
+from mta_perception.runtime.captioner import StoppedError
 from mta_perception.sentences import Said
 from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
 from mta_perception.workers.look_ahead import LookAhead, boxes_ahead
@@ -31,6 +32,7 @@ MOST_WARNINGS = 30  # about images, said once each
 MEMORY = 'memory began anew'  # source of the reasons for that
 PASS_S = 0.25  # a caption pass on a busy machine takes fewer objects, not longer
 FEWEST_CAPTIONS = 4
+FOREIGN_NICE = 10  # a tenth of a core that the detector wants, too
 
 
 class Picture(NamedTuple):
@@ -65,11 +67,16 @@ class PerceptionWorkers:
         self._book = CaptionBook(settings.caption_max_age_s)
         self._look_ahead = LookAhead(settings.caption_look_ahead_s)
         self._screen = threading.Lock()  # ~/markers and ~/caption_text: one writer at a time
-        self._object_s = 0.01  # of a caption pass, an object; learnt
+        # Of a caption pass, an object; learnt.  A foreign language model may take seconds.
+        self._object_s = PASS_S if _speaks_foreign(model) else 0.01
+        self._closing = False
         self._caption_pose = None  # (stamp [ns], world_from_ego) of the pass before
         self._steps = NewestWorker('perception', guard('perception', self._step))
         self._captioning = NewestWorker(
-            'captions', guard('captions', self._caption), settings.caption_rate
+            'captions',
+            guard('captions', self._caption),
+            settings.caption_rate,
+            FOREIGN_NICE if _speaks_foreign(model) else 0,
         )
         self._drawing = NewestWorker(
             'overlay', guard('overlay', self._draw), settings.overlay_rate
@@ -79,7 +86,8 @@ class PerceptionWorkers:
             worker.start()
 
     def close(self):
-        """Let each worker end its present item, and end it."""
+        """Let each worker end its present item, and end it; of a caption pass the present word."""
+        self._closing = True
         for worker in self._workers:
             worker.stop()
         self._pipeline.close()
@@ -223,7 +231,10 @@ class PerceptionWorkers:
         ahead_s = self._look_ahead.seconds()
         inputs = result.caption_inputs.take(rows)
         inputs = inputs._replace(boxes=boxes_ahead(inputs.boxes, ahead_s, velocity, turn))
-        captions = self._model.captioner.caption(inputs)
+        try:
+            captions = self._model.captioner.caption(inputs, lambda: not self._closing)
+        except StoppedError:
+            return
         boxes = boxes_ahead(detections.boxes[rows], ahead_s, velocity, turn)
         entries = [
             (
@@ -306,6 +317,11 @@ class PerceptionWorkers:
             self.settings.overlay_jpeg_quality,
         )
         self.durations.add({'overlay': (time.monotonic() - began) * 1e3})
+
+
+def _speaks_foreign(model):
+    captioner = model.manifest.captioner
+    return captioner is not None and captioner.foreign is not None
 
 
 def _ego_twist(before, result):

@@ -4,6 +4,7 @@ The words are those of our own language model in onnxruntime (here), or of a for
 (torch_captioner.py); runtime/speech.py opens what a manifest asks for.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -30,11 +31,25 @@ class Caption(NamedTuple):
     score: float  # geometric mean of the chosen words' probabilities, in [0, 1]
 
 
+class StoppedError(Exception):
+    """Nobody waits for the sentences any more."""
+
+
+def to_the_end() -> bool:
+    """Of a pass that nobody stops."""
+    return True
+
+
 class Captioner(Protocol):
     """What the node's caption worker and the evaluation call."""
 
-    def caption(self, inputs: CaptionInputs) -> list[Caption]:
-        """detections.CaptionInputs of K objects -> K Captions, row for row."""
+    def caption(
+        self, inputs: CaptionInputs, go_on: Callable[[], bool] = to_the_end
+    ) -> list[Caption]:
+        """detections.CaptionInputs of K objects -> K Captions, row for row.
+
+        go_on: asked before each word; where it says no, StoppedError is raised.
+        """
 
 
 class QFormerGraph:
@@ -94,13 +109,17 @@ class OnnxCaptioner:
             },
         )
 
-    def caption(self, inputs: CaptionInputs) -> list[Caption]:
-        """detections.CaptionInputs of K objects -> K Captions, row for row."""
+    def caption(
+        self, inputs: CaptionInputs, go_on: Callable[[], bool] = to_the_end
+    ) -> list[Caption]:
+        """As Captioner's."""
         if not len(inputs.boxes):
             return []
-        return captions_of(self._tokenizer, *self._generate(self._qformer(inputs)))
+        return captions_of(self._tokenizer, *self._generate(self._qformer(inputs), go_on))
 
-    def _generate(self, prefix: Floats) -> tuple[list[list[int]], list[list[float]]]:
+    def _generate(
+        self, prefix: Floats, go_on: Callable[[], bool]
+    ) -> tuple[list[list[int]], list[list[float]]]:
         """Greedy token ids (end token left out) and log probabilities (with it) of prefix (N, P,
         D)."""
         spec, count = self._spec, len(prefix)
@@ -114,6 +133,8 @@ class OnnxCaptioner:
             'past_values': self._empty_cache(count),
         }
         for _ in range(spec.max_tokens):
+            if not go_on():
+                raise StoppedError
             logits, keys, values = self._language.run(['logits', 'keys', 'values'], step)
             words = logits.argmax(axis=1)
             chosen = _log_softmax_at(logits, words)

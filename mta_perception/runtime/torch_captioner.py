@@ -5,7 +5,7 @@ the adapter (adapter.safetensors) and the Q-Former come from the export.  A row 
 (P soft tokens of an object), BOS, prompt; the words after it are greedy, from a KV cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,14 @@ from torch import nn
 
 from mta_perception.detections import CaptionInputs, Floats
 from mta_perception.foreign_text import first_line
-from mta_perception.runtime.captioner import Caption, QFormerGraph, captioner_spec, captions_of
+from mta_perception.runtime.captioner import (
+    Caption,
+    QFormerGraph,
+    StoppedError,
+    captioner_spec,
+    captions_of,
+    to_the_end,
+)
 from mta_perception.runtime.manifest import (
     EXPORT_AGAIN,
     FILE_NAME,
@@ -118,23 +125,25 @@ class TorchCaptioner:
                 'Choose another language_device or language_precision, or free its memory.'
             ) from error
 
-    def caption(self, inputs: CaptionInputs) -> list[Caption]:
-        """detections.CaptionInputs of K objects -> K Captions, row for row."""
+    def caption(
+        self, inputs: CaptionInputs, go_on: Callable[[], bool] = to_the_end
+    ) -> list[Caption]:
+        """As runtime.captioner.Captioner's."""
         if not len(inputs.boxes):
             return []
-        return captions_of(self._tokenizer, *self.words(self._qformer(inputs)))
+        return captions_of(self._tokenizer, *self.words(self._qformer(inputs), go_on=go_on))
 
     def words(
-        self, prefix: Floats, most: int | None = None
+        self, prefix: Floats, most: int | None = None, go_on: Callable[[], bool] = to_the_end
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Greedy token ids (end token left out) and log probabilities (with it) of prefix (N, P,
         D)."""
         most = self._spec.max_tokens if most is None else most
         with _threads(self._threads), torch.inference_mode():
-            return self._generate(torch.from_numpy(prefix), most)
+            return self._generate(torch.from_numpy(prefix), most, go_on)
 
     def _generate(
-        self, prefix: torch.Tensor, most: int
+        self, prefix: torch.Tensor, most: int, go_on: Callable[[], bool]
     ) -> tuple[list[list[int]], list[list[float]]]:
         count = len(prefix)
         tokens: list[list[int]] = [[] for _ in range(count)]
@@ -145,6 +154,8 @@ class TorchCaptioner:
         step = torch.cat([prefix.to(words.device, words.dtype), words], dim=1)  # prefill
         cache = None
         for _ in range(most):
+            if not go_on():
+                raise StoppedError
             out = self._llama(
                 inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1
             )

@@ -1,6 +1,8 @@
 """Threads that always work on the newest: one slot, and what is overtaken in it is counted."""
 
 from collections.abc import Callable
+from contextlib import suppress
+import os
 import threading
 import time
 from typing import Generic, TypeVar
@@ -11,14 +13,19 @@ Item = TypeVar('Item')
 class NewestWorker(Generic[Item]):
     """Calls `work(item)` in a thread of its own, for the newest item offered, never for a queue.
 
-    max_rate_hz: work begins at most that often; None: as often as it can.  `work` must not raise
-    (see tally.Guard).
+    max_rate_hz: work begins at most that often; None: as often as it can.  nice: how much the
+    thread stands back where others want its core, 0 to 19.  `work` must not raise (see
+    tally.Guard).
     """
 
     def __init__(
-        self, name: str, work: Callable[[Item], object], max_rate_hz: float | None = None
+        self,
+        name: str,
+        work: Callable[[Item], object],
+        max_rate_hz: float | None = None,
+        nice: int = 0,
     ) -> None:
-        self.name = name
+        self.name, self._nice = name, nice
         self.overtaken = 0  # items that a newer one replaced before their turn
         self._work = work
         self._period_s = 1.0 / max_rate_hz if max_rate_hz else 0.0
@@ -55,6 +62,12 @@ class NewestWorker(Generic[Item]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        if self._nice:
+            # Of this thread alone, as Linux has it; elsewhere it is no thread's to ask for.
+            with suppress(OSError):
+                thread = threading.get_native_id()
+                now = os.getpriority(os.PRIO_PROCESS, thread)
+                os.setpriority(os.PRIO_PROCESS, thread, min(19, now + self._nice))
         next_start = 0.0
         while True:
             item = self._take(next_start)

@@ -21,7 +21,7 @@ import yaml
 
 from mta_perception.detections import CaptionInputs
 from mta_perception.model.config import MtaConfig
-from mta_perception.runtime.captioner import OnnxCaptioner
+from mta_perception.runtime.captioner import OnnxCaptioner, StoppedError
 from mta_perception.runtime.manifest import Manifest, ManifestError
 from mta_perception.runtime.speech import LanguageSettings, language_directory, open_captioner
 from mta_training.export import model_directory
@@ -114,6 +114,14 @@ def test_sentences_are_those_of_offline_evaluation(spoken):
     assert [caption.text for caption in captions] == language.generate(prefix)
     assert all(0.0 < caption.score <= 1.0 for caption in captions)
     assert opened(spoken).caption(inputs.take(np.zeros(9, bool))) == []
+
+
+def test_a_pass_that_nobody_waits_for_ends_at_the_next_word(spoken, exported):
+    for captioner in (opened(spoken), open_captioner(Manifest.load(exported[2]))):
+        left = iter([True, True, True, False])
+        with pytest.raises(StoppedError):
+            captioner.caption(some_objects(spoken[0], 24), lambda left=left: next(left))
+        assert len(captioner.caption(some_objects(spoken[0], 2))) == 2
 
 
 def test_the_adapter_is_in_the_words(spoken, tmp_path):
