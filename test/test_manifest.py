@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from mta_perception import contract
+from mta_perception.atomic_files import sha256
 from mta_perception.runtime.manifest import BevSpec, ImageSpec, Manifest, ManifestError
 
 pytest.importorskip('onnx', reason='onnx comes with the training environment')
@@ -92,12 +93,38 @@ def places_in(value, place=()):
         yield from places_in(one, (*place, key))
 
 
+def speak_with_another(directory):
+    """Turn a model into one that speaks with a foreign language model."""
+    (directory / 'adapter.safetensors').write_bytes(b'')
+    path = directory / 'manifest.yaml'
+    values = yaml.safe_load(path.read_text())
+    values['files']['adapter.safetensors'] = sha256(directory / 'adapter.safetensors')
+    values['captioner']['language'] = {
+        'kind': 'transformers',
+        'name': 'Llama',
+        'prompt': 'Describe it.',
+        'adapter_tokens': 3,
+        'files': {'config.json': 'a', 'model.safetensors': 'b', 'tokenizer.json': 'c'},
+    }
+    path.write_text(yaml.safe_dump(values))
+
+
+def test_a_foreign_language_model_is_read(directory):
+    speak_with_another(directory)
+    foreign = Manifest.load(directory).captioner.foreign
+    assert (foreign.name, foreign.prompt, foreign.adapter_tokens) == ('Llama', 'Describe it.', 3)
+    assert set(foreign.files) == {'config.json', 'model.safetensors', 'tokenizer.json'}
+
+
+@pytest.mark.parametrize('foreign', [False, True])
 @given(st.data())
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_whatever_a_manifest_says_it_is_taken_or_refused_in_one_line(directory, data):
+def test_whatever_a_manifest_says_it_is_taken_or_refused_in_one_line(directory, foreign, data):
     path = directory / 'manifest.yaml'
+    if foreign and 'adapter_tokens' not in path.read_text():
+        speak_with_another(directory)
     whole = path.read_text()
     values = yaml.safe_load(whole)
     *above, last = data.draw(st.sampled_from([one for one in places_in(values) if one]))

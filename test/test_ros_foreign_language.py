@@ -137,10 +137,10 @@ def test_without_its_tokenizer_a_node_stays_unconfigured_and_with_it_says_the_se
             car.close()
 
 
-def test_with_captions_false_a_node_runs_without_the_weights(spoken, tmp_path):
+def test_with_captions_off_a_node_runs_without_the_weights(spoken, tmp_path):
     model, _ = spoken
     domain = free_domain()
-    given = {'model': model, 'captions': False, 'dead_after_s': 2.0}
+    given = {'model': model, 'captions': 'off', 'dead_after_s': 2.0}
     with start_node(tmp_path, domain, given, name='silent'):
         car = Car(domain)
         try:

@@ -56,7 +56,7 @@ class LanguageSettings:
         if not self.directory:
             return {}
         return {
-            'language_directory': str(Path(self.directory).resolve()),
+            'language_directory': str(Path(self.directory).expanduser().resolve()),
             'language_device': self.device,
             'language_precision': self.precision,
         }
