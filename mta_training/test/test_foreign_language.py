@@ -24,6 +24,7 @@ from mta_perception.model.config import MtaConfig
 from mta_perception.runtime.captioner import OnnxCaptioner, StoppedError
 from mta_perception.runtime.manifest import Manifest, ManifestError
 from mta_perception.runtime.speech import LanguageSettings, language_directory, open_captioner
+from mta_perception.runtime.torch_captioner import TorchCaptioner
 from mta_training.export import model_directory
 from mta_training.export.foreign_language import ForeignLanguage
 from mta_training.language import small_model
@@ -312,6 +313,22 @@ def test_on_a_gpu_the_words_are_sentences_of_the_same_kind(spoken, precision):
     assert len(captions) == 6
     if precision == 'float32':
         assert [one.text for one in captions] == [one.text for one in wanted]
+
+
+@pytest.mark.parametrize('precision, near', [('bfloat16', 0.5), ('float16', 0.1)])
+def test_in_half_precision_first_words_are_nearly_those_of_float32(spoken, precision, near):
+    """What a GPU computes in; a CPU can, too, and would find a number of the wrong kind."""
+    _, language, directory, weights = spoken
+    captioner = TorchCaptioner(Manifest.load(directory), weights, 1, 'cpu', precision)
+    generator = torch.Generator().manual_seed(4)
+    prefix = torch.randn(16, 6, language.hidden_size, generator=generator).numpy()
+    rows, spoken_of = captioner.words(prefix, 1)
+    exact_rows, exact = opened(spoken).words(prefix, 1)
+    same = [i for i in range(16) if rows[i] == exact_rows[i]]
+    assert len(same) >= 12
+    for i in same:
+        assert spoken_of[i][0] == pytest.approx(exact[i][0], abs=near)
+    assert len(captioner.caption(some_objects(spoken[0], 3))) == 3
 
 
 def test_without_torch_the_sentence_names_the_extra(spoken):
