@@ -44,6 +44,7 @@ class CameraImage(NamedTuple):
     data: bytes | memoryview | RawPixels  # of a jpeg or png; (H, W) or (H, W, C) for raw
     encoding: str  # 'jpeg' | 'png' | a sensor_msgs/Image encoding such as 'bgr8'
     mosaic: str = ''  # of a grey jpeg or png that is a Bayer mosaic: its first four pixels, 'rggb'
+    received_ns: int = 0  # steady clock of the node; 0 for images out of a file
 
 
 class FrameSet(NamedTuple):

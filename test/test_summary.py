@@ -11,6 +11,7 @@ from mta_perception.bags.recording import (
 )
 from mta_perception.commands.summary import (
     _frame_accounts,
+    _stages,
     latencies_ms,
     machine,
     percentiles,
@@ -54,6 +55,16 @@ def test_latency_is_from_the_last_image_of_the_set_to_its_detections():
 def test_percentiles_of_nothing_are_none():
     assert percentiles([]) == {'p50': None, 'p90': None, 'max': None}
     assert percentiles([1.0, 2.0, 30.0]) == {'p50': 2.0, 'p90': 24.4, 'max': 30.0}
+
+
+def test_the_nodes_stamps_are_read_by_stage_and_words_beside_them_left_alone():
+    said = {'boxes_p50_ms': '80.126', 'boxes_max_ms': '99.000', 'image_stamps': 'of /clock'}
+    said['received_after_stamp_p90_ms'] = '3.000'
+    assert _stages({'latency': said}, 'latency') == {
+        'boxes': {'p50': 80.13, 'max': 99.0},
+        'received_after_stamp': {'p90': 3.0},
+    }
+    assert _stages({}, 'latency') == {}  # a bag of an older version
 
 
 def test_rate_counts_intervals_not_messages():

@@ -320,6 +320,13 @@ def process_usage(pid: int) -> dict[str, float]:
     }
 
 
+def _clock_words(clocks: Mapping[str, Mapping[str, float]]) -> str:
+    """Medians in the order of the stages, as the node stamped them."""
+    stages = ('complete', 'decoded', 'inferred', 'boxes', 'sentences')
+    known = [f'{stage} {clocks[stage]["p50"]:.1f}' for stage in stages if stage in clocks]
+    return f'{", ".join(known)} ms (p50)' if known else 'not measured'
+
+
 def _print_summary(summary: dict[str, Any], out: Path) -> None:
     table = Table(
         show_header=False,
@@ -343,6 +350,7 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
             'objects within 30 m have a true one',
         ),
         ('latency', f'p50 {latency["p50"]} ms, p90 {latency["p90"]} ms, max {latency["max"]} ms'),
+        ('after the last image', _clock_words(summary['clocks_ms'])),
         (
             'accuracy',
             f'mAP {summary["mAP"]:.3f} ({summary["mAP_present"]:.3f} over the '

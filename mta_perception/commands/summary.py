@@ -48,7 +48,9 @@ def summarise(scene: SceneBag, recording: Recording) -> dict[str, Any]:
         'latency_ms': percentiles(latencies),
         'latency_samples': len(latencies),
         'rate_hz': rate_hz([message.arrival_ns for message in recording.detections]),
-        'stages_ms': _stages(recording.diagnostics[-1][1]),
+        'stages_ms': _stages(recording.diagnostics[-1][1], 'stages'),
+        'clocks_ms': _stages(recording.diagnostics[-1][1], 'latency'),
+        'image_stamps': recording.diagnostics[-1][1].get('latency', {}).get('image_stamps'),
         'machine': machine(),
     }
 
@@ -96,12 +98,13 @@ def _counts(values: Mapping[str, str], prefix: str) -> dict[str, int]:
     }
 
 
-def _stages(diagnostics: Diagnostics) -> dict[str, dict[str, float]]:
-    """stage -> p50, p90, max in ms, from the newest 300 steps."""
+def _stages(diagnostics: Diagnostics, status: str) -> dict[str, dict[str, float]]:
+    """stage -> p50, p90, max in ms, from the newest 300 steps; of a status of the diagnostics."""
     stages: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    for key, value in diagnostics.get('stages', {}).items():
-        stage, which, _ = key.rsplit('_', 2)
-        stages[stage][which] = round(float(value), 2)
+    for key, value in diagnostics.get(status, {}).items():
+        if key.endswith('_ms'):
+            stage, which, _ = key.rsplit('_', 2)
+            stages[stage][which] = round(float(value), 2)
     return dict(stages)
 
 

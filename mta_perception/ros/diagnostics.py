@@ -1,5 +1,5 @@
-"""/diagnostics, once a second: one status per camera, and one each for frames, stages, odometry,
-memory, captions, inputs and process.
+"""/diagnostics, once a second: one status per camera, and one each for frames, stages, latency,
+odometry, memory, captions, inputs and process.
 
 `message` says in words what is wrong; `values` carries the numbers and, one key per reasons.Code,
 every count.
@@ -65,6 +65,7 @@ def running_statuses(inputs, perception, wrong_transport):
         *camera_statuses(inputs, perception, wrong_transport),
         _frames(inputs, perception),
         _stages(perception),
+        _latency(perception),
         _odometry(inputs),
         _memory(perception),
         _captions(perception),
@@ -189,6 +190,18 @@ def _stages(perception):
         'nothing measured yet' if total is None else f'image to boxes {total:.0f} ms (median)',
         values,
     )
+
+
+def _latency(perception):
+    values = perception.latency.values()
+    if 'boxes_p50_ms' not in values:
+        return 'latency', OK, 'nothing measured yet', values
+    words = f'boxes {values["boxes_p50_ms"]:.0f} ms after the last image came (median)'
+    if 'boxes_after_stamp_p50_ms' in values:
+        words += f', {values["boxes_after_stamp_p50_ms"]:.0f} ms after its stamp'
+    else:
+        words += f'; image stamps are {values["image_stamps"]}'
+    return 'latency', OK, words, values
 
 
 def _odometry(inputs):

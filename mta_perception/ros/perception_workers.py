@@ -22,6 +22,7 @@ from mta_perception.ros import parameters
 from mta_perception.runtime.captioner import StoppedError
 from mta_perception.sentences import Said
 from mta_perception.workers.caption_book import CaptionBook, rows_to_caption
+from mta_perception.workers.latency import Latency, Moments, received_s
 from mta_perception.workers.look_ahead import LookAhead, boxes_ahead
 from mta_perception.workers.newest_worker import NewestWorker
 from mta_perception.workers.tally import Durations, Rate, Tally
@@ -47,17 +48,20 @@ class Picture(NamedTuple):
 class PerceptionWorkers:
     """The workers of one activation; `offer(Job)` takes a frame set, the newest wins."""
 
-    def __init__(self, model, settings, ego_motion, outputs, guard, say):
-        """model: node.LoadedModel.  say: function (text) that writes a warning to the log."""
+    def __init__(self, model, settings, ego_motion, outputs, guard, say, is_sim_time):
+        """model: node.LoadedModel.  say: function (text) that writes a warning to the log.
+        is_sim_time: function () -> whether the node's time is that of /clock."""
         self.settings = settings
         self.dropped = Tally(say)  # frame sets without a result, by Code
         self.processed, self.captioned = Rate(), Rate()
         self.durations = Durations()  # stages of a step, ms
         self.caption_durations = Durations()
+        self.latency = Latency()
         self.masked = {camera: Counter() for camera in CAMERAS}  # camera -> Code -> frames
         self.resets = Tally(say)  # of the memory, by Refusal
         self.latest = None  # StepResult
         self._say, self._said = say, set()  # of (camera, warning)
+        self._is_sim_time = is_sim_time
         self._model, self._ego_motion, self._outputs = model, ego_motion, outputs
         self._reset_wanted = None  # Reason of a reset that the service asked for
         self._pipeline = PerceptionPipeline(
@@ -141,6 +145,8 @@ class PerceptionWorkers:
             return
         self._note(result)
         stepped = time.monotonic()
+        self._outputs.publish_detections(result, self.settings.base_frame)
+        self._time(job, result, ready, time.monotonic())
         self._publish(result, job.calibrations, (stepped - ready) * 1e3)
         done = time.monotonic()
         self.processed.tick()
@@ -152,6 +158,24 @@ class PerceptionWorkers:
                 'publish': (done - stepped) * 1e3,
                 'total': (done - job.complete_s) * 1e3,
             }
+        )
+
+    def _time(self, job, result, began_s, boxes_s):
+        """Stamp the stages of a frame whose boxes are out."""
+        laps = result.timings_ms
+        decoded = began_s + (laps['project'] + laps['decode']) / 1e3
+        moments = Moments(
+            received_s(job.frames, job.complete_s),
+            job.complete_s,
+            decoded,
+            decoded + (laps['memory'] + laps['detector']) / 1e3,
+            boxes_s,
+        )
+        spans_ms = self.latency.frame(
+            result.stamp_ns, moments, time.monotonic() - time.time(), self._is_sim_time()
+        )
+        self._outputs.publish_latency(
+            result.stamp_ns, self.settings.base_frame, spans_ms, self.latency
         )
 
     def _note(self, result):
@@ -169,7 +193,6 @@ class PerceptionWorkers:
 
     def _publish(self, result, calibrations, step_ms):
         frame_id = self.settings.base_frame
-        self._outputs.publish_detections(result, frame_id)
         self._look_ahead.published(result.stamp_ns, time.monotonic())
         self._book.keep_only(result.track_ids)
         with self._screen:
@@ -253,6 +276,10 @@ class PerceptionWorkers:
             true_ns = result.stamp_ns + round(ahead_s * 1e9)
             self._outputs.publish_captions(
                 result.stamp_ns, self.settings.base_frame, told, true_ns
+            )
+            spans_ms = self.latency.sentences(result.stamp_ns, time.monotonic())
+            self._outputs.publish_latency(
+                result.stamp_ns, self.settings.base_frame, spans_ms, self.latency
             )
             self._show_again(result)
         self._look_ahead.told(result.stamp_ns, time.monotonic())

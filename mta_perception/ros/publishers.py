@@ -5,6 +5,7 @@ threads is safe in rclpy.
 """
 
 import cv2
+from diagnostic_msgs.msg import DiagnosticArray
 from mta_msgs.msg import HistoryState, ObjectCaptionArray
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -15,7 +16,7 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from mta_perception.contract import CLASSES
-from mta_perception.ros import conversions
+from mta_perception.ros import conversions, diagnostics
 from mta_perception.ros.markers import Markers
 
 CLEARING_S = 0.3  # patience with readers that are to clear their screens
@@ -33,6 +34,7 @@ class Outputs:
         self._overlay = self._publisher(CompressedImage, '~/overlay/compressed', depth=2)
         self._labels = self._publisher(LabelInfo, '~/labels', depth=1, latched=True)
         self._history = self._publisher(HistoryState, '~/history')
+        self._latency = self._publisher(DiagnosticArray, '~/latency')
         self._drawn = Markers()
 
     def _publisher(self, message_type, topic, depth=10, latched=False):
@@ -110,6 +112,20 @@ class Outputs:
         )
         if encoded:
             self._overlay.publish(conversions.jpeg_message(stamp_ns, frame_id, jpeg))
+
+    def publish_latency(self, stamp_ns, frame_id, spans_ms, latency):
+        """~/latency, where anybody listens: times of a frame and of the newest ones.
+
+        spans_ms: stage -> milliseconds of the frame stamped stamp_ns.  latency: latency.Latency.
+        """
+        if self._latency.get_subscription_count():
+            values = {f'{stage}_ms': float(value) for stage, value in spans_ms.items()}
+            status = 'latency', diagnostics.OK, latency.stamps, {**values, **latency.values()}
+            self._latency.publish(
+                diagnostics.diagnostics_message(
+                    conversions.header(stamp_ns, frame_id), self._node.get_name(), '', [status]
+                )
+            )
 
     def clear_markers(self):
         """Take everything off the screen, before the node falls silent."""

@@ -148,13 +148,14 @@ class Inputs:
     # -- callbacks, in the executor's thread
 
     def _on_image(self, camera, message):
+        received_ns = time.monotonic_ns()
         convert = (
             conversions.image_from_raw
             if self.settings.transport == 'raw'
             else conversions.image_from_compressed
         )
         try:
-            image = convert(camera, message)
+            image = convert(camera, message)._replace(received_ns=received_ns)
         except Refused as error:
             self.unreadable[camera] += 1
             self.refused.count_reason(error.reason, f'image of {camera}')

@@ -1,7 +1,7 @@
 """Counting what goes wrong, and saying it without flooding the log.  Thread-safe, no ROS."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import threading
 import time
 import traceback
@@ -152,6 +152,12 @@ class Durations:
         with self._lock:
             for stage, value in timings_ms.items():
                 self._samples.setdefault(stage, deque(maxlen=self._keep)).append(value)
+
+    def forget(self, stages: Iterable[str]) -> None:
+        """As if none of these had come."""
+        with self._lock:
+            for stage in stages:
+                self._samples.pop(stage, None)
 
     def percentiles(self) -> dict[str, tuple[float, float, float]]:
         """stage -> (p50, p90, max) in milliseconds, in the order the stages first came."""
