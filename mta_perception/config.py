@@ -120,6 +120,7 @@ class PipelineConfig:
     max_detections: Optional[int] = None  # per frame; None: the manifest's
     history_max_gap_s: float = MemoryConfig.max_gap_s  # [s]
     decode_threads: int = 2  # images decoded side by side
+    has_spare_cores: bool = False  # beside those that the detector takes
     level: bool = True  # the bird's-eye view lies level, by the odometry's roll and pitch
     tracking: TrackingConfig = TrackingConfig()
 

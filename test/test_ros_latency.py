@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from ros_car import Car, _statuses, stamp_ns, start_node, wait_until
 
 from mta_perception.commands.processes import free_domain
+from mta_perception.contract import CAMERAS
 
 PATIENT = {'dead_after_s': 5.0, 'odometry_wait_s': 1.0}
 STAGES = ('complete', 'decoded', 'inferred', 'boxes')
@@ -78,6 +79,8 @@ def test_stamps_of_this_machine_give_ages(drive):
     told = list(frames_told(heard).values())[-1]
     received, boxes = (float(told[f'{name}_after_stamp_ms']) for name in ('received', 'boxes'))
     assert 0 <= received < 1000 and told['image_stamps'] == 'of the clock of this machine'
+    ahead = int(car.statuses()['frames'][2]['decoded_ahead'])
+    assert len(CAMERAS) <= ahead <= 2 * len(CAMERAS)  # nothing is known of the first set's cameras
     assert boxes == pytest.approx(received + float(told['boxes_ms']), abs=0.01)
 
 

@@ -4,6 +4,7 @@ Pixels: (H, W, 3) uint8, the centre of pixel i at i (OpenCV).  A resize by s map
 - 0.5.  Node and offline reading both go through ModelImageReader.
 """
 
+import threading
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -69,7 +70,7 @@ def plan_for(spec: ImageSize, width: int, height: int) -> ModelImagePlan:
 class ModelImageReader:
     """One camera's images into the model's, as its calibration says; remembers what it found out.
 
-    One image at a time.
+    Images of one camera are read one after the other, whichever threads ask.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ModelImageReader:
         self._width = BitWidth()
         self._maps: dict[Size, RectificationMaps] = {}  # by size of the reduced image
         self._came: Size | None = None
+        self._reading = threading.Lock()
         self._mosaic = ''  # format of a mosaic that lost its colours to JPEG
 
     def read(self, image: CameraImage, out: Pixels) -> None:
@@ -93,6 +95,10 @@ class ModelImageReader:
 
         Raises ImageError; `out` may then hold anything.
         """
+        with self._reading:
+            self._read(image, out)
+
+    def _read(self, image: CameraImage, out: Pixels) -> None:
         scaled = self.plan.scaled
         source = _source(image)
         self._check_size(source.size)

@@ -7,7 +7,6 @@ raises DroppedFrame.  Both come with a Reason and are counted by its code.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 import time
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from mta_perception.detections import (
     decode,
     told_track,
 )
-from mta_perception.frames import CameraCalibration, FrameSet, ImageError, Pixels
+from mta_perception.frames import CameraCalibration, CameraImage, FrameSet, ImageError, Pixels
 from mta_perception.geometry import Array, invert_rigid, level_pose, transform_boxes
 from mta_perception.pipeline.bev_memory import BevMemory, History, MemoryState
 from mta_perception.pipeline.camera_geometry import (
@@ -32,6 +31,7 @@ from mta_perception.pipeline.camera_geometry import (
     camera_geometry,
     same_calibration,
 )
+from mta_perception.pipeline.decoding import Decoding
 from mta_perception.pipeline.drive import DetectorEngine
 from mta_perception.pipeline.duplicates import distinct
 from mta_perception.pipeline.ego_motion import EgoMotion, EgoMotionError
@@ -77,7 +77,8 @@ class _Stopwatch:
 
 
 class PerceptionPipeline:
-    """Holds what outlives a frame: memory, tracks, calibrations.  One thread at a time."""
+    """Holds what outlives a frame: memory, tracks, calibrations.  One thread at a time, but for
+    `begin`."""
 
     def __init__(
         self,
@@ -102,7 +103,16 @@ class PerceptionPipeline:
         self._detector = detector
         self._geometry: dict[str, CameraGeometry] = {}  # by camera
         self._ego_resets: int | None = None
-        self._pool = ThreadPoolExecutor(self.config.decode_threads, 'decode')
+        self._decoding = Decoding(
+            manifest.image, self.config.decode_threads, self.config.has_spare_cores
+        )
+
+    def begin(self, image: CameraImage) -> None:
+        """Decode an image that may be in a frame set to come; from a thread other than that of
+        the steps.  Nothing needs it: what was not begun is decoded in the step."""
+        geometry = self._geometry.get(image.camera)
+        if geometry is not None and geometry.reader is not None:
+            self._decoding.begin(image, geometry.reader)
 
     def step(
         self, frames: FrameSet, calibrations: Calibrations, ego_motion: EgoMotion
@@ -111,11 +121,21 @@ class PerceptionPipeline:
 
         A dropped frame leaves the memory as it was, unless the past is no longer this drive's.
         """
+        self._decoding.pause()
         try:
             return self._step(frames, calibrations, ego_motion)
         except DroppedFrame as drop:
             self.dropped[drop.reason.code] += 1
             raise
+
+    @property
+    def decoded_ahead(self) -> int:
+        """Images so far that were begun before their step."""
+        return self._decoding.found
+
+    def rest(self) -> None:
+        """No step follows at once: images that came during the last one are decoded now."""
+        self._decoding.go_on()
 
     def reset(self, reason: Reason, stamp_ns: int = 0) -> None:
         """Forget history and tracks, for a Reason."""
@@ -132,7 +152,7 @@ class PerceptionPipeline:
 
     def close(self) -> None:
         """End the decoding threads."""
-        self._pool.shutdown()
+        self._decoding.close()
 
     def _step(
         self, frames: FrameSet, calibrations: Calibrations, ego_motion: EgoMotion
@@ -246,16 +266,15 @@ class PerceptionPipeline:
         images = np.zeros((len(CAMERAS), spec.height, spec.width, 3), np.uint8)
         running = {}
         for camera in cameras:
-            reader, place = self._geometry[camera].reader, images[CAMERAS.index(camera)]
+            reader = self._geometry[camera].reader
             assert reader is not None, f'{camera} was placed'
-            running[camera] = self._pool.submit(reader.read, frames.images[camera], place)
+            running[camera] = self._decoding.take(frames.images[camera], reader)
         unreadable: Reasons = {}
         for camera, future in running.items():
             try:
-                future.result()
+                images[CAMERAS.index(camera)] = future.result()
             except ImageError as error:
                 unreadable[camera] = error.reason
-                images[CAMERAS.index(camera)] = 0
         self._count_masked(unreadable)
         return images, unreadable
 

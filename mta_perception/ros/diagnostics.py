@@ -152,6 +152,7 @@ def _frames(inputs, perception):
         'rate_hz': perception.processed.hz(),
         'dropped': sum(dropped.values()),
         **_counted('dropped', dropped),
+        'decoded_ahead': perception.decoded_ahead,
         'sync/sets': inputs.sync.sets,
         'sync/incomplete sets': inputs.sync.incomplete_sets,
         'sync/resets': inputs.sync.resets,

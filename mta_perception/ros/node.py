@@ -186,7 +186,7 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().warning,
             lambda: self.get_clock().ros_time_is_active,
         )
-        self._inputs = Inputs(self, settings, ego_motion, self._guard, self._perception.offer)
+        self._inputs = Inputs(self, settings, ego_motion, self._guard, self._perception)
         self._outputs.publish_labels(self._perception.score_threshold)
 
     def _stop_running(self):

@@ -5,6 +5,7 @@ people; a test holds it to them.  Parameters are read when the node is configure
 it runs is refused with a reason.
 """
 
+import os
 from typing import NamedTuple
 
 from rcl_interfaces.msg import (
@@ -320,6 +321,7 @@ def pipeline_config(parameters):
         score_threshold=threshold if threshold >= 0 else None,
         history_max_gap_s=parameters.history_max_gap_s,
         decode_threads=parameters.decode_threads,
+        has_spare_cores=len(os.sched_getaffinity(0)) > parameters.detector_threads,
         level=parameters.level == 'auto',
     )
 

@@ -75,7 +75,7 @@ class PerceptionWorkers:
         self._object_s = PASS_S if _speaks_foreign(model) else 0.01
         self._closing = False
         self._caption_pose = None  # (stamp [ns], world_from_ego) of the pass before
-        self._steps = NewestWorker('perception', guard('perception', self._step))
+        self._steps = NewestWorker('perception', guard('perception', self._work))
         self._captioning = NewestWorker(
             'captions',
             guard('captions', self._caption),
@@ -96,6 +96,10 @@ class PerceptionWorkers:
             worker.stop()
         self._pipeline.close()
 
+    def begin(self, image):
+        """Take a CameraImage that may come again in a Job; called in the executor's thread."""
+        self._pipeline.begin(image)
+
     def offer(self, job):
         """Take a subscriptions.Job; called in the executor's thread."""
         if self._steps.offer(job):
@@ -110,6 +114,11 @@ class PerceptionWorkers:
     def score_threshold(self):
         """Objects below it are not reported."""
         return self._pipeline.score_threshold
+
+    @property
+    def decoded_ahead(self):
+        """Images whose decoding began before their step."""
+        return self._pipeline.decoded_ahead
 
     def ask_for_reset(self, reason):
         """Have the memory and the tracks dropped before the next frame, for a Reason."""
@@ -130,6 +139,12 @@ class PerceptionWorkers:
         return reader.warnings() if reader else []
 
     # -- in the perception worker
+
+    def _work(self, job):
+        self._step(job)
+        waiting, _ = self._steps.backlog()
+        if not waiting:
+            self._pipeline.rest()
 
     def _step(self, job):
         began = time.monotonic()

@@ -1,6 +1,6 @@
 """Everything the node hears: images, CameraInfo, transforms, odometry; frame sets come out.
 
-All callbacks run in the executor's thread and only hand over: no image is decoded here.  Receive
+All callbacks run in the executor's thread and only hand over: no image is decoded in it.  Receive
 times are of the steady clock, since /clock may stand still, jump or be absent; stamps are only
 ever those of the messages.
 """
@@ -46,9 +46,11 @@ class Job(NamedTuple):
 
 
 class Inputs:
-    """The subscriptions of one activation; `deliver(Job)` is called for each frame set."""
+    """The subscriptions of one activation."""
 
-    def __init__(self, node, settings, ego_motion, guard, deliver):
+    def __init__(self, node, settings, ego_motion, guard, perception):
+        """perception: PerceptionWorkers, which gets each image that may be used (`begin`) and each
+        frame set (`offer`)."""
         self.settings = settings
         self.refused = Tally(node.get_logger().warning)  # messages that cannot be used, by Refusal
         self.sync = CameraSync(CAMERAS, parameters.sync_config(settings))
@@ -57,7 +59,7 @@ class Inputs:
         self.unreadable = dict.fromkeys(CAMERAS, 0)  # camera -> images
         self.odometry_rate = Rate()
         self.frame_sets = Rate()
-        self._deliver = deliver
+        self._perception = perception
         self._node, self._guard = node, guard
         self._said_places = set()  # cameras
         self.frozen = {}  # camera -> Reason, while it sends the same picture
@@ -167,6 +169,7 @@ class Inputs:
             self.refused.count_reason(frozen, f'image of {camera}')
             self._hand_over(self.sync.poll(time.monotonic_ns()))
             return
+        self._perception.begin(image)
         self._hand_over(self.sync.add(image, time.monotonic_ns()))
         fault = self.sync.stamp_fault(camera)
         if fault is not None:
@@ -203,7 +206,7 @@ class Inputs:
                     if camera not in unknown
                 }
                 frames = frames._replace(images=images, missing={**frames.missing, **unknown})
-            self._deliver(Job(frames, calibrations, time.monotonic()))
+            self._perception.offer(Job(frames, calibrations, time.monotonic()))
 
     def _on_camera_info(self, camera, message):
         try:
