@@ -231,12 +231,13 @@ class PerceptionNode(LifecycleNode):
         if twins and not self._had_twins:
             self.get_logger().error(diagnostics.twin_words(twins))
         self._had_twins = twins
+        wrong_transport = self._wrong_transport() if self._inputs is not None else {}
+        if not self._diagnostics.get_subscription_count():
+            return
         statuses = [diagnostics.process_status(self._guard.errors, self._began_s, twins)]
         if self._inputs is not None:
             statuses = (
-                diagnostics.running_statuses(
-                    self._inputs, self._perception, self._wrong_transport()
-                )
+                diagnostics.running_statuses(self._inputs, self._perception, wrong_transport)
                 + statuses
             )
         hardware_id = self._model.manifest.name if self._model else ''

@@ -210,13 +210,14 @@ class PerceptionWorkers:
         frame_id = self.settings.base_frame
         self._look_ahead.published(result.stamp_ns, time.monotonic())
         self._book.keep_only(result.track_ids)
-        with self._screen:
-            objects = self._objects(result)
-            self._outputs.publish_markers(
-                result.stamp_ns, frame_id, objects, self.settings.marker_captions
-            )
-            self._outputs.publish_caption_text(objects)
-        if self._model.captioner is not None and len(result.track_ids):
+        if self._outputs.wants_objects():
+            with self._screen:
+                objects = self._objects(result)
+                self._outputs.publish_markers(
+                    result.stamp_ns, frame_id, objects, self.settings.marker_captions
+                )
+                self._outputs.publish_caption_text(objects)
+        if self.says_sentences and len(result.track_ids) and self._outputs.wants_sentences():
             self._captioning.offer(result)
         if self._outputs.wants_overlay():
             self._drawing.offer(Picture(result, calibrations, self._trails(result), step_ms))
@@ -312,7 +313,7 @@ class PerceptionWorkers:
     def _show_again(self, result):
         """The new sentences beside the boxes they are about, while those are on the screen."""
         with self._screen:
-            if self.latest is not result:
+            if self.latest is not result or not self._outputs.wants_objects():
                 return
             objects = self._objects(result)
             self._outputs.publish_words_again(

@@ -56,35 +56,48 @@ class Outputs:
         """Somebody listens to the overlay."""
         return self._overlay.get_subscription_count() > 0
 
+    def wants_objects(self):
+        """Somebody listens to what shows objects with words."""
+        shown = self._markers, self._caption_text
+        return any(publisher.get_subscription_count() for publisher in shown)
+
+    def wants_sentences(self):
+        """Somebody listens to anything that has sentences in it."""
+        listened = self._captions.get_subscription_count() > 0
+        return listened or self.wants_objects() or self.wants_overlay()
+
     def publish_labels(self, threshold):
         """What the class ids mean; latched, so once is enough."""
         stamp = self._node.get_clock().now().nanoseconds
         self._labels.publish(conversions.labels_message(stamp, threshold))
 
     def publish_detections(self, result, frame_id):
-        """~/detections and ~/history of a StepResult, also where it found nothing."""
+        """~/detections and ~/history of a StepResult, also where it found nothing; each where
+        anybody listens."""
         detections, memory = result.detections, result.history
-        self._detections.publish(
-            conversions.detections_message(
-                result.stamp_ns,
-                frame_id,
-                detections.boxes,
-                [CLASSES[label] for label in detections.labels],
-                detections.scores,
-                result.track_ids,
+        if self._detections.get_subscription_count():
+            self._detections.publish(
+                conversions.detections_message(
+                    result.stamp_ns,
+                    frame_id,
+                    detections.boxes,
+                    [CLASSES[label] for label in detections.labels],
+                    detections.scores,
+                    result.track_ids,
+                )
             )
-        )
-        self._history.publish(
-            conversions.history_message(
-                result.stamp_ns,
-                frame_id,
-                memory.length,
-                memory.age_s if memory.valid else None,
-                memory.resets,
-                memory.last_reset_ns,
-                memory.last_reason,
+        if self._history.get_subscription_count():
+            self._history.publish(
+                conversions.history_message(
+                    result.stamp_ns,
+                    frame_id,
+                    memory.length,
+                    memory.age_s if memory.valid else None,
+                    memory.resets,
+                    memory.last_reset_ns,
+                    memory.last_reason,
+                )
             )
-        )
 
     def publish_markers(self, stamp_ns, frame_id, objects, most_captions):
         """~/markers of DrawnObjects, where anybody listens."""
@@ -102,8 +115,11 @@ class Outputs:
             self._caption_text.publish(String(data=conversions.caption_lines(objects)))
 
     def publish_captions(self, stamp_ns, frame_id, entries, true_ns):
-        """~/captions; entries and stamps as conversions.captions_message takes them."""
-        self._captions.publish(conversions.captions_message(stamp_ns, frame_id, entries, true_ns))
+        """~/captions, where anybody listens; the rest as conversions.captions_message takes it."""
+        if self._captions.get_subscription_count():
+            self._captions.publish(
+                conversions.captions_message(stamp_ns, frame_id, entries, true_ns)
+            )
 
     def publish_overlay(self, stamp_ns, frame_id, picture, quality):
         """picture: (H, W, 3) RGB."""
