@@ -3,6 +3,7 @@ where nothing reads them."""
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,20 @@ KNOWN = ('cameras', 'max_captions', 'model', 'transport')
 def test_a_misspelt_name_is_an_error_that_names_the_near_one(given, meant):
     with pytest.raises(ValueError, match=f'"{given}" .did you mean {meant}'):
         check_names([given, 'model'], KNOWN)
+
+
+@pytest.mark.parametrize(
+    'asked, cores, threads, spare', [(0, 1, 1, 0), (0, 2, 2, 0), (0, 16, 4, 1), (2, 4, 2, 1)]
+)
+def test_the_detector_takes_the_cores_there_are_where_nothing_is_asked(
+    asked, cores, threads, spare, monkeypatch
+):
+    parameters = pytest.importorskip('mta_perception.ros.parameters')
+    values = {spec.name: spec.default for spec in parameters.SPECS}
+    given = SimpleNamespace(**{**values, 'detector_threads': asked})
+    monkeypatch.setattr(parameters.os, 'sched_getaffinity', lambda _: range(cores))
+    assert parameters.detector_threads(given, parameters.cores()) == threads
+    assert parameters.pipeline_config(given).has_spare_cores == bool(spare)
 
 
 def test_names_of_other_nodes_and_qos_overrides_are_no_error():

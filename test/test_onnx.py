@@ -77,6 +77,19 @@ def test_file_that_is_no_graph_is_refused(tmp_path):
         OnnxDetector(Manifest.load(other))
 
 
+@pytest.mark.skipif(not (NANO / 'manifest.yaml').is_file(), reason='models/nano is not there')
+def test_the_shipped_detector_says_the_same_with_any_number_of_threads():
+    manifest, rng = Manifest.load(NANO), np.random.default_rng(0)
+    size = manifest.image.height, manifest.image.width
+    images = rng.integers(0, 255, (6, *size, 3), dtype=np.uint8)
+    projections = np.concatenate([np.diag([250.0, 250.0, 1.0]), np.ones((3, 1))], axis=1)
+    given = images, np.stack([projections] * 6), np.ones(6), ABSENT
+    first, *others = (OnnxDetector(manifest, threads)(*given) for threads in (1, 2, 3, 5))
+    for other in others:
+        for name, outputs in first._asdict().items():
+            np.testing.assert_array_equal(getattr(other, name), outputs, err_msg=name)
+
+
 def _objects(lengths, widths):
     boxes = np.zeros((len(lengths), 10), np.float32)
     boxes[:, 3], boxes[:, 4] = lengths, widths

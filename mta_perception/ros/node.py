@@ -61,7 +61,7 @@ def load_model(settings):
     language = parameters.language_settings(settings)
     # First: what a foreign language model lacks is said before the detector's seconds.
     captioner = open_captioner(manifest, settings.caption_threads, language) if says else None
-    detector = OnnxDetector(manifest, settings.detector_threads)
+    detector = OnnxDetector(manifest, parameters.detector_threads(settings, parameters.cores()))
     return LoadedModel(manifest, detector, captioner)
 
 

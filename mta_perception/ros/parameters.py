@@ -21,6 +21,7 @@ from mta_perception.runtime.speech import PRECISIONS, LanguageSettings
 from mta_perception.sentences import MAX_AGE_S
 from mta_perception.workers.look_ahead import MOST_S
 
+BY_CORES, MOST_THREADS = 0, 4  # of detector_threads; more were never measured
 MODELS_OWN = -1.0  # score_threshold: take the model's; ROS parameters know no None
 
 
@@ -204,7 +205,13 @@ SPECS = (
         300,
     ),
     Spec('caption_rate', 5.0, 'Upper limit of caption passes per second [Hz].', 0.1, 30.0),
-    Spec('detector_threads', 2, 'CPU threads of the detector.', 1, 64),
+    Spec(
+        'detector_threads',
+        BY_CORES,
+        f'CPU threads of the detector; 0: as many as there are cores, at most {MOST_THREADS}.',
+        0,
+        64,
+    ),
     Spec('decode_threads', PipelineConfig.decode_threads, 'Images decoded side by side.', 1, 16),
     Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),
     Spec(
@@ -321,7 +328,7 @@ def pipeline_config(parameters):
         score_threshold=threshold if threshold >= 0 else None,
         history_max_gap_s=parameters.history_max_gap_s,
         decode_threads=parameters.decode_threads,
-        has_spare_cores=len(os.sched_getaffinity(0)) > parameters.detector_threads,
+        has_spare_cores=cores() > detector_threads(parameters, cores()),
         level=parameters.level == 'auto',
     )
 
@@ -333,6 +340,18 @@ def language_settings(parameters):
         parameters.language_device,
         parameters.language_precision,
     )
+
+
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def detector_threads(parameters, of_cores):
+    """CPU threads of the detector on a machine of so many cores."""
+    if parameters.detector_threads == BY_CORES:
+        return min(of_cores, MOST_THREADS)
+    return parameters.detector_threads
 
 
 def _check_cameras(names):
