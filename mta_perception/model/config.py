@@ -34,11 +34,22 @@ class QFormerConfig:
     neighbourhood: int = 5  # around: at n x n points ...
     spacing_m: float = 3.0  # ... this far apart
     bev_stride: int = 5  # shared, joint: a token for so many cells squared
+    told: str = 'all'  # what an object's token is made of: query, detection or all; see qformer.py
+    prefix_object: bool = False  # the object's own token is the first of the prefix, as TOD3Cap's
 
     def __post_init__(self) -> None:
         require(
             self.bev in ('around', 'shared', 'joint'),
             f'qformer.bev={self.bev!r}; choose around, shared or joint.',
+        )
+        require(
+            self.told in ('query', 'detection', 'all'),
+            f'qformer.told={self.told!r}; choose query, detection or all.',
+        )
+        require(
+            self.layers >= 1 and self.prefix_tokens > self.prefix_object,
+            f'qformer.layers={self.layers}, prefix_tokens={self.prefix_tokens}; expected 1 block '
+            'or more, and a learned token beside the object.',
         )
         require(
             self.width % self.heads == 0,

@@ -14,20 +14,45 @@ shared   as tokens of the whole BEV, made once a frame: d_i = Q_i([d_{i-1}, F_BE
 joint    the same tokens beside the object's own in one self-attention, for each object anew, as
          TOD3Cap's released code (transformer blocks over [object, BEV])
 
-Geometry enters as Fourier features of
-polar coordinates: from raw metres a small model learns neither distance nor sector
-(docs/training.md).
+What its own token is made of (`qformer.told`), d_0 of the paper:
+
+query      the detector's features of the object alone
+detection  these, its class logits and its box as the network says them: what MTA's Phi_cls and
+           Phi_box read, and no more
+all        these, class scores and Fourier features of polar coordinates: from raw metres a small
+           model learns neither distance nor sector (docs/training.md); nano's default
+
+With `prefix_object` that token, which BLA aligns, is the first of the prefix; otherwise only the
+learned tokens, which read it, are.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from mta_perception.contract import CLASSES
+from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.model.deformable import sample_map
 from mta_perception.model.grid import fourier, metres_to_cells
 
 GEOMETRY_WIDTH = 59
+_TOLD_WIDTH = {
+    'query': 0,
+    'detection': len(CLASSES) + BoxCode.WIDTH,
+    'all': len(CLASSES) + GEOMETRY_WIDTH,
+}
+# Class logits start at -4.6 (focal loss's prior of 0.01).  As they are, that constant rules what
+# is projected.
+LOGIT_CENTRE, LOGIT_SPREAD = -4.6, 2.0
+# Metres and m/s that become about one.  Sizes are logarithms already, headings a unit vector.
+CODE_SCALE = (51.2, 51.2, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 10.0)
+
+
+def detection_numbers(boxes, class_logits):
+    """Boxes (N, 10) and logits (N, K) as MTA's Phi reads them, of order one -> (N, K + 10)."""
+    sizes = boxes[..., 3:6].clamp(min=0.02).log()
+    codes = torch.cat([boxes[..., :3], sizes, boxes[..., 6:]], dim=-1)
+    scores = (class_logits - LOGIT_CENTRE) / LOGIT_SPREAD
+    return torch.cat([scores, codes / codes.new_tensor(CODE_SCALE)], dim=-1)
 
 
 def geometry_features(boxes):
@@ -100,18 +125,23 @@ class QFormerBlock(nn.Module):
 
 
 class QFormer(nn.Module):
-    """Object token 0 plus `prefix_tokens` learned ones; the learned ones become the prefix."""
+    """An object's token and learned ones; `prefix_tokens` of them, its own or not, are the prefix.
+
+    Token 0 is the object's.
+    """
 
     def __init__(self, config, object_feature_width):
         super().__init__()
         sizes, self.bev, self.reads = config.qformer, config.bev, config.qformer.bev
         width = sizes.width
+        self.told, self.first = sizes.told, 0 if sizes.prefix_object else 1
         self.object = nn.Sequential(
-            nn.Linear(object_feature_width + len(CLASSES) + GEOMETRY_WIDTH, 2 * width),
+            nn.Linear(object_feature_width + _TOLD_WIDTH[self.told], 2 * width),
             nn.GELU(),
             nn.Linear(2 * width, width),
         )
-        self.tokens = nn.Parameter(torch.randn(sizes.prefix_tokens, width) * 0.1)
+        learned = sizes.prefix_tokens - sizes.prefix_object
+        self.tokens = nn.Parameter(torch.randn(learned, width) * 0.1)
         self.surroundings = nn.Linear(config.bev.channels, width)
         if self.reads == 'around':
             count = sizes.neighbourhood**2
@@ -140,7 +170,7 @@ class QFormer(nn.Module):
 
     def prefix_of(self, states):
         """The answer of `states` or `states_from` as a prefix (N, P, D)."""
-        return self.prefix(self.norm(states[-1][:, 1:]))
+        return self.prefix(self.norm(states[-1][:, self.first :]))
 
     def states(self, object_features, boxes, class_logits, bev):
         """Tokens (N, 1 + P, width) after each block, object token first."""
@@ -154,9 +184,17 @@ class QFormer(nn.Module):
         samples = sample_map(bev[None], metres_to_cells(around, self.bev)[None])[0]
         return samples.permute(1, 2, 0)
 
+    def _known(self, object_features, boxes, class_logits):
+        """What the object's token is made of (N, ...)."""
+        if self.told == 'query':
+            return object_features
+        if self.told == 'detection':
+            return torch.cat([object_features, detection_numbers(boxes, class_logits)], -1)
+        return torch.cat([object_features, class_logits.sigmoid(), geometry_features(boxes)], -1)
+
     def states_from(self, object_features, boxes, class_logits, samples):
         """As `states`, with what `read_bev` gave (N or 1, S, C)."""
-        known = torch.cat([object_features, class_logits.sigmoid(), geometry_features(boxes)], -1)
+        known = self._known(object_features, boxes, class_logits)
         first = self.object(known).unsqueeze(1)  # (N, 1, D)
         tokens = first + torch.cat([torch.zeros_like(self.tokens[:1]), self.tokens])[None]
         own = tokens.shape[1]

@@ -9,6 +9,7 @@ from mta_training.losses.alignment import (
     BevLanguageAlignment,
     DetectionCaptionAlignment,
     contrastive_loss,
+    mean_cosine,
     row_loss,
     usage_entropy,
 )
@@ -163,6 +164,61 @@ def test_small_prompts_leave_no_gradient():
     assert norms[0] < 0.05 * norms[1]
 
 
+@pytest.mark.parametrize('objective', ['mse', 'cosine', 'clip'])
+def test_standard_bla_does_not_depend_on_the_encoders_scale(objective):
+    """Audit, point 4: unit vectors (MiniLM) and raw ones ten times as long, around another mean,
+    have the same loss and the same gradient in the features."""
+    texts, found = rows(1, 40, 9), []
+    for scale, shift in ((0.05, 0.0), (10.0, 3.0)):
+        torch.manual_seed(0)
+        embedded, features = scale * texts + shift, rows(0).requires_grad_()
+        bla = BevLanguageAlignment(WIDTH, 9, objective, summed=scale < 1, of=embedded)
+        loss = bla(features, embedded[:ROWS], torch.arange(ROWS)).loss
+        (gradient,) = torch.autograd.grad(loss, features)
+        found.append((float(loss.detach()), gradient))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize('width', [9, 90])
+def test_standard_bla_is_one_for_who_knows_nothing(width):
+    texts = 7.0 * rows(1, 500, width) + 2.0
+    bla = BevLanguageAlignment(WIDTH, width, 'mse', of=texts)
+    with torch.no_grad():
+        for parameter in bla.project.parameters():
+            parameter.zero_()  # says the mean of all texts of every object
+    loss = bla(rows(0, 500), texts, torch.arange(500)).loss
+    assert float(loss.detach()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_standard_dca_does_not_depend_on_the_prompts_scale():
+    """Each row reads one prompt; the distances between prompts are what is measured by."""
+    losses = []
+    for standard, std in ((True, 0.5), (True, 2.0), (False, 0.5), (False, 2.0)):
+        torch.manual_seed(0)
+        dca = DetectionCaptionAlignment(8, 'mse', 4, 12, prompt_std=std, standard=standard)
+        for last in (dca.classes[-1], dca.boxes[-1], dca.captions[-1]):
+            with torch.no_grad():  # so large that the softmax has one winner
+                last.weight.mul_(1e4)
+        logits, codes, said, answer, embedding = inputs()
+        answer[:] = torch.tensor([True] + [False] * (WORDS - 1))
+        aligned = dca(logits, codes, said, answer, embedding, torch.arange(ROWS))
+        losses.append(float(aligned.loss.detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[3] == pytest.approx(16.0 * losses[2], rel=1e-3)
+
+
+def test_rows_that_read_every_prompt_alike_are_visible():
+    """Their usage is as even as can be, and they all say the same."""
+    torch.manual_seed(0)
+    prompts, flat = torch.randn(4, 12), torch.full((6, 4), 0.25)
+    assert usage_entropy(flat) == pytest.approx(1.0)
+    assert mean_cosine(flat @ prompts) == pytest.approx(1.0)
+    assert mean_cosine(torch.eye(4)) == pytest.approx(0.0, abs=1e-6)
+    assert mean_cosine(torch.tensor([[1.0, 0.0], [-2.0, 0.0]])) == pytest.approx(-1.0)
+    assert mean_cosine(prompts[:1]) == 0.0
+
+
 def test_no_rows_cost_nothing():
     dca = DetectionCaptionAlignment(8, 'clip', prompts=4, width=12)
     empty = dca(
@@ -195,4 +251,6 @@ def test_dca_finds_what_detections_and_sentences_have_in_common():
         optimizer.step()
         losses.append(float(aligned.loss.detach()))
     assert losses[0] > 2.0 and losses[-1] < 0.1, losses[::40]
-    assert min(aligned.log.values()) > 0.3, aligned.log
+    log = aligned.log
+    assert min(log['dca_entropy_boxes'], log['dca_entropy_captions']) > 0.3, log
+    assert max(log['dca_cosine_boxes'], log['dca_cosine_captions']) < 0.5, log

@@ -66,6 +66,20 @@ def test_the_best_checkpoint_has_the_captions_too(scenes, tmp_path):
     assert all(torch.equal(value, best['model'][name]) for name, value in last['model'].items())
 
 
+def test_a_finished_run_that_is_resumed_does_not_repeat_them(scenes, tmp_path):
+    """Nothing is learned twice; a recipe that asks for more gets the rest."""
+    recipe, states, said = small_recipe(schedule={'steps': 2}, caption_steps=3), [], []
+    for steps in (3, 3, 5):
+        recipe = recipe.changed({'caption_steps': steps})
+        resume = (tmp_path / 'last.pt').is_file()
+        loop.run(scenes, [], tmp_path, recipe, resume=resume, threads=1, say=said.append)
+        states.append(run_directory.read_checkpoint(tmp_path))
+    assert sum('objects seen' in line for line in said) == 2
+    first, second, third = (state['learner']['model.qformer.prefix.weight'] for state in states)
+    assert torch.equal(first, second) and not torch.equal(second, third)
+    assert [state['caption_steps'] for state in states] == [3, 3, 5]
+
+
 def test_the_detector_and_the_language_model_stay_and_the_captioner_learns(finished):
     before, after = (loaded.model.state_dict() for loaded in finished)
     for name, value in before.items():

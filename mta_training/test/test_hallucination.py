@@ -24,7 +24,7 @@ def judged(candidate, reference=TRUE, degrees=0.0, label=0):
 
 
 def test_the_true_sentence_hallucinates_nothing():
-    assert judged(TRUE) == (False, False, False, False, False, True, 0, True)
+    assert judged(TRUE) == (False,) * 5 + (True, 0, True, False, False, None)
     assert judged(f'  {TRUE.upper()}. ').wrong_class is False
 
 
@@ -34,8 +34,38 @@ def test_each_fact_is_judged_alone():
     assert judged(TRUE.replace('moving', 'parked'))[1:5] == (False, False, True, True)
     assert judged(TRUE.replace('moving', 'moving slowly'))[1:5] == (False, False, True, False)
     assert judged(TRUE.replace('red', 'blue')).right_colour is False
-    assert judged(TRUE.replace('20', '23'))[6:] == (3, False)
-    assert judged(TRUE.replace('20', '22'))[6:] == (2, True)
+    assert judged(TRUE.replace('20', '23'))[6:8] == (3, False)
+    assert judged(TRUE.replace('20', '22'))[6:8] == (2, True)
+
+
+BESIDE = TRUE + ' behind a white truck'
+
+
+@pytest.mark.parametrize(
+    ('said', 'reference', 'wrong'),
+    [
+        (TRUE.replace('red', 'blue'), TRUE, 'colour'),
+        (TRUE.replace('red ', ''), TRUE, ''),  # left out, not wrong
+        (TRUE, TRUE.replace('red ', ''), ''),  # not known
+        (TRUE.replace('at the roadside', 'in the lane'), TRUE, 'place'),
+        (TRUE.replace(' at the roadside', ''), TRUE, ''),
+        (BESIDE, BESIDE, ''),
+        (TRUE, BESIDE, ''),
+        (BESIDE, TRUE, 'relation'),  # there is no neighbour
+        (BESIDE.replace('behind', 'ahead of'), BESIDE, 'relation'),
+        (BESIDE.replace('truck', 'bus'), BESIDE, 'relation'),
+        (BESIDE.replace('white', 'black'), BESIDE, 'relation'),
+        (BESIDE.replace('white ', ''), BESIDE, ''),
+        (TRUE.replace('moving', 'parked'), TRUE, 'motion'),
+    ],
+)
+def test_strict_counts_colour_place_and_relation_too(said, reference, wrong):
+    got = judged(said, reference)
+    facts = ('class', 'sector', 'motion', 'colour', 'place', 'relation')
+    assert [name for name in facts if getattr(got, f'wrong_{name}')] == [wrong] * bool(wrong)
+    truth = DescribedObjects(np.array([at(0.0)]), np.zeros(1, int), np.ones(1), [reference])
+    rates = hallucinations([truth], [[Pair(reference, said, 0, 0, True)]])
+    assert rates['any_strict'] == bool(wrong) and rates['any'] == (wrong == 'motion')
 
 
 def test_two_nouns_of_one_class_are_no_contradiction():
@@ -70,7 +100,7 @@ def test_border_behind_the_car_is_one_too():
 
 def test_foreign_references_still_judge_class_and_sector():
     got = judged(TRUE, 'A red car drives ahead of us.', degrees=90.0)
-    assert got == (False, False, True, None, None, None, None, None)
+    assert got == (False, False, True) + (None,) * 8
 
 
 def test_rates_are_over_found_objects():

@@ -51,7 +51,7 @@ def test_a_yaml_file_changes_values(tmp_path):
         ('base: nano\nschedule: {steps: many}', 'schedule.steps'),
         ('base: nano\nmodel: {bev: {heads: 3}}', 'bev.heads=3'),
         ('base: nano\nmodel: {qformer: {bev: shared, bev_stride: 7}}', 'bev_stride=7'),
-        ('base: huge', 'nano, street, nano_joint, paper, smoke'),
+        ('base: huge', 'nano, street, nano_joint, mta, paper, smoke'),
         ('- 1\n- 2', 'expected names and values'),
         ('base: [', 'no YAML'),
         ('base: nano\ncaptions: {missing: 1.5}', 'missing=1.5'),

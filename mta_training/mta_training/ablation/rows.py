@@ -19,6 +19,7 @@ class Row(NamedTuple):
     changes: Optional[dict]
     paper: tuple = ()
     only: tuple = ()  # conditions (subsets.SUBSETS) of the scenes that train
+    against: str = ''  # the row it is compared with, seed by seed; '' = the first that is trained
 
 
 class Table(NamedTuple):
@@ -41,6 +42,7 @@ _STRICT = {
     'C strict 2 m': ('captions/strict/centre_2m/CIDEr', 100),
     'C of the found': ('captions/strict/centre_2m/found_CIDEr', 100),
     'hallucinated %': ('hallucination/any', 100),
+    'strict %': ('hallucination/any_strict', 100),
 }
 _SHORT = {**_AT_HALF, **_DETECTION, **_STRICT}
 _BASELINE = Row('TOD3Cap-style baseline', OFF, (108.7, 46.7, 37.7, 26.6))
@@ -64,6 +66,7 @@ def _shares(name, base):
         Row(
             f'{method}, {int(100 * share)} % {name}',
             {**changes, 'captions': {name: share}} if share else changes,
+            against='' if method == 'baseline' else f'baseline, {int(100 * share)} % {name}',
         )
         for share in base
         for method, changes in (('baseline', OFF), ('MTA', {}))
@@ -72,6 +75,8 @@ def _shares(name, base):
 
 # A pretrained detector fits one size only.
 _FROM_NOTHING = {'start': '', 'schedule': {'backbone_rate': 1.0, 'freeze_norm': False}}
+
+_LIGHT = {'weights': {'detection': 1.0, 'language': 1.0}}
 
 TABLES = {
     '1': Table(
@@ -176,7 +181,11 @@ TABLES = {
         'Size of backbone and language model',
         _SHORT,
         tuple(
-            Row(f'{method}, {what}', {**changes, 'model': size, **_FROM_NOTHING})
+            Row(
+                f'{method}, {what}',
+                {**changes, 'model': size, **_FROM_NOTHING},
+                against='' if method == 'baseline' else f'baseline, {what}',
+            )
             for what, size in (
                 ('half the backbone', {'backbone': {'width': 16}}),
                 ('backbone', {'backbone': {'width': 32}}),
@@ -192,6 +201,38 @@ TABLES = {
             for method, changes in (('baseline', OFF), ('MTA', {}))
         ),
         'Every run starts from nothing: a pretrained detector fits one backbone only.',
+    ),
+    'oracle': Table(
+        'What text could teach the detector at most',
+        _SHORT,
+        (
+            Row('L_lm only', {**OFF, **_LIGHT}),
+            *(
+                Row(
+                    f'+ auxiliary at {share:g}',
+                    {
+                        'alignment': {**OFF['alignment'], 'oracle': True},
+                        'weights': {**_LIGHT['weights'], 'shares': {'oracle': share}},
+                    },
+                )
+                for share in (0.1, 0.25, 0.5)
+            ),
+        ),
+        'The aligned token tells noun, distance and motion of the true caption outright, its '
+        "gradient in the detector so many times as long as the detection loss's. "
+        'For --config mta.',
+    ),
+    'alignment': Table(
+        'Does alignment help, and is it what the texts say?',
+        _SHORT,
+        (
+            Row('L_lm only', OFF),
+            Row('+ BLA', ONLY_BLA),
+            Row('+ DCA', ONLY_DCA),
+            Row('MTA (both)', {}),
+            Row('MTA, texts shuffled', {'alignment': {'shuffled': True}}),
+        ),
+        "Shuffled: each caption has another one's embedding. For --config mta.",
     ),
     'cost': Table(
         'What alignment costs while training',

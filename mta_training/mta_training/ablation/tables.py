@@ -20,6 +20,7 @@ from mta_perception.atomic_files import write_atomically
 from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.directory_lock import sole_writer
 from mta_perception.progress import Progress
+from mta_training.ablation.paired import differences, paired_words, value_at
 from mta_training.ablation.rows import TABLES
 from mta_training.ablation.run import Spec, write_spec
 from mta_training.evaluation.subsets import conditions
@@ -162,14 +163,6 @@ def last_line(log):
     return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
 
-def value_at(metrics, path):
-    """The number at a path of `judge`'s dict, as captions/tod3cap/0.5/CIDEr; else None."""
-    here = metrics
-    for name in path.split('/'):
-        here = here.get(name) if isinstance(here, dict) else None
-    return here
-
-
 def summary(rows, columns):
     """row -> column -> (mean, standard deviation over seeds), None where it was not measured."""
     result = {}
@@ -203,6 +196,7 @@ def _write_table(name, rows, recipe, bags, held_out, frames, out):
         table.note,
         '',
         markdown(table, numbers),
+        *paired_words(table, rows),
     ]
     write_atomically(path, '\n'.join(words) + '\n')
     write_atomically(
@@ -212,6 +206,7 @@ def _write_table(name, rows, recipe, bags, held_out, frames, out):
                 'table': name,
                 'recipe': recipe.to_dict(),
                 'seeds': seeds,
+                'differences': differences(table, rows),
                 'rows': {
                     row: {
                         column: [value_at(run, where) for run in runs]

@@ -105,6 +105,7 @@ def train_command(
     if minutes is not None and steps is not None:
         raise typer.BadParameter('give one of --minutes and --steps')
     from mta_training.runs.recipe import Recipe
+    from mta_training.runs.run_directory import fitted
 
     changes = {} if world is None else {'world': {'seed': world}}
     if minutes is not None or steps is not None:
@@ -113,7 +114,7 @@ def train_command(
         changes['start'] = str(start)
     if seed is not None:
         changes['seed'] = seed
-    recipe = Recipe.load(config).changed(changes)
+    recipe = fitted(Recipe.load(config).changed(changes))
     if world is not None:
         from mta_training.training.world_training import train_on_world
 
@@ -140,8 +141,8 @@ def ablate_command(
         list[str],
         typer.Option(
             '--table',
-            help='1 to 7 (of the paper), balance, noise, backbone, cost, domain, or '
-            'all; may be repeated.',
+            help='1 to 7 (of the paper), balance, noise, backbone, oracle, alignment, cost, '
+            'domain, or all; may be repeated.',
         ),
     ],
     bags: Annotated[
@@ -206,6 +207,7 @@ def ablate_command(
         raise typer.BadParameter('--bags and --out are needed (or --smoke)')
     from mta_training.ablation import tables
     from mta_training.runs.recipe import Recipe
+    from mta_training.runs.run_directory import fitted
     from mta_training.training.bag_training import split_bags
 
     changes = {'schedule': {'steps': steps}} if steps else {}
@@ -215,7 +217,7 @@ def ablate_command(
     names = list(TABLES) if 'all' in table else list(dict.fromkeys(table))
     for path in tables.run_tables(
         names,
-        Recipe.load(config).changed(changes),
+        fitted(Recipe.load(config).changed(changes)),
         training,
         held_out,
         out,

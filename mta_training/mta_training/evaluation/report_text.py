@@ -7,11 +7,15 @@ from mta_perception.contract import CLASSES
 _ERRORS = ('ATE', 'ASE', 'AOE', 'AVE', 'AAE')
 _CAPTION_COLUMNS = ('CIDEr', 'BLEU_4', 'METEOR', 'ROUGE_L')
 _HALLUCINATION = {
-    'any': 'any of the four below',
+    'any': 'class, side, motion or grammar (the next four)',
     'wrong_class': 'names another class',
     'wrong_sector': 'names another side of the car',
     'wrong_motion': 'names another motion',
     'unparsable': 'no sentence of the caption grammar',
+    'any_strict': 'any of these four and the three below (strict)',
+    'wrong_colour': 'names another colour',
+    'wrong_place': 'names another place',
+    'wrong_relation': 'names another neighbour, or another side of it',
 }
 _INFORMATION = {
     'reversed_motion': 'standing said to move, or the reverse (share)',

@@ -240,6 +240,17 @@ class CaptionEmbeddings:
             places = {text: i for i, text in enumerate(cached.texts)}
         return cls(cached.name, wanted, cached.rows[[places[text] for text in wanted]])
 
+    @property
+    def rows(self):
+        """All of them, float32 (N, width), each caption once."""
+        return self._rows
+
+    def shuffled(self, seed):
+        """The same with each caption's embedding given to another, at random: the control that
+        has the scale and the variety of the texts and nothing of what they say."""
+        order = np.random.default_rng(seed).permutation(len(self._rows))
+        return CaptionEmbeddings(self.name, list(self._index), self._rows.numpy()[order])
+
     def lookup(self, captions):
         """N captions -> float32 (N, width); KeyError for one that was not embedded."""
         unknown = [caption for caption in captions if caption not in self._index]

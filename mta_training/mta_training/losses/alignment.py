@@ -15,15 +15,11 @@ from torch import nn
 from torch.nn import functional
 
 from mta_perception.contract import CLASSES, BoxCode
+from mta_perception.model.qformer import CODE_SCALE, LOGIT_CENTRE, LOGIT_SPREAD
 from mta_training.process_group import ProcessGroup, gather_rows
 
 _ALONE = ProcessGroup.alone()
 _LOGIT_SCALE, _LARGEST_SCALE = 2.6593, 4.6052  # ln(1 / 0.07) and ln(100), as CLIP
-# Class logits start at -4.6 (focal loss's prior of 0.01).  As they are, that constant rules what
-# is projected, and all detections end on one prompt.
-_LOGIT_CENTRE, _LOGIT_SPREAD = -4.6, 2.0
-# Metres and m/s that become about one.  Sizes are logarithms already, headings a unit vector.
-_BOX_SCALE = (51.2, 51.2, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 10.0)
 
 
 class Aligned(NamedTuple):
@@ -75,11 +71,21 @@ class BevLanguageAlignment(nn.Module):
     Text embeddings are taken as the encoder gives them.  `summed` is the paper's squared norm, of
     order one for unit vectors (MiniLM's); CLIP's raw embeddings are ten times as long, and there
     the mean over the width balances a weight of 1 against the language loss.
+
+    With `of` (N, text_width), the embeddings of all training captions, texts are first centred
+    and scaled to a variance of one (all of the width together: directions stay as they are).  Then
+    the squared norm is one for who says the same of every object, and 1 - cosine as well, whatever
+    the encoder; `summed` says nothing any more.
     """
 
-    def __init__(self, width, text_width, objective, summed=True):
+    def __init__(self, width, text_width, objective, summed=True, of=None):
         super().__init__()
         self.objective, self.summed = objective, summed
+        self.standard = of is not None
+        if self.standard:
+            centre, spread = standard_of(of)
+            self.register_buffer('centre', centre)
+            self.register_buffer('spread', spread)
         self.project = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, text_width)
         )
@@ -89,13 +95,26 @@ class BevLanguageAlignment(nn.Module):
     def forward(self, features, texts, groups, processes=_ALONE):
         """features (R, width) of the object tokens, texts (R, text_width), groups (R,)."""
         said = self.project(features.float())
+        if self.standard:
+            # Of variance one in each of the width; row_loss takes the mean over it.
+            texts = (texts - self.centre) / self.spread * texts.shape[-1] ** 0.5
         cosine = functional.cosine_similarity(said.detach(), texts, dim=-1)
         if self.objective == 'clip':
             scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
             loss = contrastive_loss(said, texts, groups, scale, processes)
         else:
-            loss = row_loss(self.objective, said, texts, processes, self.summed)
+            summed = self.summed and not self.standard
+            loss = row_loss(self.objective, said, texts, processes, summed)
         return Aligned(loss, {'bla_cosine': float(cosine.mean()) if len(cosine) else 0.0})
+
+
+def standard_of(rows):
+    """Mean (D,) and spread () of embeddings (N, D): the root of the variance of all D together."""
+    rows = rows.double()
+    centre = rows.mean(0)
+    spread = (rows - centre).square().sum(1).mean().sqrt()
+    # Captions that are all the same have none.
+    return centre.float(), spread.clamp(min=1e-6).float()
 
 
 class DetectionCaptionAlignment(nn.Module):
@@ -109,15 +128,23 @@ class DetectionCaptionAlignment(nn.Module):
     """
 
     def __init__(
-        self, embedding_width, objective, prompts=16, width=256, scaled=False, prompt_std=1.0
+        self,
+        embedding_width,
+        objective,
+        prompts=16,
+        width=256,
+        scaled=False,
+        prompt_std=1.0,
+        standard=False,
     ):
+        """standard: mse is measured by the variance of the prompts, not by the width."""
         super().__init__()
-        self.objective, self.scaled = objective, scaled
+        self.objective, self.scaled, self.standard = objective, scaled, standard
         self.prompts = nn.Parameter(prompt_std * torch.randn(prompts, width))
         self.classes = _mlp(len(CLASSES), 128, width // 2)
         self.boxes = _mlp(BoxCode.WIDTH, 128, width - width // 2)
         self.captions = _mlp(embedding_width, 256, width)
-        self.register_buffer('box_scale', torch.tensor(_BOX_SCALE), persistent=False)
+        self.register_buffer('box_scale', torch.tensor(CODE_SCALE), persistent=False)
         self.logit_scale = nn.Parameter(torch.tensor(_LOGIT_SCALE))
         self.logit_scale.requires_grad_(objective == 'clip')
 
@@ -131,7 +158,7 @@ class DetectionCaptionAlignment(nn.Module):
 
     def detections(self, class_logits, codes):
         """(R, K) logits and (R, 10) codes (metres, log sizes) -> pooled (R, D), weights (R, N)."""
-        scores = (class_logits.float() - _LOGIT_CENTRE) / _LOGIT_SPREAD
+        scores = (class_logits.float() - LOGIT_CENTRE) / LOGIT_SPREAD
         return self.pool(
             torch.cat([self.classes(scores), self.boxes(codes.float() / self.box_scale)], -1)
         )
@@ -153,11 +180,17 @@ class DetectionCaptionAlignment(nn.Module):
             loss = contrastive_loss(seen, said, groups, scale, processes)
         else:
             loss = row_loss(self.objective, seen, said, processes)
+            if self.standard and self.objective == 'mse':
+                centred = self.prompts.detach() - self.prompts.detach().mean(0)
+                loss = loss / centred.square().mean().clamp(min=1e-6)
         return Aligned(
             loss,
             {
                 'dca_entropy_boxes': usage_entropy(seen_weights),
                 'dca_entropy_captions': usage_entropy(said_weights),
+                'dca_cosine_boxes': mean_cosine(seen),
+                'dca_cosine_captions': mean_cosine(said),
+                'dca_cosine_prompts': mean_cosine(self.prompts),
             },
         )
 
@@ -168,9 +201,25 @@ def _mlp(inside, hidden, outside):
 
 @torch.no_grad()
 def usage_entropy(weights):
-    """How evenly the rows (R, N) use the prompts: 1 = all alike, 0 = one alone (collapsed)."""
+    """How evenly the rows (R, N) use the prompts: 1 = all alike, 0 = one alone (collapsed).
+
+    It is 1 as well where each row reads all prompts alike; see mean_cosine.
+    """
     if weights.shape[-1] < 2 or not len(weights):
         return 0.0
     mean = weights.detach().float().mean(0)
     entropy = -(mean * mean.clamp(min=1e-12).log()).sum()
     return float(entropy / torch.tensor(float(len(mean))).log())
+
+
+@torch.no_grad()
+def mean_cosine(rows):
+    """Mean cosine between different rows (R, D): 1 = all point the same way.
+
+    Rows that read all prompts alike use them evenly, too: usage_entropy does not tell that.
+    """
+    if len(rows) < 2:
+        return 0.0
+    unit = functional.normalize(rows.detach().float(), dim=-1)
+    count = len(unit)
+    return float((unit.sum(0).square().sum() - count) / (count * (count - 1)))

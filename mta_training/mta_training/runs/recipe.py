@@ -82,16 +82,32 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Weights:
-    """L = detection L_det + language L_lm + bla L_bla + dca L_dca (paper section 4.1)."""
+    """L = detection L_det + language L_lm + bla L_bla + dca L_dca (paper section 4.1).
+
+    `shares` sets weights by what they do: {oracle: 0.25} = where gradients are measured
+    (gradient_norms_every), `oracle` is multiplied so that its gradient in the detector is a
+    quarter as long as that of the detection loss.
+    """
 
     __pydantic_config__ = _STRICT
     detection: float = 10.0
     language: float = 1.0
     bla: float = 1.0
     dca: float = 0.01
+    oracle: float = 1.0  # ours, see oracle.py
     perspective: float = 0.5  # of L_det; ours, see perspective.py
     depth: float = 0.5  # of L_det, where the backbone tells depth
     colour: float = 0.0  # of L_det; ours, see look.py
+    shares: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        known = ('language', 'bla', 'dca', 'oracle')
+        wrong = {name: share for name, share in self.shares.items() if name not in known}
+        require(not wrong, f'weights.shares={wrong}; choose from {", ".join(known)}.')
+        require(
+            all(share > 0.0 for share in self.shares.values()),
+            f'weights.shares={self.shares}; expected shares above 0 of the detection loss.',
+        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,11 @@ class Alignment:
     bla_layer: int = 0  # Q-Former block, from 1; 0 = middle, -1 = last (Table 5)
     bla_summed: bool = True  # the equation's squared norm, or its mean over the width:
     #                                      which one balances depends on the encoder; alignment.py
+    # Texts centred and of variance one, so that a weight means the same with every encoder; the
+    # mse of DCA by the prompts' variance.  `bla_summed` says nothing then.
+    standard: bool = False
+    shuffled: bool = False  # each caption has another one's embedding: the control of BLA
+    oracle: bool = False  # the aligned token tells noun, distance and motion outright; oracle.py
     text_encoder: str = 'minilm'  # or the directory of a CLIP text model, as the paper
     dca: str = 'clip'  # paper Table 7: clip > cosine > mse
     prompts: int = 16  # N: not stated in the paper
@@ -111,7 +132,8 @@ class Alignment:
     # same point, and the gradient was measured at 1e-6 of the detection loss's.
     prompt_std: float = 1.0
     # 1 / sqrt(D) in the softmax.  The paper's equation has none; without it (and with logits that
-    # were not centred, alignment.py) all detections ended on one prompt in three runs of six.
+    # were not centred, qformer.py) all detections ended on one prompt in three runs of six.
+    # With it the softmax starts flat, and DCA's gradient in the detector at a 400th (docs/mta.md).
     scaled: bool = True
 
     def __post_init__(self):
@@ -138,6 +160,7 @@ class Captions:
     # The box the captioner is told: the true one, slightly shaken, so that sentence and box agree;
     # or the predicted one with its gradient, as TOD3Cap and the paper.
     box: str = 'true'
+    class_gradient: bool = False  # captions teach the class scores that they are told, too
     missing: float = 0.0  # this share of the captions is taken away ...
     wrong: float = 0.0  # ... and this share swapped for another object's
 
@@ -223,6 +246,7 @@ class Recipe:
     world: World = field(default_factory=World)
     start: str = ''  # run directory whose detector this one starts from
     start_captioner: bool = False  # ... and whose Q-Former and adapter too
+    start_sizes: bool = False  # the detector has the sizes of that run's, whatever `model` says
     caption_steps: int = 0  # at the end, captions alone; see caption_stage.py
     checkpoint_minutes: float = 5.0
     evaluate_minutes: float = 15.0  # 0 = only at the end
@@ -232,6 +256,11 @@ class Recipe:
 
     def __post_init__(self):
         layer, layers = self.alignment.bla_layer, self.model.qformer.layers
+        require(
+            self.gradient_norms_every > 0 or not self.weights.shares,
+            f'weights.shares={self.weights.shares} with gradient_norms_every=0; expected to '
+            'measure gradients every so many steps.',
+        )
         require(
             -1 <= layer <= layers,
             f'alignment.bla_layer={layer}: the Q-Former has {layers} '
@@ -301,16 +330,34 @@ class Recipe:
         )
 
     @classmethod
+    def mta(cls):
+        """The paper's method as faithfully as it can be had at nano size (docs/mta.md): a
+        pretrained detector, trained on with captions whose gradient reaches all of its heads.
+
+        The paper's weights (10, 1, 1, 0.01) leave alignments below 1 % of the detection loss's
+        gradient in the detector here; these leave them something.
+        """
+        return replace(
+            cls.nano_joint(),
+            name='mta',
+            model=_faithful(MtaConfig(qformer=QFormerConfig(layers=4, bev='shared'))),
+            captions=_FAITHFUL_CAPTIONS,
+            alignment=_FAITHFUL_ALIGNMENT,
+            weights=Weights(detection=1.0, dca=0.1),
+            start_sizes=True,
+        )
+
+    @classmethod
     def paper(cls):
-        """MTA's settings: 10 epochs, 2e-4, BEVFormer-tiny pretrained, eight blocks, BLA at the
-        fourth.
+        """MTA's settings: 10 epochs, 2e-4, BEVFormer-tiny pretrained, eight blocks that each look
+        at the whole BEV, BLA at the fourth.
 
         What the paper leaves open is BEVFormer's, on which it builds: optimiser, schedule of the
         rate, queues, augmentation; `start` is a directory of `mta-train import-bevformer`.
         """
         return cls(
             'paper',
-            MtaConfig.bevformer('tiny_official'),
+            _faithful(MtaConfig.bevformer('tiny_official')),
             Schedule(
                 epochs=10.0,
                 learning_rate=2e-4,
@@ -329,8 +376,8 @@ class Recipe:
             augmentation=Augmentation(
                 relight=False, dead_cameras=0.0, photometric=True, grid_mask=0.7
             ),
-            alignment=Alignment(bla_summed=False),
-            captions=Captions(box='predicted'),
+            alignment=_FAITHFUL_ALIGNMENT,
+            captions=_FAITHFUL_CAPTIONS,
             language=Language(model='Llama-3.2-1B', gradient_checkpointing=True),
         )
 
@@ -405,7 +452,16 @@ class Recipe:
         ) - 1
 
 
-_BUILT_IN = ('nano', 'street', 'nano_joint', 'paper', 'smoke')
+_BUILT_IN = ('nano', 'street', 'nano_joint', 'mta', 'paper', 'smoke')
+# What the captioner is told is what the detector says, and nothing of it is detached.
+_FAITHFUL_ALIGNMENT = Alignment(standard=True, scaled=False)
+_FAITHFUL_CAPTIONS = Captions(box='predicted', class_gradient=True)
+
+
+def _faithful(model):
+    """The same MtaConfig with d_0 = the detection's embedding, and its token in the prefix."""
+    qformer = replace(model.qformer, told='detection', prefix_object=True)
+    return replace(model, qformer=qformer)
 
 
 def _merge(old, new):

@@ -258,6 +258,15 @@ def load_run(run, which='last', foreign_dtype=''):
     return LoadedRun(model.eval(), language.eval(), recipe, state)
 
 
+def fitted(recipe):
+    """The recipe, its detector as large as the one that it starts from, if it asks for that."""
+    if not (recipe.start and recipe.start_sizes) or (Path(recipe.start) / CARD).is_file():
+        return recipe
+    found = Recipe.from_dict(read_checkpoint(recipe.start)['recipe']).model
+    mine = recipe.model
+    return replace(recipe, model=replace(found, qformer=mine.qformer, language=mine.language))
+
+
 def load_detector(run, learner, with_captioner=False):
     """Start a Learner from the detector (and its training's heads) of another run's checkpoint,
     or from a directory of `mta-train import-bevformer`.

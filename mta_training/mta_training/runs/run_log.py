@@ -9,6 +9,10 @@ import numpy as np
 from mta_perception.atomic_files import whole
 from mta_perception.progress import Progress
 
+# What reaches the detector by its captions, and the share of the detection loss's gradient there
+# below which some seeds cannot show anything.
+ALIGNED = ('language', 'bla', 'dca', 'oracle')
+SMALL_SHARE = 0.01
 COLUMNS = (
     'step',
     'minutes',
@@ -26,10 +30,17 @@ COLUMNS = (
     'language',
     'bla',
     'dca',
+    'oracle',
     'captions',
     'bla_cosine',
     'dca_entropy_boxes',
     'dca_entropy_captions',
+    'dca_cosine_boxes',
+    'dca_cosine_captions',
+    'dca_cosine_prompts',
+    'oracle_noun',
+    'oracle_log_m',
+    'oracle_motion',
     'waited',
     'gradient',
     'gradient_detection',
@@ -39,6 +50,8 @@ COLUMNS = (
     'gradient_language',
     'gradient_bla',
     'gradient_dca',
+    'gradient_oracle',
+    *(f'{what}_{name}' for what in ('share', 'factor') for name in ALIGNED),
     'mAP',
     'NDS',
 )
@@ -55,6 +68,7 @@ class RunLog:
     def __init__(self, out, leads, say=print, resume_at=0):
         self.out, self.leads, self.say, self.rows = out, leads, say, []
         self.path, self.recent = out / 'log.csv', deque(maxlen=_EVERY)
+        self.warned = set()
         if not leads:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -102,9 +116,23 @@ class RunLog:
         for name, value in values.items():
             if name not in ('step', 'minutes'):
                 self.writer.add_scalar(name, value, values['step'])
+        self._warn(values)
         self.bar.update(progress.share, self._in_words(), progress.left_s)
         if values['step'] % _EVERY == 0:
             self.flush()
+
+    def _warn(self, values):
+        """Once for each term that moves the detector too little to matter."""
+        for name in ALIGNED:
+            share = values.get(f'share_{name}', 1.0)
+            if share < SMALL_SHARE and name not in self.warned:
+                self.warned.add(name)
+                self.say(
+                    f'warning: at step {values["step"]} the gradient of {name} in the detector is '
+                    f"{100.0 * share:.2g} % of the detection loss's; below "
+                    f'{100.0 * SMALL_SHARE:g} % it cannot be told from none. Raise '
+                    f'weights.{name}, or set weights.shares.'
+                )
 
     def _in_words(self):
         """Step, means of the losses and speed over the last steps."""
@@ -175,7 +203,11 @@ def draw_curves(log, path):
             [name for name in COLUMNS if name.startswith('gradient')],
             True,
         ),
-        ('alignment', ('bla_cosine', 'dca_entropy_boxes', 'dca_entropy_captions'), False),
+        (
+            'alignment: cosines, prompt usage, shares of the gradient in the detector',
+            [name for name in COLUMNS if name.startswith(('bla_', 'dca_', 'share_'))],
+            False,
+        ),
         ('held out', ('mAP', 'NDS'), False),
     )
     for axes, (title, names, logarithmic) in zip(figure.subplots(2, 2).flat, groups):

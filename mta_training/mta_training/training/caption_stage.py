@@ -2,7 +2,8 @@
 
 A caption costs a hundredth of what the frame costs that it belongs to.  With the detector frozen,
 its view of each object is computed once, and the captioner learns from all of them many times:
-distances and colours, which take it longest, then come out right.  The alignments go on as before.
+distances and colours, which take it longest, then come out right.  The alignments go on as before,
+and so does what the captioner is told: true boxes shaken anew, or the predicted ones.
 """
 
 import math
@@ -56,7 +57,8 @@ def _described(learner, found, scene, index):
         return None
     queries, objects = queries[keep], objects[keep]
     true = targets.boxes[objects]
-    read = learner.model.qformer.read_bev(true.to(found.bev.device), found.bev)
+    told = true if learner.recipe.captions.box == 'true' else found.boxes[queries]
+    read = learner.model.qformer.read_bev(told.to(found.bev.device), found.bev)
     columns = (
         found.object_features[queries].half(),
         found.boxes[queries],
@@ -87,6 +89,7 @@ def finish_captions(
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
     device = trained[0].device
     processes, smooth = ProcessGroup.alone(), None  # the other processes wait
+    shaken = true if learner.recipe.captions.box == 'true' else None
     progress = Progress('captions', steps)
     for step in progress.over(range(steps)):
         share = step / steps
@@ -97,7 +100,7 @@ def finish_captions(
                 * 0.5
                 * (1.02 + math.cos(math.pi * share))
             )
-        rows = _rows(seen, true, rng.integers(0, len(true), batch), rng, device)
+        rows = _rows(seen, shaken, rng.integers(0, len(true), batch), rng, device)
         loss = learner.caption_loss(rows, processes)
         optimizer.zero_grad(set_to_none=True)
         sum(loss.terms.values()).backward()
@@ -111,11 +114,12 @@ def finish_captions(
 
 
 def _rows(seen, true, chosen, rng, device):
-    """Rows of a batch of what was seen, with boxes shaken anew."""
+    """Rows of a batch of what was seen, with true boxes shaken anew; None = the predicted ones."""
     chosen = torch.from_numpy(chosen)
+    boxes = seen.boxes[chosen]
     columns = (
         seen.object_features[chosen].float(),
-        described_boxes(seen.boxes[chosen], true[chosen], rng),
+        boxes if true is None else described_boxes(boxes, true[chosen], rng),
         seen.class_logits[chosen],
         seen.codes[chosen],
         seen.read[chosen].float(),

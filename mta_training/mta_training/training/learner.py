@@ -2,8 +2,11 @@
 
     L = 10 L_det + 1 L_lm + 1 L_bla + 0.01 L_dca        (MTA, arXiv 2411.10639, section 4.1)
 
+docs/mta.md goes through the equations, and through what they leave open.
+
 What is only needed while training lives here and in losses/: the detector's criterion with its
-further heads, Phi_BLA, the prompts of DCA.  `model` and `language` are all an export sees.
+further heads, Phi_BLA, the prompts of DCA, the oracle.  `model` and `language` are all an export
+sees.
 """
 
 from typing import NamedTuple
@@ -14,13 +17,14 @@ from torch import nn
 from mta_training.losses.alignment import BevLanguageAlignment, DetectionCaptionAlignment
 from mta_training.losses.described_objects import described_rows, text_groups
 from mta_training.losses.detection import detection_criterion
+from mta_training.losses.oracle import OracleHead
 
 
 class BatchLoss(NamedTuple):
     """What a batch costs."""
 
     total: torch.Tensor  # weighted sum
-    terms: dict  # name -> weighted tensor: detection, perspective, ..., language, bla, dca
+    terms: dict  # name -> weighted tensor: detection, perspective, ..., language, bla, ...
     log: dict  # name -> unweighted float
     bev: torch.Tensor  # (B, C, Y, X), detached: the memory of the next batch
 
@@ -28,7 +32,7 @@ class BatchLoss(NamedTuple):
 class CaptionLoss(NamedTuple):
     """What the captions of some objects cost, alignments among it."""
 
-    terms: dict  # name -> weighted tensor: language, bla, dca
+    terms: dict  # name -> weighted tensor: language, bla, dca, oracle
     log: dict  # name -> unweighted float
 
 
@@ -39,16 +43,22 @@ class Learner(nn.Module):
         """embeddings: CaptionEmbeddings of all training captions, needed with BLA."""
         super().__init__()
         self.model, self.language, self.recipe = model, language, recipe
+        alignment, width = recipe.alignment, model.config.qformer.width
+        if alignment.shuffled and embeddings is not None:
+            embeddings = embeddings.shuffled(recipe.seed)
         self.embeddings = embeddings
         self.criterion = detection_criterion(model.detector, recipe.weights, recipe.schedule.bf16)
         self.heads = self.criterion.heads  # checkpoints know them by this name
-        alignment, width = recipe.alignment, model.config.qformer.width
-        self.bla = self.dca = None
+        self.bla = self.dca = self.oracle = None
         if alignment.bla != 'off':
             if embeddings is None:
                 raise ValueError('BLA needs embeddings of the captions; give CaptionEmbeddings.')
             self.bla = BevLanguageAlignment(
-                width, embeddings.width, alignment.bla, alignment.bla_summed
+                width,
+                embeddings.width,
+                alignment.bla,
+                alignment.bla_summed,
+                embeddings.rows if alignment.standard else None,
             )
         if alignment.dca != 'off':
             self.dca = DetectionCaptionAlignment(
@@ -58,7 +68,10 @@ class Learner(nn.Module):
                 alignment.prompt_width,
                 alignment.scaled,
                 alignment.prompt_std,
+                alignment.standard,
             )
+        if alignment.oracle:
+            self.oracle = OracleHead(width)
 
     def train(self, mode=True):
         """As nn.Module's; norms stay in evaluation mode where the recipe says so, and all of a
@@ -130,7 +143,9 @@ class Learner(nn.Module):
             states = qformer.states_from(
                 rows.object_features.float(),
                 rows.boxes,
-                rows.class_logits.detach(),
+                rows.class_logits
+                if self.recipe.captions.class_gradient
+                else rows.class_logits.detach(),
                 rows.read.float(),
             )
             prefix = qformer.prefix_of(states)
@@ -138,9 +153,9 @@ class Learner(nn.Module):
         spent, tokens = language.loss(logits, token_ids)
         loss = spent / processes.divisors([tokens])[0]
         losses, groups = {'language': loss}, text_groups(rows.texts).to(device)
+        feature = states[self.recipe.bla_layer][:, 0]  # the object's token
         if self.bla is not None:
             texts = self.embeddings.lookup(rows.texts).to(device)
-            feature = states[self.recipe.bla_layer][:, 0]
             losses['bla'], more = self.bla(feature, texts, groups, processes)
             log.update(more)
         if self.dca is not None:
@@ -154,6 +169,9 @@ class Learner(nn.Module):
                 groups,
                 processes,
             )
+            log.update(more)
+        if self.oracle is not None:
+            losses['oracle'], more = self.oracle(feature, rows.texts, processes)
             log.update(more)
         log.update({name: float(value.detach()) for name, value in losses.items()})
         terms = {name: getattr(weights, name) * value for name, value in losses.items()}
@@ -193,6 +211,9 @@ class Learner(nn.Module):
                     processes,
                 ).loss
             )
+        if self.oracle is not None:
+            nothing = torch.zeros(0, width, device=device)
+            terms['oracle'] = weights.oracle * self.oracle(nothing, [], processes).loss
         return terms
 
 

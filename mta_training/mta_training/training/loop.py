@@ -70,7 +70,8 @@ def run(
         with RunLog(out, processes.rank == 0, say, trainer.progress.step) as log:
             metrics = _train(trainer, held_out, out, evaluate, log)
         if recipe.caption_steps:
-            _finish_captions(trainer, out, say, threads)
+            if trainer.caption_steps < recipe.caption_steps:  # else it was finished before
+                _finish_captions(trainer, out, say, threads)
             if metrics and metrics['mAP'] >= trainer.best:
                 trainer.save(out / 'best.pt')  # its detector is the last one
         return metrics
@@ -192,11 +193,12 @@ def _finish_captions(trainer, out, say, threads):
         finish_captions(
             trainer.learner,
             some_of(trainer.scenes),
-            recipe.caption_steps,
+            recipe.caption_steps - trainer.caption_steps,
             seed=recipe.seed,
             log_line=say,
         )
     trainer.processes.first(None)
+    trainer.caption_steps = recipe.caption_steps
     trainer.save(out / 'last.pt')
 
 

@@ -26,6 +26,7 @@ from mta_training.training.schedule import (
     learning_rate,
     make_optimizer,
 )
+from mta_training.training.term_gradients import TermGradients
 from mta_training.training.world import World
 
 # What a run cannot change while it goes on.
@@ -78,6 +79,8 @@ class Trainer:
             share, *learner.model.detector.memory_shape, device=accelerator.device
         )
         self.seen = 0  # batches so far
+        self.caption_steps = 0  # of captions alone, so far
+        self.gradients = TermGradients(learner, recipe.weights.shares, self.processes)
         self.origin = origin(recipe.start)
 
     def step(self):
@@ -134,12 +137,15 @@ class Trainer:
                 f'loss {float(learned.total.detach())} at step {self.progress.step + 1}: '
                 f'{learned.log}. Lower the learning rate or resume from an earlier checkpoint.'
             )
-        norms = self._gradient_norms(learned.terms)
-        self.accelerator.backward(learned.total / self.recipe.schedule.accumulate)
+        every, norms = self.recipe.gradient_norms_every, {}
+        if every and self.progress.step % every == 0:
+            norms = self.gradients.measure(learned.terms)
+        total = self.gradients.total(learned)
+        self.accelerator.backward(total / self.recipe.schedule.accumulate)
         self.memory = learned.bev
         self.seen += 1
         return {
-            'loss': float(learned.total.detach()),
+            'loss': float(total.detach()),
             **learned.log,
             **norms,
             'waited': waited,
@@ -155,19 +161,6 @@ class Trainer:
         ]
         batches.append(make_batch(self.scenes, present, generators, harder))
         return generators, batches
-
-    def _gradient_norms(self, terms):
-        """Norm of each weighted term's gradient, over all that is trained, of this process."""
-        every = self.recipe.gradient_norms_every
-        if not every or self.progress.step % every:
-            return {}
-        trained, norms = self._trained, {}
-        for name, term in terms.items():
-            gradients = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
-            norms[f'gradient_{name}'] = float(
-                torch.stack([g.norm() for g in gradients if g is not None]).norm()
-            )
-        return norms
 
     def save(self, path):
         """Write a checkpoint that `load` goes on from; atomic.  All processes call it."""
@@ -186,6 +179,8 @@ class Trainer:
                 'memory': torch.cat(memories),
                 'stream': self.batches.state(),
                 'best': self.best,
+                'factors': self.gradients.factors,
+                'caption_steps': self.caption_steps,
                 'data': words_of(self.scenes),
                 'step': self.progress.step,
                 'seen': self.seen,
@@ -217,6 +212,9 @@ class Trainer:
         )
         self.best, self.seen = state['best'], state['seen']
         self.origin = state.get('origin', self.origin)
+        self.gradients.factors = dict(state.get('factors', {}))
+        # Which runs of before this was written had them is not known.
+        self.caption_steps = state.get('caption_steps', 0)
         self.progress.step, self.progress.elapsed_s = state['step'], state['elapsed_s']
         self.progress.pause()
 
