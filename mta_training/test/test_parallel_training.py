@@ -76,9 +76,12 @@ def train_places(slot, history):
 )
 def test_two_processes_have_the_gradients_of_one(bla, dca, mute, history, tmp_path):
     recipe = small_recipe(
-        alignment={'bla': bla, 'dca': dca},
+        alignment={'bla': bla, 'dca': dca, 'standard': True, 'oracle': True},
+        captions={'box': 'predicted', 'class_gradient': True},
         schedule={'batch': 4, 'bf16': False, 'freeze_norm': True, 'history': history},
         weights={'dca': 1.0},
+        # Each term's gradient by itself, too: there also nobody waits for one who has no captions.
+        gradient_norms_every=1,
     )
     run_processes(1, _gradients, tmp_path, recipe, mute)
     run_processes(2, _gradients, tmp_path, recipe, mute)
@@ -95,7 +98,14 @@ def test_two_processes_have_the_gradients_of_one(bla, dca, mute, history, tmp_pa
             worst = max(worst, difference / (size + 1e-6))
             assert difference <= 2e-3 * size + 1e-6, (name, difference, size)
         print(f'rank {rank}: largest relative difference {worst:.1e}')
-    for part in ('model.detector.', 'model.qformer.', 'adaption_prompt', 'bla.', 'dca.'):
+    for part in (
+        'model.detector.',
+        'model.qformer.',
+        'adaption_prompt',
+        'bla.',
+        'dca.',
+        'oracle.',
+    ):
         assert any(
             part in name and value is not None and value.abs().max() > 0
             for name, value in whole.items()

@@ -19,13 +19,9 @@ class TermGradients:
 
     def __init__(self, learner, shares, processes):
         named = {name: p for name, p in learner.named_parameters() if p.requires_grad}
-        detector = [p for name, p in named.items() if name.startswith('model.detector.')]
-        others = [
-            p
-            for name, p in named.items()
-            if name.startswith(('model.', 'language.')) and not name.startswith('model.detector.')
-        ]
-        self._parameters, self._detector = [*detector, *others], len(detector)
+        self._parameters = list(named.values())
+        self._exported = [name.startswith(('model.', 'language.')) for name in named]
+        self._detector = [name.startswith('model.detector.') for name in named]
         self._shares, self._processes, self.factors = dict(shares), processes, {}
 
     def total(self, learned):
@@ -34,33 +30,46 @@ class TermGradients:
             return learned.total
         return sum(self.factors.get(name, 1.0) * term for name, term in learned.terms.items())
 
-    def measure(self, terms):
-        """Log of weighted terms (name -> tensor), of this process; factors are set anew."""
-        norms = {name: self._norms(term) for name, term in terms.items()}
-        detection = norms['detection'][1]
+    def measure(self, terms, described=True):
+        """Log of weighted terms (name -> tensor), means over the processes; factors are set anew.
+
+        described  whether this process has captions in this batch
+        All processes take part, and in every term: in each, rows are exchanged anew.  One without
+        captions has no language term.
+        """
+        names = list(dict.fromkeys(sum(self._processes.gather(list(terms)), [])))
+        norms = {name: self._norms(terms.get(name, 0.0 * terms['detection'])) for name in names}
+        mean = self._processes.mean
+        norms = {name: tuple(map(mean, pair)) for name, pair in norms.items()}
+        told, detection = mean(described) > 0.0, norms['detection'][1]
         for name, share in self._shares.items():
             self._set(name, share, norms.get(name, (0.0, 0.0))[1], detection)
         log = {}
         for name, (all_of_it, in_detector) in norms.items():
             factor = self.factors.get(name, 1.0)
             log[f'gradient_{name}'] = factor * all_of_it
-            if name in ALIGNED and detection > 0.0:
+            if name in ALIGNED and told and detection > 0.0:
                 log[f'share_{name}'] = factor * in_detector / detection
         log.update({f'factor_{name}': factor for name, factor in self.factors.items()})
         return log
 
     def _norms(self, term):
-        """Norms of a term's gradient over all and over the detector."""
+        """Norms of a term's gradient over all that is exported and over the detector.
+
+        Heads are differentiated, too: only through them goes a process that has no captions, and
+        the others wait for it where rows are exchanged.
+        """
         gradients = torch.autograd.grad(
             term, self._parameters, retain_graph=True, allow_unused=True
         )
         squares = [0.0 if g is None else g.float().square().sum() for g in gradients]
-        detector, others = sum(squares[: self._detector]), sum(squares[self._detector :])
-        return float(detector + others) ** 0.5, float(detector) ** 0.5
+        return tuple(
+            float(sum(square for square, counts in zip(squares, part) if counts)) ** 0.5
+            for part in (self._exported, self._detector)
+        )
 
     def _set(self, name, share, own, detection):
         """Half of the way to the wanted share, on a logarithmic scale; at first all of it."""
-        own, detection = self._processes.mean(own), self._processes.mean(detection)
         if own > 0.0 and detection > 0.0:  # else there was nothing to describe
             wanted = share * detection / own
             self.factors[name] = (self.factors.get(name, wanted) * wanted) ** 0.5

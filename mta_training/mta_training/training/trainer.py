@@ -139,7 +139,8 @@ class Trainer:
             )
         every, norms = self.recipe.gradient_norms_every, {}
         if every and self.progress.step % every == 0:
-            norms = self.gradients.measure(learned.terms)
+            described = learned.log.get('captions', 0.0) > 0.0
+            norms = self.gradients.measure(learned.terms, described)
         total = self.gradients.total(learned)
         self.accelerator.backward(total / self.recipe.schedule.accumulate)
         self.memory = learned.bev
