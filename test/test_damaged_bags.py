@@ -251,3 +251,15 @@ def test_a_file_outside_the_bag_is_not_opened(copy, tmp_path):
     metadata.write_text(rename(metadata.read_text(), '[../outside.mcap]'))
     with pytest.raises(BagError, match='cannot be read as a bag'):
         SceneBag(copy)
+
+
+def test_a_file_name_longer_than_any_is_named(tmp_path):
+    bag = tmp_path / 'bag'
+    bag.mkdir()
+    name = 'x' * 5000 + '.mcap'
+    (bag / 'metadata.yaml').write_text(
+        'rosbag2_bagfile_information:\n  relative_file_paths:\n    - ' + name + '\n'
+    )
+    with pytest.raises(BagError, match='5005 characters, expected at most 255') as caught:
+        list(SceneBag(bag).samples)
+    assert len(str(caught.value)) < 1000

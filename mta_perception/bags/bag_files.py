@@ -11,6 +11,7 @@ from mta_perception.plain_yaml import YamlError, read_yaml
 
 METADATA = 'metadata.yaml'
 STORAGE = ('.mcap', '.db3')
+LONGEST_NAME = 255  # bytes, of a file on the file systems there are
 
 
 class BagError(ValueError):
@@ -92,5 +93,10 @@ def _check_metadata(path: Path) -> None:
     if twice:
         raise BagError(f'{path / METADATA} names {twice[0]} more than once.')
     for name in bare:
+        if len(name.encode(errors='replace')) > LONGEST_NAME:
+            raise BagError(
+                f'{path / METADATA}: a file called {shown(name)} has a name of {len(name)} '
+                f'characters, expected at most {LONGEST_NAME}. Run `{rescue_command(path)}`.'
+            )
         if (path / name).exists() and not (path / name).is_file():
             raise BagError(f'{path / name} is a folder, pipe or device, expected messages.')

@@ -9,7 +9,7 @@ from pathlib import Path
 import re
 import sqlite3
 
-from mta_perception.foreign_text import shown
+from mta_perception.foreign_text import first_line, shown
 from mta_training.conversion.table_fields import TABLES, DatasetError, check_row
 
 _PARENT = {
@@ -223,7 +223,7 @@ def _caption_rows(path, caption_text):
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
                 f'{path}: the entry of {shown(token)} is {shown(entry)}, expected the parts of a '
-                f'caption as TOD3Cap has them ({error}). Write the file again.'
+                f'caption as TOD3Cap has them ({first_line(error)}). Write the file again.'
             ) from None
         yield token, None, text
 

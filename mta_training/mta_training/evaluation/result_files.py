@@ -12,6 +12,7 @@ from pyquaternion import Quaternion
 
 from mta_perception.bags.scene_bag import Sample, SceneBag
 from mta_perception.contract import CLASSES, BoxCode
+from mta_perception.foreign_text import shown
 from mta_perception.geometry import invert_rigid, rigid_from_yaw, transform_boxes
 from mta_training.evaluation.caption_matching import DescribedObjects, in_range
 from mta_training.evaluation.nuscenes_metrics import (
@@ -141,7 +142,7 @@ def _frame(path, sample, description, rows, captioned):
     except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
         raise EvaluationError(
             f'{path}: a box of sample {sample.token} is not as the official '
-            f'format has it: {error!r}. Expected translation, size, rotation, '
+            f'format has it: {shown(error)}. Expected translation, size, rotation, '
             'velocity, detection_name of the ten classes, detection_score.'
         ) from error
     boxes = transform_boxes(invert_rigid(sample.world_from_ego), boxes)

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from mta_perception.checks import require
-from mta_perception.foreign_text import shown
+from mta_perception.foreign_text import printable, shown
 from mta_perception.model.config import LanguageConfig, MtaConfig, QFormerConfig
 from mta_perception.model.nano.config import BackboneConfig, BevConfig
 from mta_perception.plain_yaml import read_yaml
@@ -20,6 +20,7 @@ from mta_training.data.augmentation import Augmentation
 from mta_training.synth.scene import KEYFRAME_S
 
 OBJECTIVES = ('off', 'mse', 'cosine', 'clip')
+MOST_WORDS = 2000  # of a message about a recipe, whatever stands in it
 _STRICT = {'extra': 'forbid'}  # pydantic refuses names that it does not know
 
 
@@ -418,7 +419,7 @@ class Recipe:
         try:
             return getattr(cls, values.pop('base', 'nano'))().changed(values)
         except ValueError as error:
-            raise ValueError(f'{path}: {error}') from error
+            raise ValueError(f'{path}: {printable(str(error), MOST_WORDS)}') from error
 
     def changed(self, values):
         """The same with the values of a nested dict; ValueError for unknown names."""
