@@ -23,6 +23,13 @@ Bag = Annotated[
     Path, typer.Argument(exists=True, help='Bag of one scene: rosbag2 directory, or one .mcap.')
 ]
 Model = Annotated[str, typer.Option(help='Name of a model under models/, or a path to one.')]
+LanguageDirectory = Annotated[
+    Optional[Path],
+    typer.Option(
+        file_okay=False,
+        help='Weights of the language model, where the model speaks with a foreign one.',
+    ),
+]
 Rate = Annotated[float, typer.Option(min=0.05, max=10.0, help='Replay speed; 1 = real time.')]
 
 
@@ -57,13 +64,7 @@ def demo(
     ] = 20.0,
     model: Model = 'nano',
     rate: Rate = 1.0,
-    language_directory: Annotated[
-        Optional[Path],
-        typer.Option(
-            file_okay=False,
-            help='Weights of the language model, where the model speaks with a foreign one.',
-        ),
-    ] = None,
+    language_directory: LanguageDirectory = None,
     captions: Annotated[
         bool, typer.Option('--captions/--no-captions', help='Whether it says sentences.')
     ] = True,

@@ -12,7 +12,7 @@ from mta_perception.model.mta_model import build_detector
 from mta_training.data.batches import Place, make_batch
 from mta_training.losses.detection import detection_criterion
 from mta_training.process_group import ProcessGroup
-from mta_training.runs.recipe import Weights
+from mta_training.runs.settings import Weights
 
 CONFIGS = {'nano': MtaConfig.toy(), 'bevformer': MtaConfig.bevformer('nano')}
 

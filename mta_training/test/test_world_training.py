@@ -13,7 +13,8 @@ torch = pytest.importorskip('torch')
 from mta_perception.model.camera_image import ImageConfig
 from mta_training.data.batches import SceneStream
 from mta_training.losses.look import UNKNOWN, colour_of
-from mta_training.runs.recipe import Recipe, World
+from mta_training.runs.recipe import Recipe
+from mta_training.runs.settings import World
 from mta_training.synth.dataset.drawn_drive import draw_drive
 from mta_training.training import world as worlds
 from mta_training.training.prefetch import Prefetch

@@ -229,7 +229,7 @@ def published_visibility(config, image_from_lidar):
     """As find_visibility, computed as the published code does in each frame: every point with a
     copy of its camera's matrix."""
     batch, cameras = image_from_lidar.shape[:2]
-    points = pillars(config)
+    points = pillars(config).to(image_from_lidar.device)
     heights, cells = points.shape[:2]
     points = torch.cat([points, torch.ones_like(points[..., :1])], -1)
     points = points.view(heights, 1, 1, cells, 4, 1).repeat(1, batch, cameras, 1, 1, 1)
@@ -241,12 +241,12 @@ def published_visibility(config, image_from_lidar):
     seen = torch.matmul(matrices, points).squeeze(-1)
     depth = seen[..., 2:3]
     uv = seen[..., :2] / depth.clamp(min=1e-5)
-    uv = uv / torch.tensor([config.image.width, config.image.height])
+    uv = uv / uv.new_tensor([config.image.width, config.image.height])
     height = (
         config.image.height
         if config.quirks.padding_counts_as_image
         else config.image.content_height
     )
-    lowest = torch.tensor([1.0, height / config.image.height])
+    lowest = uv.new_tensor([1.0, height / config.image.height])
     mask = (depth[..., 0] > 1e-5) & ((uv > 0) & (uv < lowest)).all(-1)
     return Visibility(mask.permute(1, 2, 3, 0), uv.permute(1, 2, 3, 0, 4), *[None] * 4)

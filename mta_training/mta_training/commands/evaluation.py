@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from mta_perception.commands.cli import LanguageDirectory
 from mta_perception.directory_lock import sole_writer
-from mta_training.commands.paths import LanguageDirectory, check_paths
+from mta_training.commands.paths import check_paths
 
 
 def eval_command(

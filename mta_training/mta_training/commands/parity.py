@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from mta_perception.commands.cli import LanguageDirectory
 from mta_perception.directory_lock import sole_writer
-from mta_training.commands.paths import LanguageDirectory, check_paths
+from mta_training.commands.paths import check_paths
 
 TOLERANCE = 1e-3  # of every metric
 BOX_TOLERANCE = 1e-3  # m

@@ -1,17 +1,7 @@
 """Paths that a command is given, looked at before it imports torch, which takes many seconds."""
 
 from pathlib import Path
-from typing import Annotated, Optional
 
-import typer
-
-LanguageDirectory = Annotated[
-    Optional[Path],
-    typer.Option(
-        file_okay=False,
-        help='Weights of the language model, where the model speaks with a foreign one.',
-    ),
-]
 RECIPE_FILES = ('.yaml', '.yml')
 
 

@@ -245,7 +245,7 @@ def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_
 
 
 def _exported(model, language, settings):
-    """Exported of a loaded run; settings: recipe.Language."""
+    """Exported of a loaded run; settings: settings.Language."""
     if settings.model == 'small':
         return Exported(model.config, model.detector, language.tokenizer)
     foreign = ForeignLanguage(language, Path(settings.model), settings.prompt)
@@ -301,7 +301,7 @@ def quantise_model(exported, out, training, scenes):
 
 def calibrated(out, world):
     """(entries of `decode`, numbers for the card): scores of a model directory as probabilities,
-    by drives of another world than it learned from (recipe.World)."""
+    by drives of another world than it learned from (settings.World)."""
     spec = Manifest.load(out)
     detector = OnnxDetector(spec, threads=2)
     memory = MemoryConfig.trained_at(spec.history_step_s)

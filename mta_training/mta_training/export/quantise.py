@@ -53,7 +53,7 @@ def scenes_of_bags(bags, image, count=FRAMES):
 
 
 def scenes_of_world(world, image, count=FRAMES):
-    """SceneArrays of the world (recipe.World) that a run learned from, first of all scenes."""
+    """SceneArrays of the world (settings.World) that a run learned from, first of all scenes."""
     return [
         draw_drive(world.seed, index, image, seconds=_RUN, world=world.kind)
         for index in range(-(-count // (2 * _RUN)))

@@ -45,7 +45,7 @@ def described_boxes(predicted, true, rng):
 
 
 def described_rows(qformer, result, batch, matches, captions, generators):
-    """Rows of a batch; `captions` are recipe.Captions.  May be empty (R = 0)."""
+    """Rows of a batch; `captions` are settings.Captions.  May be empty (R = 0)."""
     parts, texts = [], []
     picked = pick_objects(matches, batch.captions, captions.objects, generators)
     for index, (queries, objects) in enumerate(picked):

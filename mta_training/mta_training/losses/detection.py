@@ -48,7 +48,7 @@ class Criterion(Protocol):
 
 
 def detection_criterion(detector, weights, bf16=True):
-    """The Criterion of a `model.detector.Detector`; weights: recipe.Weights."""
+    """The Criterion of a `model.detector.Detector`; weights: settings.Weights."""
     if isinstance(detector, NanoDetector):
         return NanoCriterion(detector.config, weights, bf16)
     return PublishedCriterion(detector)

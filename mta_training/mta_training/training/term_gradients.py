@@ -12,7 +12,7 @@ from mta_training.runs.run_log import ALIGNED
 
 
 class TermGradients:
-    """Measures the terms of a Learner; `shares` as recipe.Weights.shares.
+    """Measures the terms of a Learner; `shares` as settings.Weights.shares.
 
     factors  name -> what a term of `shares` is multiplied with, besides its weight
     """

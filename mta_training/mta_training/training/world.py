@@ -26,7 +26,7 @@ WORLD = 'world-'  # begin of the names of folders with drawn scenes
 class World:
     """Scenes by number, drawn ahead by `workers` processes; use it in a `with`.
 
-    settings: recipe.World; image: model.camera_image.ImageConfig; folder: where drawn scenes lie
+    settings: settings.World; image: model.camera_image.ImageConfig; folder: where drawn scenes lie
     until they have been used, 2 MB a frame.  ahead: scenes drawn before they are in use; None = a
     few more than there are workers.
     """
