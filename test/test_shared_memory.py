@@ -92,9 +92,11 @@ def test_a_killed_process_leaves_nothing_and_a_living_one_keeps_all(tmp_path):
         assert all(path.exists() for path in kept) and living.running()
 
 
-def test_a_child_ends_with_its_parent(tmp_path):
+@pytest.mark.parametrize('before', ['', 'signal.signal(signal.SIGINT, signal.SIG_IGN)\n'])
+def test_a_child_ends_with_its_parent(tmp_path, before):
+    """Also where SIGINT is ignored, as for all that a script starts in the background."""
     code = (
-        'import sys\n'
+        f'import signal, sys\n{before}'
         'from mta_perception.commands.processes import Child\n'
         'child = Child("sleeper", ["sleep", "60"], sys.argv[1])\n'
         'print(child.pid, flush=True)\n'

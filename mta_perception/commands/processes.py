@@ -66,7 +66,11 @@ def ended_words(code: int) -> str:
 
 
 def _follow_parent() -> None:
-    """In the child, before it becomes its program: SIGINT comes when the parent dies."""
+    """In the child, before it becomes its program: SIGINT comes when the parent dies.
+
+    It must not be ignored then, as it is for all that a script starts in the background.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
