@@ -301,9 +301,32 @@ def import_bevformer_command(
     typer.echo(f'a model for the node: mta-train export --run {out} --out models/{out.name}')
 
 
+def rebuild_command(
+    model: Annotated[
+        Path,
+        typer.Argument(exists=True, file_okay=False, help='Model directory, e.g. models/nano.'),
+    ],
+    out: Annotated[Path, typer.Option('--out', help='Run directory that is made.')],
+    config: Annotated[
+        str, typer.Option('--config', help='Recipe that the model was trained with.')
+    ] = 'street',
+):
+    """Make a run directory out of a model, to train on from it (`train --start`)."""
+    check_paths(config=config)
+    from mta_training.export.rebuilt import rebuild
+    from mta_training.runs.recipe import Recipe
+
+    found = rebuild(model, Recipe.load(config), out)
+    typer.echo(
+        f'written: {out}. Its BEV differs from the graph by {found.bev:.3f} of its spread '
+        f'({found.frames} frames).'
+    )
+
+
 def register(app):
     """Add the commands to the `mta-train` application."""
     app.command('train')(train_command)
     app.command('ablate')(ablate_command)
     app.command('export')(export_command)
+    app.command('rebuild')(rebuild_command)
     app.command('import-bevformer')(import_bevformer_command)
