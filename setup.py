@@ -60,6 +60,9 @@ setup(
     extras_require={
         # For models that speak with a foreign language model (Llama, InternLM2) alone.
         'language': ['safetensors', 'torch', 'transformers>=5'],
+        # Engines of the detector (docs/ros.md); the first takes the place of onnxruntime.
+        'gpu': ['onnxruntime-gpu[cuda,cudnn]>=1.21'],
+        'openvino': ['openvino>=2024.4'],
         'test': ['hypothesis', 'pytest<9'],
     },
     entry_points={

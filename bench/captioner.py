@@ -6,7 +6,7 @@ from report import Row, report, timed
 
 from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.detections import CaptionInputs
-from mta_perception.runtime.onnx import open_session
+from mta_perception.runtime.session import open_session
 from mta_perception.runtime.speech import open_captioner
 
 REPEATS = 10

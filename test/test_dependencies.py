@@ -47,6 +47,8 @@ TRAINING = {
     'torch': 'torch',
     'transformers': 'transformers',
 }
+# Only with the extra of this name; `gpu` takes the place of onnxruntime.
+ENGINES = {'openvino': 'openvino'}
 # What nuscenes-devkit imports; its own metadata would keep numpy below 2, so that it is installed
 # without it.
 DEVKIT = {
@@ -109,7 +111,8 @@ def test_every_import_is_one_that_is_known_here(package):
     unknown = {
         module
         for module in imports(PACKAGES[package][1], outside=())
-        if module not in {*FROM_PYPI, *TRAINING, *PACKAGES, 'nuscenes'} and not ROS.match(module)
+        if module not in {*FROM_PYPI, *TRAINING, *ENGINES, *PACKAGES, 'nuscenes'}
+        and not ROS.match(module)
     }
     assert unknown == set()
 
@@ -144,7 +147,9 @@ def test_package_xml_has_every_dependency_that_rosdep_knows(package):
 
 def test_torch_is_in_extras_alone(monkeypatch):
     perception = setup_arguments(REPOSITORY, monkeypatch)
-    assert set(perception['extras_require']) == {'language', 'test'}
+    assert set(perception['extras_require']) == {'gpu', 'language', 'openvino', 'test'}
+    assert names(perception['extras_require']['openvino']) == {'openvino'}
+    assert names(perception['extras_require']['gpu']) == {'onnxruntime-gpu'}
     language = imports(PACKAGES['mta_perception'][1]) & set(TRAINING)
     assert names(perception['extras_require']['language']) == {
         TRAINING[module] for module in language

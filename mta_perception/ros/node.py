@@ -58,10 +58,11 @@ def load_model(settings):
     """LoadedModel for a parameters.Parameters.  Raises ValueError, OSError."""
     manifest = Manifest.load(model_directory(settings.model))
     says = settings.captions and settings.max_captions > 0 and manifest.captioner is not None
-    language = parameters.language_settings(settings)
+    language, engine = parameters.language_settings(settings), parameters.engine_settings(settings)
     # First: what a foreign language model lacks is said before the detector's seconds.
     captioner = open_captioner(manifest, settings.caption_threads, language) if says else None
-    detector = OnnxDetector(manifest, parameters.detector_threads(settings, parameters.cores()))
+    threads = parameters.detector_threads(settings, parameters.cores())
+    detector = OnnxDetector(manifest, threads, engine)
     return LoadedModel(manifest, detector, captioner)
 
 
@@ -117,10 +118,13 @@ class PerceptionNode(LifecycleNode):
         try:
             settings = parameters.read(self)
             self._model = load_model(settings)
+            detector = self._model.detector
+            seconds = detector.warm_up()
         except (ValueError, OSError) as error:
             return self._fail(f'cannot be configured: {error}')
         except Exception:  # rclpy would turn it into a silent failure
             return self._fail(f'cannot be configured:\n{traceback.format_exc()}')
+        self.get_logger().info(f'detector in {detector.engine}, warm after {seconds:.2f} s')
         self._settings = settings
         return super().on_configure(state)
 

@@ -17,6 +17,8 @@ from rcl_interfaces.msg import (
 
 from mta_perception.config import EgoMotionConfig, PipelineConfig, SyncConfig
 from mta_perception.contract import BASE_FRAME, CAMERAS
+from mta_perception.runtime.engines import ENGINES, EngineSettings
+from mta_perception.runtime.engines import PRECISIONS as PRECISIONS_OF_DETECTOR
 from mta_perception.runtime.speech import PRECISIONS, LanguageSettings
 from mta_perception.sentences import MAX_AGE_S
 from mta_perception.workers.look_ahead import MOST_S
@@ -212,6 +214,25 @@ SPECS = (
         0,
         64,
     ),
+    Spec(
+        'engine',
+        EngineSettings.engine,
+        'What runs the detector; auto: the fastest that is installed, onnxruntime where none is '
+        'faster than it; openvino: the extra of this name.',
+        choices=ENGINES,
+    ),
+    Spec(
+        'device',
+        EngineSettings.device,
+        'Where the detector runs: cpu, cuda, tensorrt (the extra gpu), a further GPU as cuda:1.',
+    ),
+    Spec(
+        'precision',
+        EngineSettings.precision,
+        'Of the detector; model: as its detector.onnx is; fp32: also of an int8 model that was '
+        'exported with --keep-fp32; fp16: of tensorrt.',
+        choices=PRECISIONS_OF_DETECTOR,
+    ),
     Spec('decode_threads', PipelineConfig.decode_threads, 'Images decoded side by side.', 1, 16),
     Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),
     Spec(
@@ -340,6 +361,11 @@ def language_settings(parameters):
         parameters.language_device,
         parameters.language_precision,
     )
+
+
+def engine_settings(parameters):
+    """EngineSettings of a node's Parameters.  Raises ValueError."""
+    return EngineSettings(parameters.engine, parameters.device, parameters.precision)
 
 
 def cores():

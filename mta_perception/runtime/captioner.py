@@ -6,10 +6,10 @@ The words are those of our own language model in onnxruntime (here), or of a for
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer
 
 from mta_perception.contract import CLASSES, BoxCode
@@ -21,7 +21,7 @@ from mta_perception.runtime.manifest import (
     Manifest,
     ManifestError,
 )
-from mta_perception.runtime.onnx import check_graph, open_session
+from mta_perception.runtime.session import SessionGraph, check_graph, open_session
 
 
 class Caption(NamedTuple):
@@ -56,10 +56,10 @@ class QFormerGraph:
     """qformer.onnx: what a language model is told of each object.  A session of its own."""
 
     def __init__(self, manifest: Manifest, spec: CaptionerSpec, threads: int) -> None:
-        self._session = open_session(manifest.path('qformer.onnx'), threads)
+        self._graph = SessionGraph(open_session(manifest.path('qformer.onnx'), threads))
         bev = manifest.bev
         check_graph(
-            self._session,
+            self._graph,
             manifest.path('qformer.onnx'),
             inputs={
                 'object_features': ('float32', (None, None)),
@@ -72,7 +72,7 @@ class QFormerGraph:
 
     def __call__(self, inputs: CaptionInputs) -> Floats:
         """CaptionInputs of K objects -> prefix (K, P, D)."""
-        prefix: Floats = self._session.run(
+        prefix: Floats = self._graph.run(
             ['prefix'],
             {
                 'object_features': _float32(inputs.object_features),
@@ -90,7 +90,7 @@ class OnnxCaptioner:
     def __init__(self, manifest: Manifest, threads: int = 1) -> None:
         spec = self._spec = captioner_spec(manifest)
         self._qformer = QFormerGraph(manifest, spec, threads)
-        self._language = open_session(manifest.path('language.onnx'), threads)
+        self._language = SessionGraph(open_session(manifest.path('language.onnx'), threads))
         self._tokenizer = _tokenizer(manifest.path('tokenizer.json'), spec)
         cache = ('float32', (spec.layers, None, spec.heads, None, spec.head_dim))
         check_graph(
@@ -126,7 +126,7 @@ class OnnxCaptioner:
         tokens: list[list[int]] = [[] for _ in range(count)]
         log_probabilities: list[list[float]] = [[] for _ in range(count)]
         active = np.arange(count)
-        step = {
+        step: dict[str, NDArray[Any]] = {
             'prefix': prefix,
             'token_ids': np.full((count, 1), spec.bos, np.int64),
             'past_keys': self._empty_cache(count),

@@ -87,3 +87,17 @@ def ego_from_lidar(spec: PairsSpec) -> Array:
     pose[:3, :3] = [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     pose[:3, 3] = spec.lidar_in_ego_m
     return pose
+
+
+def surround_view(image: ImageSpec) -> Floats:
+    """image_from_ego (6, 3, 4) of a plausible rig in contract order, for when there is no car."""
+    focal = 1266.0 * image.scale
+    intrinsics = np.array([[focal, 0, image.width / 2], [0, focal, image.height / 2], [0, 0, 1]])
+    optical = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
+    matrices = []
+    for degrees in (0, -55, 55, 180, 110, -110):
+        yaw = np.radians(degrees)
+        ego = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+        rotation = optical @ ego
+        matrices.append(intrinsics @ np.c_[rotation, -rotation @ [1.0, 0.0, 1.5]])
+    return np.stack(matrices).astype(np.float32)

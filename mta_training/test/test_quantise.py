@@ -15,7 +15,8 @@ import yaml
 
 from mta_perception import atomic_files
 from mta_perception.runtime.manifest import Manifest
-from mta_perception.runtime.onnx import OnnxDetector, open_session
+from mta_perception.runtime.onnx import OnnxDetector
+from mta_perception.runtime.session import open_session
 from mta_training.data.batches import Place, make_batch
 from mta_training.export import graphs, model_directory, quantise
 from mta_training.export.model_card import model_card

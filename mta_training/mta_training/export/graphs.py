@@ -16,7 +16,7 @@ from mta_perception import contract
 from mta_perception.atomic_files import whole
 from mta_perception.model.bevformer.detector import LIDAR_IN_EGO_M
 from mta_perception.runtime.manifest import BevSpec, ImageSpec, PairsSpec
-from mta_perception.runtime.visible_pairs import VisiblePairs
+from mta_perception.runtime.visible_pairs import VisiblePairs, surround_view
 
 OPSET = 20
 _MOST_GATHERED = 4e9  # bytes of rows that one layer of a graph may copy
@@ -160,20 +160,6 @@ def _check_memory(config, detector, path):
             f'{copied / 1e9:.1f} GB of rows; expected at most {_MOST_GATHERED / 1e9:.1f}. Run it '
             'in torch (`mta-train eval --run`).'
         )
-
-
-def surround_view(image):
-    """image_from_ego (6, 3, 4) of a plausible rig in contract order."""
-    focal = 1266.0 * image.scale
-    intrinsics = np.array([[focal, 0, image.width / 2], [0, focal, image.height / 2], [0, 0, 1]])
-    optical = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
-    matrices = []
-    for degrees in (0, -55, 55, 180, 110, -110):
-        yaw = np.radians(degrees)
-        ego = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-        rotation = optical @ ego
-        matrices.append(intrinsics @ np.c_[rotation, -rotation @ [1.0, 0.0, 1.5]])
-    return np.stack(matrices).astype(np.float32)
 
 
 def export_detector(config, detector, directory):
