@@ -217,8 +217,8 @@ SPECS = (
     Spec(
         'engine',
         EngineSettings.engine,
-        'What runs the detector; auto: the fastest that is installed, onnxruntime where none is '
-        'faster than it; openvino: the extra of this name.',
+        'What runs the detector; auto: onnxruntime; openvino has to be installed (the extra of '
+        'this name).',
         choices=ENGINES,
     ),
     Spec(

@@ -33,7 +33,8 @@ _KEPT = ('bev',)  # outputs that come back as inputs
 class EngineSettings:
     """What the parameters engine, device and precision of the node ask for.
 
-    auto: the fastest that is installed.  Raises ValueError for what no machine could do.
+    auto is onnxruntime: OpenVINO was not faster (docs/training.md).  Raises ValueError for what no
+    machine could do.
     """
 
     engine: str = 'auto'  # of ENGINES
