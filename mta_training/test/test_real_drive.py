@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import cv2
+from engine_parity import check_engines_agree
 import numpy as np
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
@@ -15,6 +16,7 @@ from mta_perception.bags.scene_bag import SceneBag
 from mta_perception.commands.demo import run_demo
 from mta_perception.contract import CAMERAS, BoxCode, nuscenes_channel
 from mta_perception.geometry import invert_rigid
+from mta_perception.runtime import openvino_graph
 from mta_training.commands.cli import app
 from mta_training.conversion.convert import convert
 from mta_training.conversion.pandaset import import_pandaset
@@ -150,3 +152,8 @@ def test_the_node_says_what_the_pipeline_says_without_ros(folder, tmp_path, caps
     assert ended.exit_code == 0, (ended.output, ended.exception)
     words = ' '.join(ended.output.split())
     assert 'of 6 keyframes' in words and 'sentences are the same' in words
+
+
+@pytest.mark.skipif(not openvino_graph.installed(), reason='openvino is not installed')
+def test_engines_agree_on_real_frames_with_a_history(folder):
+    check_engines_agree(MODEL, folder / 'bags' / 'pandaset-002', range(3))

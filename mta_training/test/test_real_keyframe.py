@@ -1,7 +1,9 @@
 """One real nuScenes keyframe through the converter: our geometry against the official devkit's."""
 
 import json
+from pathlib import Path
 
+from engine_parity import check_engines_agree
 import numpy as np
 from nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import BoxVisibility, view_points
@@ -17,6 +19,7 @@ from mta_perception.geometry import (
     rigid_from_yaw,
     transform,
 )
+from mta_perception.runtime import openvino_graph
 from mta_training.conversion.convert import convert
 
 
@@ -129,3 +132,9 @@ def test_ego_pose_and_images_are_those_of_the_frame(real_data, scene, frame):
         np.testing.assert_allclose(
             scene.calibrations[image.camera].ego_from_camera, entry['ego_from_camera'], atol=1e-6
         )
+
+
+@pytest.mark.skipif(not openvino_graph.installed(), reason='openvino is not installed')
+def test_engines_agree_on_a_real_frame(scene):
+    model = Path(__file__).resolve().parents[2] / 'models' / 'nano'
+    check_engines_agree(model, scene.path, range(1))
