@@ -3,6 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTHON ?= python3
 OUT ?= demo
+WORKERS ?= 2
 
 # A sourced ROS 2 would mix its own rclpy and libraries with those in .venv; the set-up says that it is left
 # aside (README.md tells how to build with colcon instead).
@@ -35,8 +36,8 @@ demo: env  ## A synthetic drive through player, node and recorder over DDS; look
 real: train-env  ## The real drive of ../shared, imported, played through the node, filmed, judged (skips without it)
 	@tools/real.sh $(BIN) real
 
-test: train-env  ## All tests but the slow ones
-	@$(BIN)/python -m pytest -rs test mta_training/test -m 'not slow'
+test: train-env  ## All tests but the slow ones, in two processes (WORKERS=1: in one)
+	@$(BIN)/python -m pytest -rs test mta_training/test -m 'not slow' -n $(WORKERS) --dist loadfile
 
 test-all: train-env  ## All tests
 	@$(BIN)/python -m pytest -rs test mta_training/test
