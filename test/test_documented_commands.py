@@ -49,6 +49,7 @@ RUN = {
     'mta-train synth': Run('--seconds 2 --width 160 --no-sweeps', (('150', '2'),)),
     'mta-train convert': Run(needs=('data',)),
     'mta-train inspect': Run(needs=('bags',)),
+    'mta-train questions': Run(needs=('bags',)),
     'mta-train train': Run(
         '--steps 4', TOY, ('bags', 'held_out_bags'), (*TORCH, 'transformers'), slow=True
     ),

@@ -28,6 +28,7 @@ FOLDERS = {
     'mta_training': (
         'captions',
         'data',
+        'questions',
         'language',
         'conversion',
         'synth',
@@ -36,6 +37,7 @@ FOLDERS = {
         'runs',
         'evaluation',
         'training',
+        'tpo',
         'export',
         'ablation',
         'commands',
@@ -264,6 +266,9 @@ def test_offline_commands_without_learning_need_no_torch():
             'mta_training.conversion.convert',
             'mta_training.evaluation.recorded',
             'mta_training.evaluation.report',
+            'mta_training.evaluation.answers_words',
+            'mta_training.questions.files',
+            'mta_training.questions.mixture',
             'mta_perception.commands.demo',
         ],
     )

@@ -19,6 +19,7 @@ class LanguageOutputs(NamedTuple):
     logits: torch.Tensor  # (N, P + S, V)
     keys: torch.Tensor  # (L, N, heads, T + P + S, Dh)
     values: torch.Tensor  # the same
+    hidden: torch.Tensor  # (N, P + S, D), after the last norm: what a task head reads
 
 
 class RmsNorm(nn.Module):
@@ -152,8 +153,11 @@ class LanguageModel(nn.Module):
             config.num_hidden_layers, count, config.num_attention_heads, 0, config.head_dim
         )
 
-    def forward(self, prefix, token_ids, past_keys=None, past_values=None):
-        """prefix (N, P, D), P may be 0; token_ids (N, S) -> LanguageOutputs of all places."""
+    def forward(self, prefix, token_ids, past_keys=None, past_values=None, present=None):
+        """prefix (N, P, D), P may be 0; token_ids (N, S) -> LanguageOutputs of all places.
+
+        present (N, T + P + S) bool: places that are read; None: all of them.
+        """
         if past_keys is None:
             past_keys = past_values = self.empty_cache(token_ids.shape[0])
         x = torch.cat([prefix, self.model.embed_tokens(token_ids)], dim=1)
@@ -161,13 +165,18 @@ class LanguageModel(nn.Module):
         position = torch.arange(past + new, device=x.device)
         cos, sin = self._rotary(position[past:].to(x.dtype))
         mask = position[None, :] <= position[past:, None]  # (P + S, T + P + S)
+        if present is not None:
+            # What is padded reads itself, so that no row of the softmax is empty.
+            own = position[None, :] == position[past:, None]
+            mask = ((mask & present[:, None]) | own)[:, None]  # (N, 1, P + S, T + P + S)
         keys, values = [], []
         for index, layer in enumerate(self.model.layers):
             x, key, value = layer(x, past_keys[index], past_values[index], cos, sin, mask)
             keys.append(key)
             values.append(value)
-        logits = self.lm_head(self.model.norm(x))
-        return LanguageOutputs(logits, torch.stack(keys), torch.stack(values))
+        hidden = self.model.norm(x)
+        logits = self.lm_head(hidden)
+        return LanguageOutputs(logits, torch.stack(keys), torch.stack(values), hidden)
 
     def _rotary(self, position):
         half = self.config.head_dim // 2

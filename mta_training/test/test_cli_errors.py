@@ -16,7 +16,16 @@ from mta_training.evaluation.nuscenes_metrics import Predictions, write_results
 def test_commands_are_the_agreed_ones_and_have_help(mta_train):
     code, text, _ = mta_train('--help')
     assert code == 0
-    for name in ('synth', 'convert', 'inspect', 'train', 'eval', 'export', 'import-bevformer'):
+    for name in (
+        'synth',
+        'convert',
+        'inspect',
+        'train',
+        'eval',
+        'export',
+        'import-bevformer',
+        'questions',
+    ):
         assert f' {name} ' in text
         code, help_text, _ = mta_train(name, '--help')
         assert code == 0 and '--' in help_text
@@ -39,6 +48,8 @@ def test_commands_are_the_agreed_ones_and_have_help(mta_train):
         ('export',),
         ('import-bevformer',),
         ('import-bevformer', '/no/such/file', '--out', 'x'),
+        ('questions', '--out', 'x'),
+        ('questions', '--bags', 'x', '--out', 'y', '--wordings', 'old'),
     ],
 )
 def test_wrong_usage_is_exit_code_2(mta_train, tmp_path, monkeypatch, arguments):

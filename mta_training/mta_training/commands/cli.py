@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from mta_perception.foreign_text import printable
-from mta_training.commands import evaluation, parity, training
+from mta_training.commands import evaluation, parity, questions, tpo, training
 
 MOST_SAID = 4000  # characters of an error
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -201,7 +201,9 @@ def inspect(
 
 evaluation.register(app)
 parity.register(app)
+questions.register(app)
 training.register(app)
+tpo.register(app)
 
 
 def main():

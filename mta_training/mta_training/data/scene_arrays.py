@@ -102,15 +102,21 @@ def _load_scene(directory):
         )
 
 
+def step_indices(stamps_ns, step_s=STEP_S):
+    """Indices of the frames that lie a step or more apart, from the first on."""
+    kept, last = [], None
+    for index, stamp_ns in enumerate(np.asarray(stamps_ns).tolist()):
+        if last is None or stamp_ns - last >= 0.8 * step_s * 1e9:
+            kept.append(index)
+            last = stamp_ns
+    return kept
+
+
 def every_step(scene, step_s=STEP_S):
     """The frames of a scene that lie a step or more apart, from its first on: all of nuScenes',
     every fifth of key frames at 10 Hz.  Training takes the frame before as what was half a second
     ago."""
-    kept, last = [], None
-    for index, stamp_ns in enumerate(scene.stamps_ns.tolist()):
-        if last is None or stamp_ns - last >= 0.8 * step_s * 1e9:
-            kept.append(index)
-            last = stamp_ns
+    kept = step_indices(scene.stamps_ns, step_s)
     if len(kept) == len(scene.stamps_ns):
         return scene
     return scene._replace(

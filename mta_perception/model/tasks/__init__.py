@@ -1,0 +1,1 @@
+"""Heads that answer with a box, a span of time, a mask or a track (TPO)."""

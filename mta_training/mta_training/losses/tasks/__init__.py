@@ -1,0 +1,1 @@
+"""Losses of the task heads, `mta_perception/model/tasks`."""
