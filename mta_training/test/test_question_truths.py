@@ -181,3 +181,21 @@ def test_what_is_followed_was_seen_for_a_while():
     asked = all_of(referring, busy_scene(1), 0, 20, 'track')
     assert {one.here in one.instances for one in asked if one.here} == {True}
     assert all(len(one.instances) < 2 for one in asked)
+
+
+@pytest.mark.parametrize(
+    'caption, said',
+    [
+        ('A Red  Car.', 'a red car'),
+        ('a <box> car </s>', 'a car'),
+        ('a\x1b[2J car\nhere', 'a\ufffd[2j car here'),
+        ('<here>', ''),
+    ],
+)
+def test_captions_of_others_become_harmless_answers(caption, said):
+    told = track('car', (10.0, 0.0))._replace(captions=(caption,) * 12)
+    answers = {one.answer for one in all_of(conversation, scene(told), 0, 11, 'caption_here')}
+    assert answers == ({said} if said else set())
+    long = told._replace(captions=('word ' * 3000,) * 12)
+    for one in all_of(conversation, scene(long), 0, 11, 'caption_here'):
+        assert len(one.answer) <= 400

@@ -3,12 +3,14 @@ do."""
 
 import numpy as np
 
+from mta_perception.foreign_text import printable
 from mta_training.questions import conditions as c
 from mta_training.questions.expressions import ONE, find, one_of_a_class
 from mta_training.questions.predicates import ego_turns, moving
 from mta_training.questions.question import HERE, NONE, Question
 
 MOST_COUNTED = 20
+MOST_CAPTION = 400  # characters
 SCENE_CLASSES = 4  # that 'describe the scene' names, the most frequent first
 
 
@@ -102,7 +104,7 @@ def _caption(facts, first, now, voice):
     objects = c.seen_in(facts, now)
     none = voice.chance(0.1)
     found = find(voice, objects, tuple(ONE), none=none)
-    if found is None or (found.meant and not found.meant[0].caption):
+    if found is None or (found.meant and not plain_caption(found.meant[0].caption)):
         return None
     sentence = voice.sentence('conversation/caption')
     return talk(
@@ -112,13 +114,13 @@ def _caption(facts, first, now, voice):
         'conversation/caption',
         f'{sentence} | {found.wording}',
         sentence.format(object=found.words),
-        _plain(found.meant[0].caption) if found.meant else NONE,
+        plain_caption(found.meant[0].caption) if found.meant else NONE,
         instances=tuple(one.instance for one in found.meant),
     )
 
 
 def _caption_here(facts, first, now, voice):
-    objects = [one for one in c.seen_in(facts, now) if one.caption]
+    objects = [one for one in c.seen_in(facts, now) if plain_caption(one.caption)]
     if not objects:
         return None
     target = one_of_a_class(voice, objects)
@@ -131,15 +133,17 @@ def _caption_here(facts, first, now, voice):
         'conversation/caption_here',
         sentence,
         sentence,
-        _plain(target.caption),
+        plain_caption(target.caption),
         instances=(target.instance,),
         here=target.instance,
     )
 
 
-def _plain(caption):
-    """A caption as answers are written: lower case, one space between words, no final stop."""
-    return ' '.join(caption.lower().split()).rstrip('.')
+def plain_caption(caption):
+    """A caption as answers are written: lower case, one space between words, no final stop, and
+    no word that could be one of our tokens, whoever wrote it."""
+    words = printable(caption.lower(), 4 * MOST_CAPTION).split()
+    return ' '.join(word for word in words if '<' not in word)[:MOST_CAPTION].rstrip('. ')
 
 
 def _scene(facts, first, now, voice):
