@@ -76,6 +76,14 @@ def test_saying_nothing_gets_none():
     assert metrics['talk']['exact'] == 0.0
 
 
+def test_what_no_head_answers_is_not_judged():
+    known, questions = toy_asked(), toy_questions()
+    shown = right_answers(questions, known)
+    metrics = evaluation.judge_answers(questions, shown, {SCENE: known}, ('region',))
+    assert {'region', 'talk'} <= set(metrics)
+    assert not {'temporal', 'mask', 'track', 'timed'} & set(metrics)
+
+
 def test_spans_before_the_window_are_cut():
     question = toy_questions()[5]
     np.testing.assert_array_equal(evaluation.true_spans(question, (4, 8)), [[0.0, 2.0]])

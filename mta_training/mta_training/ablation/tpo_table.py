@@ -107,7 +107,8 @@ def _trained(run, recipe, stage, known, log_line):
     )
     asker, _, _ = load_asker(run, stage)
     folder = stage_folder(run, stage)
-    log_line(told(judge_asker(asker, known.judges, folder, textual=recipe.textual)))
+    how = {'textual': recipe.textual, 'trained': stage >= 2}
+    log_line(told(judge_asker(asker, known.judges, folder, **how)))
     # What an earlier call took for stages it ended is in their logs alone: this is of this call.
     seconds = sum(trained.seconds for trained in done.values())
     write_atomically(run / _SECONDS, json.dumps({'seconds': seconds, 'stages': sorted(done)}))

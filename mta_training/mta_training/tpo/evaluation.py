@@ -41,21 +41,25 @@ from mta_training.tpo.words import HEAD_OF, KIND_OF_HEAD
 GROUNDED_GROUPS = ('qa', 'reasoning')
 
 
-def judge_answers(questions, shown, scenes):
-    """Metrics of Questions and their Shown; scenes: {name: batches.Asked}."""
+def judge_answers(questions, shown, scenes, heads=tuple(KIND_OF_HEAD)):
+    """Metrics of Questions and their Shown; scenes: {name: batches.Asked}.
+
+    heads: names of those whose answers are judged
+    """
     pairs = list(zip(questions, shown))
-    metrics = _judge(pairs, scenes)
+    metrics = _judge(pairs, scenes, heads)
     unseen = [pair for pair in pairs if split_of(pair[0]) == 'unseen']
     if 0 < len(unseen) < len(pairs):
         seen = [pair for pair in pairs if split_of(pair[0]) == 'seen']
-        metrics['seen'], metrics['unseen'] = _judge(seen, scenes), _judge(unseen, scenes)
+        metrics['seen'] = _judge(seen, scenes, heads)
+        metrics['unseen'] = _judge(unseen, scenes, heads)
     return metrics
 
 
-def _judge(pairs, scenes):
+def _judge(pairs, scenes, heads):
     metrics = {'questions': len(pairs), 'assignment': assignment(pairs)}
-    for name, judge in _PARTS.items():
-        scores = judge(pairs, scenes)
+    for name, (head, judge) in _PARTS.items():
+        scores = judge(pairs, scenes) if head is None or head in heads else None
         if scores is not None:
             metrics[name] = scores
     return metrics
@@ -147,6 +151,7 @@ def _track(pairs, scenes):
         true, visible = np.zeros((length, 10)), np.zeros(length, bool)
         if question.instances:
             true, visible = (part[-length:] for part in true_track(known.facts, question))
+        true[~visible, 3:6] = 1.0  # not read, but divided by
         track, seen = np.zeros((length, 10)), np.zeros(length, bool)
         if shown.track is not None:
             track, seen = shown.track, shown.seen
@@ -218,13 +223,14 @@ def _talk(pairs, scenes):
     return {**scores, 'CIDEr': captions['CIDEr'], 'BLEU_4': captions['BLEU_4']}
 
 
+# Name in the metrics -> the head that is judged there, None for words alone; how.
 _PARTS = {
-    'region': _region,
-    'temporal': _temporal,
-    'mask': _mask,
-    'track': _track,
-    'placed': _placed,
-    'timed': _timed,
-    'choice': _choice,
-    'talk': _talk,
+    'region': ('region', _region),
+    'temporal': ('temporal', _temporal),
+    'mask': ('mask', _mask),
+    'track': ('track', _track),
+    'placed': ('region', _placed),
+    'timed': ('temporal', _timed),
+    'choice': (None, _choice),
+    'talk': (None, _talk),
 }

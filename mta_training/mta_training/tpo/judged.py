@@ -18,6 +18,7 @@ from mta_training.tpo.answering import answer_all
 from mta_training.tpo.evaluation import judge_answers
 from mta_training.tpo.pictures import answer_sheet, chosen_for_sheet
 from mta_training.tpo.textual import as_text, read_text
+from mta_training.tpo.words import KIND_OF_HEAD
 
 SEED = 90_000  # no stage asks with it
 PER_FRAME = 1.0
@@ -33,11 +34,20 @@ def held_out_questions(scenes, per_frame=PER_FRAME, seed=SEED):
     return found
 
 
-def judge_asker(asker, scenes, folder, per_frame=PER_FRAME, seed=SEED, textual=False):
-    """Ask, judge, write into `folder`; returns the metrics.  textual: see textual.py."""
+def judge_asker(
+    asker, scenes, folder, per_frame=PER_FRAME, seed=SEED, textual=False, trained=True
+):
+    """Ask, judge, write into `folder`; returns the metrics.
+
+    What belongs to a head that the model does not have is not asked.  textual: see textual.py;
+    trained: the heads have learned something: else what they show is not judged
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    heads = ('region', 'temporal') if textual else asker.tasks.config.heads
+    kinds = {KIND_OF_HEAD[head] for head in heads} | {'choice', 'talk'}
     questions = held_out_questions(scenes, per_frame, seed)
+    questions = [question for question in questions if question.kind in kinds]
     if not questions:
         raise ValueError(
             f'{len(scenes)} held-out scenes, nothing to ask in them; name others (--val-bags).'
@@ -49,7 +59,7 @@ def judge_asker(asker, scenes, folder, per_frame=PER_FRAME, seed=SEED, textual=F
     if textual:
         shown = list(map(read_text, questions, shown))
     seconds = time.monotonic() - started
-    metrics = judge_answers(questions, shown, scenes)
+    metrics = judge_answers(questions, shown, scenes, heads if trained else ())
     metrics['cost'] = {'seconds': seconds, 'questions_a_second': len(questions) / seconds}
     write_atomically(folder / 'metrics.json', json.dumps(metrics, indent=1))
     lines = [json.dumps(_line(*pair)) for pair in zip(questions, shown)]

@@ -152,7 +152,8 @@ def train_stages(
         )
         if judges:
             folder = stage_folder(out, number)
-            log_line(told(judge_asker(asker, judges, folder, textual=recipe.textual)))
+            how = {'textual': recipe.textual, 'trained': number >= 2}
+            log_line(told(judge_asker(asker, judges, folder, **how)))
     return done
 
 
