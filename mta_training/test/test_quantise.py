@@ -10,10 +10,10 @@ torch = pytest.importorskip('torch')
 pytest.importorskip('onnxscript')
 
 import onnx
+from tokenizers import Tokenizer
 from toy_scenes import toy_scene
-import yaml
 
-from mta_perception import atomic_files
+from mta_perception.runtime.engines import FLOAT_FILE, EngineSettings
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
 from mta_perception.runtime.session import open_session
@@ -40,14 +40,10 @@ def int8(exported, tmp_path_factory):
     model, _, floats, _ = exported
     directory = tmp_path_factory.mktemp('int8') / 'toy'
     shutil.copytree(floats, directory)
-    quantise.quantise_detector(
-        floats / 'detector.onnx',
-        directory / 'detector.onnx',
-        toy_frames(model.config, 0) + toy_frames(model.config, 1),
-    )
-    values = yaml.safe_load((directory / 'manifest.yaml').read_text())
-    values['files']['detector.onnx'] = atomic_files.sha256(directory / 'detector.onnx')
-    (directory / 'manifest.yaml').write_text(yaml.safe_dump({**values, 'precision': 'int8'}))
+    scenes = [toy_scene(model.config, frames=3, objects=6, seed=seed) for seed in (0, 1)]
+    tokenizer = Tokenizer.from_file(str(floats / 'tokenizer.json'))
+    whole = model_directory.Exported(model.config, model.detector, tokenizer)
+    model_directory.quantise_model(whole, directory, {}, scenes, keep_fp32=True)
     return model.config, floats, directory
 
 
@@ -61,6 +57,34 @@ def test_int8_is_near_float32(int8):
     print('root mean square of the difference over that of the BEV:', worst)
     # 0.0085 with VNNI and without; weights of eight bits: 0.0081 with it, 0.055 without.
     assert 1e-6 < worst < 0.02
+
+
+def test_fp32_stays_beside_int8_where_it_is_asked_for(int8):
+    config, floats, bytes_ = int8
+    kept = (bytes_ / FLOAT_FILE).read_bytes()
+    assert kept == (floats / 'detector.onnx').read_bytes()
+    manifest = Manifest.load(bytes_)
+    assert FLOAT_FILE in manifest.files and FLOAT_FILE not in Manifest.load(floats).files
+    detector = OnnxDetector(manifest, 1, EngineSettings(precision='fp32'))
+    inputs = toy_frames(config, 5)[1]
+    (want,) = open_session(floats / 'detector.onnx', 1).run(['bev'], inputs)
+    np.testing.assert_array_equal(detector._graph.run(['bev'], inputs)[0], want)
+
+
+def test_a_graph_that_could_saturate_is_refused(int8):
+    _, _, bytes_ = int8
+    graph = onnx.load(bytes_ / 'detector.onnx').graph
+    quantise.check_no_saturation(graph, 'detector.onnx')
+    weight = next(
+        entry
+        for entry in graph.initializer
+        if entry.data_type == onnx.TensorProto.INT8 and len(entry.dims) > 1
+    )
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[0] = -65
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    with pytest.raises(ValueError, match=f'{weight.name} reaches 65, .*without VNNI'):
+        quantise.check_no_saturation(graph, 'detector.onnx')
 
 
 def test_no_pair_of_products_exceeds_16_bits(int8):

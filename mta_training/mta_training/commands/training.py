@@ -245,6 +245,10 @@ def export_command(
     int8: Annotated[
         bool, typer.Option('--int8', help='Detector in 8 bits: half the CPU time.')
     ] = False,
+    keep_fp32: Annotated[
+        bool,
+        typer.Option('--keep-fp32', help='With --int8: detector_fp32.onnx beside it, for GPUs.'),
+    ] = False,
     calibration_bags: Annotated[
         Optional[Path],
         typer.Option(
@@ -256,6 +260,8 @@ def export_command(
     """Write ONNX graphs, tokeniser, manifest and model card."""
     if calibration_bags is not None and not int8:
         raise typer.BadParameter('--calibration-bags is for --int8')
+    if keep_fp32 and not int8:
+        raise typer.BadParameter('--keep-fp32 is for --int8: without it detector.onnx is fp32')
     published = (run / 'card.yaml').is_file()  # of `import-bevformer`
     check_paths(bags=(eval_bags, calibration_bags), runs=[] if published else [(run, checkpoint)])
     from mta_training.export import model_directory
@@ -267,6 +273,7 @@ def export_command(
         eval_bags=eval_bags,
         eval_frames=eval_frames,
         int8=int8,
+        keep_fp32=keep_fp32,
         calibration_bags=calibration_bags,
     )
     for name, value in measured.items():

@@ -5,6 +5,7 @@ The manifest is written last: a directory with one is whole.
 
 from dataclasses import asdict, replace
 from pathlib import Path
+import shutil
 import subprocess
 from typing import NamedTuple, Optional
 
@@ -20,6 +21,7 @@ from mta_perception.model.config import MtaConfig
 from mta_perception.model.detector import Detector
 from mta_perception.plain_yaml import read_yaml
 from mta_perception.progress import Progress
+from mta_perception.runtime.engines import FLOAT_FILE
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
 from mta_perception.runtime.speech import LanguageSettings
@@ -50,7 +52,7 @@ MOST_APART = 1e-3  # boxes of torch and ONNX [m, 1]
 SCORE_DRIVES, SCORE_SECONDS = 24, 5.0  # on which scores become probabilities
 ARTEFACTS = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
 MODEL_CARD = 'MODEL_CARD.md'
-PARTS = (*ARTEFACTS, ADAPTER, 'manifest.yaml', MODEL_CARD)
+PARTS = (*ARTEFACTS, FLOAT_FILE, ADAPTER, 'manifest.yaml', MODEL_CARD)
 
 
 class Exported(NamedTuple):
@@ -74,11 +76,12 @@ def manifest(model, directory, training, metrics, precision='fp32', decoding=Non
 
     decoding: entries of `decode` other than the contract's.
     """
-    config = model.config
+    config, directory = model.config, Path(directory)
     image, bev = config.image, config.bev
+    names = [*model.files, *([FLOAT_FILE] if (directory / FLOAT_FILE).is_file() else [])]
     return {
         'contract_version': contract.CONTRACT_VERSION,
-        'name': Path(directory).resolve().name,
+        'name': directory.resolve().name,
         'precision': precision,
         'cameras': list(contract.CAMERAS),
         'classes': list(contract.CLASSES),
@@ -89,7 +92,7 @@ def manifest(model, directory, training, metrics, precision='fp32', decoding=Non
         'decode': {**contract.DECODE, **(decoding or {})},
         **({'visible_pairs': _pairs(model.detector)} if model.detector.wants_pairs else {}),
         **_captioner(model),
-        'files': {name: sha256(Path(directory) / name) for name in model.files},
+        'files': {name: sha256(directory / name) for name in names},
         'training': training,
         'metrics': metrics,
         'licence': 'Apache-2.0',
@@ -152,6 +155,7 @@ def export(
     eval_bags=None,
     eval_frames=20,
     int8=False,
+    keep_fp32=False,
     calibration_bags=None,
 ):
     """Export a run directory into a model directory; returns the flat dict of what was measured.
@@ -159,8 +163,9 @@ def export(
     With `eval_bags`, a directory of bags nobody trained on, metrics are measured through the
     exported files and written into manifest and model card.  With `int8` the detector is quantised
     on frames of `calibration_bags`, training bags, or, without, of the world that the run was
-    trained on; `fp32_` metrics are those before that.  What was in `out` stays until all is there,
-    and files of other names after that, too.
+    trained on; `fp32_` metrics are those before that, and with `keep_fp32` the graph of before
+    stays beside the other (detector_fp32.onnx; the node's parameter precision picks).  What was in
+    `out` stays until all is there, and files of other names after that, too.
     """
     for bags in (calibration_bags, eval_bags):
         if bags is not None:
@@ -168,10 +173,12 @@ def export(
     with sole_writer(out), renewed(out, PARTS) as draft:
         if (Path(run) / CARD).is_file():
             return _export_imported(run, draft, eval_bags, eval_frames, int8)
-        return _export_run(run, draft, checkpoint, eval_bags, eval_frames, int8, calibration_bags)
+        return _export_run(
+            run, draft, checkpoint, eval_bags, eval_frames, int8, keep_fp32, calibration_bags
+        )
 
 
-def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_bags):
+def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, keep_fp32, calibration_bags):
     """See `export`; `out` is an empty directory."""
     model, language, recipe, state = load_run(run, checkpoint, foreign_dtype='float32')
     if int8:
@@ -213,7 +220,7 @@ def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, calibration_
             if calibration_bags is None
             else scenes_of_bags(calibration_bags, image)
         )
-        quantise_model(exported, out, training, scenes)
+        quantise_model(exported, out, training, scenes, keep_fp32)
     if drawn:
         decoding, published = calibrated(out, recipe.world)
         _write_manifest(exported, out, training, {}, precision, decoding)
@@ -289,9 +296,14 @@ def _check_int8(run, detector):
         raise ValueError(f'{run}: int8 is for nano; BEVFormer is exported in fp32.')
 
 
-def quantise_model(exported, out, training, scenes):
-    """Replace detector.onnx of a float32 model directory by its int8 form; see `quantise`."""
+def quantise_model(exported, out, training, scenes, keep_fp32=False):
+    """Replace detector.onnx of a float32 model directory by its int8 form; see `quantise`.
+
+    keep_fp32: what it was stays as detector_fp32.onnx.
+    """
     detector = Path(out) / 'detector.onnx'
+    if keep_fp32:
+        shutil.copyfile(detector, Path(out) / FLOAT_FILE)
     with whole(detector) as quantised:
         frames = calibration_frames(Manifest.load(out), scenes)
         quantise_detector(detector, quantised, frames)

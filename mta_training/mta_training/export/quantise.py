@@ -31,6 +31,7 @@ from mta_training.data.scene_drive import drive_scene
 from mta_training.synth.dataset.drawn_drive import draw_drive
 
 FRAMES = 48
+_MOST_OF_ACTIVATION, _MOST_OF_PAIR = 255, 2**15 - 1
 _RUN = 3  # consecutive frames from one place: the memory must look like in driving
 _FLOAT_CONVS = ('.dense.heat.', '.dense.box.')
 # Linear layers over all cells of a map; the others see 300 queries and cost next to nothing.
@@ -125,8 +126,30 @@ def quantise_detector(source, target, frames):
                     op_types_to_quantize=['Conv', 'Gemm', 'MatMul', *_BETWEEN_CONVS],
                     nodes_to_quantize=nodes,
                 )
+                check_no_saturation(onnx.load(partial).graph, target)
     finally:
         logging.getLogger().setLevel(level)
+
+
+def check_no_saturation(graph, path):
+    """ValueError where two products of an int8 graph may exceed 16 bits together: a CPU with AVX2
+    and without VNNI would cut their sum off, and see other objects than one with it.
+
+    Activations are bytes, up to 255; which weights are added in pairs is the kernel's choice.
+    """
+    weights = {entry.name: entry for entry in graph.initializer}
+    for node in graph.node:
+        weight = weights.get(node.input[0]) if node.op_type == 'DequantizeLinear' else None
+        if weight is None or weight.data_type != onnx.TensorProto.INT8:
+            continue
+        largest = int(np.abs(numpy_helper.to_array(weight).astype(int)).max(initial=0))
+        if 2 * _MOST_OF_ACTIVATION * largest > _MOST_OF_PAIR:
+            raise ValueError(
+                f'{path}: the weight {weight.name} reaches {largest}, and two products of '
+                f'{_MOST_OF_ACTIVATION} x {largest} exceed {_MOST_OF_PAIR}, 16 bits, where CPUs '
+                'without VNNI cut off. Expected at most 64: quantise weights to seven bits '
+                '(reduce_range).'
+            )
 
 
 def _int8_nodes(graph):
