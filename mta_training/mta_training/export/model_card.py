@@ -36,9 +36,9 @@ _NOT_MEASURED = 'Not measured: the model was exported without evaluation bags.'
 _PRECISION = {
     'fp32': 'All graphs compute in float32.',
     'int8': 'The detector computes in 8 bits where that is faster (convolutions, linear layers '
-    'over whole maps), else in float32. Weights have seven bits, so that x86 CPUs without VNNI '
-    'compute the same: on nano the BEV is then 2.8 % off float32, 2.6 % with eight, at the same '
-    'speed.',
+    'over whole maps), else in float32. Weights have seven bits, so that x86 CPUs with VNNI and '
+    'without compute the same and the numbers below hold for both (the export checks that no sum '
+    'of two products can exceed 16 bits; docs/training.md has a run on an emulated Haswell).',
 }
 
 
