@@ -2,9 +2,9 @@
 
 A sentence is shown beside a box only while its class, sector, distance and motion fit that box;
 otherwise the short form ('car, 14 m, front right') is, which is made from the box and always does.
-Sentences of our grammar (docs/architecture.md) are read back into Claims.  Of other words only a
-part is understood, or nothing: those hold until that part is wrong, the object has moved by more
-than the tolerance, or they are too old.  Boxes are (10,) contract.BoxCode in the ego frame: x
+Sentences of our grammar (docs/architecture.md) are read back into Claims.  Words of a language
+model that does not speak it are not held against the box, whatever of them looks like a claim: they
+hold until the object has moved by more than the tolerance, or they are too old.  Boxes are (10,) contract.BoxCode in the ego frame: x
 forward, y left, metres.
 """
 
@@ -64,8 +64,17 @@ class Claims(NamedTuple):
     moves: bool | None
 
     @property
+    def of_our_grammar(self) -> bool:
+        """It begins as each of our sentences does: what it is, and how many meters away.
+
+        A noun or a motion alone may stand in anybody's words; a sentence of ours that breaks off
+        behind its distance is one all the same.
+        """
+        return self.class_name is not None and self.distance_m is not None
+
+    @property
     def complete(self) -> bool:
-        """All was read: a sentence of our grammar."""
+        """All was read."""
         return None not in self
 
 
@@ -119,7 +128,10 @@ def tolerance_m(distance_m: float) -> float:
 
 
 def contradictions(claims: Claims, class_name: str, box: Box) -> list[str]:
-    """The KINDS of claims that the box denies; a velocity that is not known denies nothing."""
+    """The KINDS of claims that the box denies; a velocity that is not known denies nothing, and
+    words that are not our grammar's claim nothing."""
+    if not claims.of_our_grammar:
+        return []
     distance = distance_of(box)
     vx, vy = (float(value) for value in box[BoxCode.VELOCITY])
     speed = math.hypot(vx, vy)

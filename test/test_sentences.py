@@ -20,6 +20,7 @@ from mta_perception.sentences import (
     short_form,
     shown,
 )
+from mta_perception.workers.caption_book import CaptionBook
 
 SENTENCE = (
     'red car about 12 meters away in the front left of the ego car is moving '
@@ -107,9 +108,31 @@ def test_words_of_others_hold_until_the_object_moves_or_they_are_old():
     assert not fits(said, 'car', box(10, 0), 4_100_000_000)
     assert fits(said, 'car', box(10, 0), 4_100_000_000, max_age_s=5.0)
     partly = Said('The car is parked at the kerb.', 1_000_000_000, 'car', (10.0, 0.0))
-    assert fits(partly, 'car', box(10, 0), 2_000_000_000)
-    assert not fits(partly, 'car', box(10, 0, speed=5.0), 2_000_000_000)
+    assert fits(partly, 'car', box(10, 0, speed=5.0), 2_000_000_000), 'not our grammar'
+    assert not fits(partly, 'car', box(12, 0), 2_000_000_000)
     assert not fits(said, 'car', box(10, 0), 900_000_000), 'the clock jumped back'
+
+
+@pytest.mark.parametrize(
+    'text, taken',
+    [
+        ('car in is parked the bus bus', True),  # words of ours, sentences of another
+        ('The truck is moving in the front of the ego car', True),
+        ('Parked 9 meters away, a bus.', True),
+        ('red car about 30 meters away in the', False),  # ours, broken off
+        (sentence(30, motion='moving'), False),
+        (sentence(12, 'back'), False),
+        (sentence(12, noun='bus'), False),
+        (sentence(12), True),
+        ('', False),
+    ],
+)
+def test_only_sentences_of_our_grammar_are_held_against_the_box(text, taken):
+    book, here = CaptionBook(), box(12, 0)
+    said = Said(text, 1_000_000_000, 'car', (12.0, 0.0))
+    assert book.put('7', said, here) == taken
+    assert book.is_due('7', 'car', here, 1_500_000_000) != taken
+    assert book.is_due('7', 'car', box(15, 0), 1_500_000_000), 'it moved by more than 1.5 m'
 
 
 def test_the_short_form_stands_in_for_what_is_no_longer_true():

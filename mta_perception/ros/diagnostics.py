@@ -276,6 +276,7 @@ def _captions(perception):
         'overtaken': overtaken,
         'captions': perception.captioned.total,
         'contradictory': perception.contradictory,
+        'empty': perception.empty,
         'rate_hz': perception.captioned.hz(),
     }
     for _, (p50, p90, most) in perception.caption_durations.percentiles().items():

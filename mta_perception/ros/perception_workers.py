@@ -67,7 +67,8 @@ class PerceptionWorkers:
         self._pipeline = PerceptionPipeline(
             model.manifest, model.detector, parameters.pipeline_config(settings)
         )
-        self.contradictory = 0  # sentences that were wrong as they were made, and not told
+        # Sentences that were not told: wrong as they were made, or without a word.
+        self.contradictory, self.empty = 0, 0
         self._book = CaptionBook(settings.caption_max_age_s)
         self._look_ahead = LookAhead(settings.caption_look_ahead_s)
         self._screen = threading.Lock()  # ~/markers and ~/caption_text: one writer at a time
@@ -287,7 +288,9 @@ class PerceptionWorkers:
             for row, caption, box in zip(rows, captions, boxes)
         ]
         told = [entry for entry in entries if self._take(entry, result.stamp_ns)]
-        self.contradictory += len(entries) - len(told)
+        empty = sum(not caption.text for caption in captions)
+        self.empty += empty
+        self.contradictory += len(entries) - len(told) - empty
         if told:
             true_ns = result.stamp_ns + round(ahead_s * 1e9)
             self._outputs.publish_captions(
