@@ -159,22 +159,21 @@ def _ego_start(facts, window, voice):
 def named_objects(facts, window, least=3):
     """List of (words, ObjectTrack) of the objects that a noun, or a noun and a colour, alone names
     among all that the window shows; seen in at least so many of its frames."""
-    by_name = {}
-    for track in facts.objects:
-        if track.seen[window].any():
-            by_name.setdefault(track.name, []).append(track)
+    shown = [track for track in facts.objects if track.seen[window].any()]
+    by_class = {}
+    for track in shown:
+        by_class.setdefault(track.label, []).append(track)
     named = []
-    for name, same in by_name.items():
+    for track in shown:
+        same, noun = by_class[track.label], track.name.replace('_', ' ')
+        if track.seen[window].sum() < least:
+            continue
+        if len(same) == 1:
+            cyclist = track.name == 'bicycle' and track.rider
+            named.append((f'the {"cyclist" if cyclist else noun}', track))
         colours = [one.colour for one in same]
-        noun = name.replace('_', ' ')
-        for track in same:
-            if track.seen[window].sum() < least:
-                continue
-            if len(same) == 1:
-                cyclist = name == 'bicycle' and track.rider
-                named.append((f'the {"cyclist" if cyclist else noun}', track))
-            if track.colour and '' not in colours and colours.count(track.colour) == 1:
-                named.append((f'the {c.named(noun, track.colour)}', track))
+        if track.colour and '' not in colours and colours.count(track.colour) == 1:
+            named.append((f'the {c.named(noun, track.colour)}', track))
     return named
 
 
