@@ -3,9 +3,9 @@
 A sentence is shown beside a box only while its class, sector, distance and motion fit that box;
 otherwise the short form ('car, 14 m, front right') is, which is made from the box and always does.
 Sentences of our grammar (docs/architecture.md) are read back into Claims.  Words of a language
-model that does not speak it are not held against the box, whatever of them looks like a claim: they
-hold until the object has moved by more than the tolerance, or they are too old.  Boxes are (10,) contract.BoxCode in the ego frame: x
-forward, y left, metres.
+model that does not speak it are not held against the box, whatever of them looks like a claim:
+they hold until the object has moved by more than the tolerance, or they are too old.  Boxes are
+(10,) contract.BoxCode in the ego frame: x forward, y left, metres.
 """
 
 from collections.abc import Sequence

@@ -73,6 +73,21 @@ def test_what_is_frozen_stays_frozen(run, stage):
     assert changed == set(TRAINED[stage])
 
 
+def test_assignment_is_taught_by_words_alone(run):
+    out, asker = run(toy_recipe())
+    assert set(asker(toy_batch(asker), with_heads=False).terms) == {'words', 'assign'}
+    seen, forward = [], asker.forward
+    asker.forward = lambda batch, with_heads=True: (
+        seen.append(with_heads) or forward(batch, with_heads)
+    )
+    recipe = toy_recipe()
+    for stage, wanted in ((1, False), (2, True)):
+        seen.clear()
+        stages.train_stage(out, stage, asker, recipe, {SCENE: toy_asked()})
+        # The first step also measures every term's gradient.
+        assert seen.count(wanted) >= STAGE.steps
+
+
 def gradients(asker, heads):
     """Length of the gradient of some heads' losses by group of parameters."""
     for parameter in asker.parameters():

@@ -118,11 +118,12 @@ class Asker(nn.Module):
             e, words, batch.words[rows], frames, scene.frame_mask
         )
 
-    def forward(self, batch):
-        """AskBatch -> AskLoss."""
+    def forward(self, batch, with_heads=True):
+        """AskBatch -> AskLoss; without heads, of the words alone: heads that have learned nothing
+        have nothing to teach."""
         told = self.tell(batch)
         terms, log = self._words(told, batch)
-        for head in batch.slots:
+        for head in batch.slots if with_heads else ():
             loss = self._task(head, self.answer(told, batch, head), batch)
             terms[head] = getattr(self.weights, head) * loss.total
             log |= {f'{head}_{name}': value for name, value in loss.parts.items()}

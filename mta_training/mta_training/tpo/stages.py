@@ -151,6 +151,7 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
         asker.load_state_dict(state['asker'])
         optimizer.load_state_dict(state['optimizer'])
         begin, seen = state['step'], state['seen']
+    heads = 'heads' in TRAINED[stage]
     questions = Questions(scenes, settings, recipe.seed * 10 + stage, recipe.textual)
     log = _Log(stage_folder(run, stage), begin)
     progress = Progress(f'stage {stage}', length)
@@ -165,7 +166,7 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
         asks = questions.at(step)
         vocabulary, config = asker.host.vocabulary, asker.tasks.config
         batch = make_batch(vocabulary, config.heads, asks, scenes, config.memory)
-        loss, gradient = _step(asker, optimizer, recipe, batch, rate_at(recipe, share))
+        loss, gradient = _step(asker, optimizer, recipe, batch, rate_at(recipe, share), heads)
         seen += len(asks)
         recent = [*recent[-19:], float(loss.total.detach())]
         more = _gradients(asker, batch) if step % _GRADIENTS_EVERY == 0 else {}
@@ -182,12 +183,12 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
     return Trained(begin, seen, time.monotonic() - started, mean)
 
 
-def _step(asker, optimizer, recipe, batch, factor):
+def _step(asker, optimizer, recipe, batch, factor, with_heads):
     """One step of the optimiser; returns (AskLoss, length of the gradient)."""
     for group in optimizer.param_groups:
         group['lr'] = group['rate'] * factor
     with torch.autocast('cpu', torch.bfloat16, enabled=recipe.bf16):
-        loss = asker(batch)
+        loss = asker(batch, with_heads)
     optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
     trained = [p for group in optimizer.param_groups for p in group['params']]
