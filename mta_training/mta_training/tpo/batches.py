@@ -56,25 +56,32 @@ def asked(frames, facts):
             f'{len(facts.stamps_ns)}; remove the cache and see it again.'
         )
     found = {track.instance: [()] * facts.frames for track in facts.objects}
+    known = Asked(frames, facts, found)
     for frame in range(facts.frames):
-        tracks = facts.seen_at(frame)
-        if not tracks:
-            continue
-        boxes = np.stack([track.boxes[frame] for track in tracks])
-        labels = np.array([track.label for track in tracks])
-        for track, rows in zip(tracks, matches(frames, frame, boxes, labels)):
-            found[track.instance][frame] = tuple(rows)
-    return Asked(frames, facts, found)
+        find_at(known, frame)
+    return known
+
+
+def find_at(known, frame):
+    """Fill in who was found by what in one frame of an Asked."""
+    tracks = known.facts.seen_at(frame)
+    if not tracks:
+        return
+    boxes = np.stack([track.boxes[frame] for track in tracks])
+    labels = np.array([track.label for track in tracks])
+    for track, rows in zip(tracks, matches(known.frames, frame, boxes, labels)):
+        known.found[track.instance][frame] = tuple(rows)
+
+
+def windows_of(questions):
+    """The windows (scene, first, now) of Questions, each once, and whose (N,) is which."""
+    windows = list(dict.fromkeys((q.scene, q.first, q.now) for q in questions))
+    return windows, [windows.index((q.scene, q.first, q.now)) for q in questions]
 
 
 def make_batch(vocabulary, heads, questions, scenes, memory):
     """AskBatch of questions; scenes: {name: Asked}.  heads: names of the heads there are."""
-    windows, rows = [], []
-    for question in questions:
-        window = question.scene, question.first, question.now
-        if window not in windows:
-            windows.append(window)
-        rows.append(windows.index(window))
+    windows, rows = windows_of(questions)
     scene = scene_tensors([(scenes[name].frames, a, b) for name, a, b in windows], memory)
     frames = scene.frame_mask.shape[1]
     tokens = [vocabulary.row(question, frames, heads) for question in questions]

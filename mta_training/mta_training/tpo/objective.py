@@ -65,6 +65,7 @@ class Asker(nn.Module):
         self.weights, self.detach = weights or TaskWeights(), detach
         config = tasks.config.tasks
         self.moments = TemporalLoss(config.temporal) if config.temporal is not None else None
+        self.eyes = None  # live.LiveEyes while the detector learns, too
 
     def tell(self, batch, read=None):
         """AskBatch -> Told; read: what the connector made of its scene, None = not yet."""

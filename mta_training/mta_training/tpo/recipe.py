@@ -27,7 +27,7 @@ TRAINED = {
     0: ('connector', 'language'),
     1: ('lora',),
     2: ('lora', 'tokens', 'heads'),
-    3: ('lora', 'tokens', 'heads', 'connector', 'language'),
+    3: ('lora', 'tokens', 'heads', 'connector', 'language', 'detector'),  # the last: of a run
 }
 _TALK = {'conversation': 3.0, 'choice': 2.0}
 _TASKS = {'grounding': 3.0, 'moment': 2.0, 'mask': 1.0, 'track': 1.0}
@@ -102,7 +102,7 @@ class TpoRecipe:
                     1200,
                     {**_TASKS, 'qa': 1.0, 'reasoning': 1.0, 'conversation': 3.0, 'choice': 2.0},
                     learning_rate=5e-4,
-                    rates={'language': 0.3},
+                    rates={'language': 0.3, 'detector': 0.1},
                 ),
             ),
         )

@@ -23,11 +23,13 @@ from mta_training.tpo.batches import asked
 from mta_training.tpo.frames import all_frames
 from mta_training.tpo.host import pretrain_words, word_tokenizer
 from mta_training.tpo.judged import judge_asker, told
+from mta_training.tpo.live import LiveEyes
 from mta_training.tpo.run_files import (
     build_asker,
     is_whole,
     read_recipe,
     read_stage,
+    save_detector,
     stage_folder,
     write_run,
 )
@@ -41,7 +43,8 @@ class Eyes:
     """The detector that is asked, from a model directory or a run."""
 
     def __init__(self, directory, threads=1):
-        self.directory, self.qformer = Path(directory), None
+        self.directory, self.qformer, self.detector = Path(directory), None, None
+        self.live = None  # a LiveEyes, of a run whose bags are trained on
         if (self.directory / 'manifest.yaml').is_file():
             manifest = Manifest.load(self.directory)
             self.engine = OnnxDetector(manifest, threads)
@@ -59,11 +62,13 @@ class Eyes:
             self.identity = sha256(self.directory / 'detector.onnx')
         elif (self.directory / 'last.pt').is_file():
             loaded = load_run(self.directory)
-            self.engine = TorchDetector(loaded.model.detector)
+            self.engine = TorchDetector(loaded.model.detector, bf16=False)
+            self.detector = loaded.model.detector
             self.model, self.image = loaded.model.config, loaded.model.config.image
             self.qformer = loaded.model.qformer.state_dict()
             self.memory = MemoryConfig()
             self.identity = sha256(self.directory / 'last.pt')
+            self.detector.requires_grad_(False)
         else:
             raise RunError(
                 f'{directory} is neither a model directory (manifest.yaml) nor a run of '
@@ -110,6 +115,8 @@ def train(
         eyes = Eyes(detector)
         cache, objects = cache or out / 'cache', recipe.asking.objects
         scenes = scenes_of(bags, eyes, cache, objects)
+        if eyes.detector is not None and stage == 3:
+            eyes.live = LiveEyes.of_bags(eyes.detector, find_bags(bags), eyes.image, cache)
         judges = scenes_of(val_bags, eyes, cache, objects) if val_bags else {}
         length = {'steps': steps, 'minutes': minutes}
         return train_stages(
@@ -135,6 +142,9 @@ def train_stages(
         before = read_stage(out, number - 1) if number else None
         if before is not None:
             asker.load_state_dict(before['asker'])
+        asker.eyes = eyes.live if number == 3 else None
+        if number == 3 and eyes.live is None:
+            log_line(f'{eyes.directory} is a model: its detector stays as it is.')
         if not resume and last:
             shutil.rmtree(stage_folder(out, number), ignore_errors=True)
         trained = done[number] = train_stage(
@@ -150,6 +160,9 @@ def train_stages(
             f'stage {number}: {trained.steps} steps, {trained.questions} questions, '
             f'{trained.seconds / 60.0:.1f} min, loss {trained.loss:.3f}'
         )
+        if asker.eyes is not None:
+            save_detector(out, number, asker.eyes, eyes.directory)
+            asker.eyes = None
         if judges:
             folder = stage_folder(out, number)
             how = {'textual': recipe.textual, 'trained': number >= 2}

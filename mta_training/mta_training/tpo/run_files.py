@@ -4,6 +4,7 @@ RUN/recipe.yaml tokenizer.json   RUN/stage0 .. stage3: last.pt log.csv metrics.j
 """
 
 from pathlib import Path
+import shutil
 
 import torch
 import yaml
@@ -14,7 +15,7 @@ from mta_perception.model.config import MtaConfig
 from mta_perception.model.language import LanguageModel
 from mta_perception.plain_yaml import read_yaml
 from mta_perception.runtime.torch_llama import load_llama, load_tokenizer
-from mta_training.runs.run_directory import RunError
+from mta_training.runs.run_directory import RunError, read_checkpoint
 from mta_training.tensor_files import fill, read_tensors, tensors_of
 from mta_training.tpo.host import ForeignHost, SmallHost, add_lora
 from mta_training.tpo.objective import Asker
@@ -92,6 +93,26 @@ def save_stage(run, stage, asker, optimizer, step, seen, ended=False):
         )
 
 
+def save_detector(run, stage, eyes, source):
+    """RUN/stageN/detector: the run directory `source` with what its detector has learned since,
+    for `mta-train eval` and `export`."""
+    folder = stage_folder(run, stage) / 'detector'
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ('recipe.yaml', 'tokenizer.json', 'language.pt'):
+        if (Path(source) / name).is_file():
+            with whole(folder / name) as partial:
+                shutil.copyfile(Path(source) / name, partial)
+    state = read_checkpoint(source)
+    learned = {f'detector.{name}': value for name, value in eyes.detector.state_dict().items()}
+    state['model'] = {**state['model'], **learned}
+    state['learner'] = {
+        **state['learner'],
+        **{f'model.{name}': value for name, value in learned.items()},
+    }
+    with whole(folder / 'last.pt') as partial:
+        torch.save(state, partial)
+
+
 def read_stage(run, stage):
     """The dict of RUN/stageN/last.pt, or None where there is none."""
     path = stage_folder(run, stage) / 'last.pt'
@@ -118,7 +139,8 @@ def load_asker(run, stage=None):
         state = read_stage(run, number)
         if state is not None:
             asker = build_asker(run, recipe, model)
-            fill(asker, state['asker'], stage_folder(run, number))
+            own = {name: v for name, v in state['asker'].items() if not name.startswith('eyes.')}
+            fill(asker, own, stage_folder(run, number))
             return asker.eval(), recipe, model
     raise RunError(f'{run} has no stage{stages[0]}/last.pt; run `mta-train tpo --stage` first.')
 

@@ -15,14 +15,15 @@ import torch
 
 from mta_perception.progress import Progress
 from mta_training.questions.mixture import questions_of_scene
-from mta_training.tpo.batches import make_batch
+from mta_training.tpo.batches import make_batch, windows_of
 from mta_training.tpo.host import is_lora
+from mta_training.tpo.live import with_gradients
 from mta_training.tpo.recipe import TRAINED
 from mta_training.tpo.run_files import read_stage, save_stage, stage_folder
 from mta_training.tpo.textual import as_text
 
 TERMS = ('words', 'assign', 'region', 'temporal', 'mask', 'track')
-READERS = ('lora', 'connector', 'qformer')  # whose gradients are logged, for each term
+READERS = ('lora', 'connector', 'qformer', 'detector')  # whose gradients are logged, for each term
 _EVERY, _GRADIENTS_EVERY, _SAVE_EVERY_S = 20, 200, 120.0
 COLUMNS = (
     'step',
@@ -53,9 +54,12 @@ class Trained(NamedTuple):
 
 
 def group_of(name):
-    """connector, tokens, heads, lora or language: what a parameter of an Asker belongs to."""
+    """connector, tokens, heads, lora, language, detector or its backbone: what a parameter of an
+    Asker belongs to."""
     if is_lora(name):
         return 'lora'
+    if name.startswith('eyes.'):  # eyes that have seen photographs stay as they are
+        return 'backbone' if name.startswith('eyes.detector.backbone.') else 'detector'
     if name.startswith('host.'):
         return 'language'
     if name.startswith('tasks.connector.'):
@@ -164,12 +168,11 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
         if share >= 1.0:
             break
         asks = questions.at(step)
-        vocabulary, config = asker.host.vocabulary, asker.tasks.config
-        batch = make_batch(vocabulary, config.heads, asks, scenes, config.memory)
+        batch = _batch(asker, asks, scenes)
         loss, gradient = _step(asker, optimizer, recipe, batch, rate_at(recipe, share), heads)
         seen += len(asks)
         recent = [*recent[-19:], float(loss.total.detach())]
-        more = _gradients(asker, batch) if step % _GRADIENTS_EVERY == 0 else {}
+        more = _gradients(asker, asks, scenes) if step % _GRADIENTS_EVERY == 0 else {}
         log.add(step, seen, rate_at(recipe, share), loss, gradient, more)
         progress.words = f'loss {np.mean(recent):.2f}'
         if time.monotonic() - saved > _SAVE_EVERY_S:
@@ -181,6 +184,16 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
     log.close()
     mean = float(np.mean(recent)) if recent else float('nan')
     return Trained(begin, seen, time.monotonic() - started, mean)
+
+
+def _batch(asker, asks, scenes):
+    """AskBatch of Questions; seen anew, with gradients, where the detector learns."""
+    vocabulary, config = asker.host.vocabulary, asker.tasks.config
+    seen = None
+    if asker.eyes is not None:
+        seen = asker.eyes.see(windows_of(asks)[0], scenes)
+    batch = make_batch(vocabulary, config.heads, asks, scenes, config.memory)
+    return batch if seen is None else batch._replace(scene=with_gradients(batch.scene, seen))
 
 
 def _step(asker, optimizer, recipe, batch, factor, with_heads):
@@ -197,18 +210,20 @@ def _step(asker, optimizer, recipe, batch, factor, with_heads):
     return loss, float(gradient)
 
 
-def _gradients(asker, batch):
-    """Length of each term's gradient in LoRA, connector and Q-Former, trained there or not."""
+def _gradients(asker, asks, scenes):
+    """Length of each term's gradient in LoRA, connector, Q-Former and detector, trained there or
+    not."""
     readers = {
         'lora': [p for name, p in asker.named_parameters() if group_of(name) == 'lora'],
         'connector': [p for name, p in asker.named_parameters() if group_of(name) == 'connector'],
         'qformer': [p for name, p in asker.named_parameters() if '.qformer.' in name],
+        'detector': [p for name, p in asker.named_parameters() if group_of(name) == 'detector'],
     }
     every = {id(p): p for part in readers.values() for p in part}
     kept = {key: p.requires_grad for key, p in every.items()}
     for parameter in every.values():
         parameter.requires_grad_(True)
-    loss = asker(batch)
+    loss = asker(_batch(asker, asks, scenes))
     found = {}
     for term, value in loss.terms.items():
         if not value.requires_grad:
