@@ -1,4 +1,4 @@
-"""`mta-train tpo`, `tpo-table`: teach a model to be asked (docs/ask.md, docs/tpo.md)."""
+"""`mta-train tpo`, `tpo-eval`, `tpo-table`: teach a model to be asked (docs/tpo.md)."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -72,6 +72,38 @@ def tpo_command(
     )
 
 
+def tpo_eval_command(
+    run: Annotated[Path, typer.Option('--run', help='Run directory of `tpo`.')],
+    bags: Annotated[Path, typer.Option('--bags', help='Directory of bags that judge.')],
+    out: Annotated[
+        Optional[Path], typer.Option('--out', help='Default: the folder of the stage.')
+    ] = None,
+    stage: Annotated[
+        Optional[int], typer.Option(help='Judged stage. Default: the last one.', min=0, max=3)
+    ] = None,
+    model: Annotated[
+        Optional[Path], typer.Option('--model', help="Detector. Default: the run's.")
+    ] = None,
+    per_frame: Annotated[
+        float, typer.Option(help='Questions for each frame, on average.', min=0.01, max=100.0)
+    ] = 1.0,
+    cache: Annotated[
+        Optional[Path], typer.Option(help='Where what was seen is kept. Default: <run>/cache.')
+    ] = None,
+    threads: Annotated[int, typer.Option(help='Threads; 0 = as torch likes.', min=0)] = 0,
+):
+    """Ask a trained model about other bags: metrics.json, answers.jsonl, answers.png."""
+    check_paths(bags=(bags,))
+    import torch
+
+    from mta_training.tpo.run import judge_run
+
+    if threads:
+        torch.set_num_threads(threads)
+    for line in judge_run(run, bags, out, stage, model, per_frame, cache):
+        typer.echo(line)
+
+
 def tpo_table_command(
     bags: Annotated[Path, typer.Option('--bags', help='Directory of bags that train.')],
     val_bags: Annotated[Path, typer.Option(help='Directory of other bags, that judge.')],
@@ -122,4 +154,5 @@ def tpo_table_command(
 def register(app):
     """Add the commands to the `mta-train` application."""
     app.command('tpo')(tpo_command)
+    app.command('tpo-eval')(tpo_eval_command)
     app.command('tpo-table')(tpo_table_command)

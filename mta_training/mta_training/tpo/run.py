@@ -27,6 +27,7 @@ from mta_training.tpo.live import LiveEyes
 from mta_training.tpo.run_files import (
     build_asker,
     is_whole,
+    load_asker,
     read_recipe,
     read_stage,
     save_detector,
@@ -168,6 +169,20 @@ def train_stages(
             how = {'textual': recipe.textual, 'trained': number >= 2}
             log_line(told(judge_asker(asker, judges, folder, **how)))
     return done
+
+
+def judge_run(run, bags, out=None, stage=None, detector=None, per_frame=1.0, cache=None):
+    """Judge a run on bags; returns lines to print.  None: its last stage, its own detector."""
+    recipe, _, seen_by = read_recipe(run)
+    if stage is None:
+        stage = next((n for n in (3, 2, 1) if read_stage(run, n) is not None), 0)
+    asker, _, _ = load_asker(run, stage)
+    cache = cache or Path(run) / 'cache'
+    scenes = scenes_of(bags, Eyes(detector or seen_by), cache, recipe.asking.objects)
+    out = Path(out or stage_folder(run, stage))
+    how = {'textual': recipe.textual, 'trained': stage >= 2}
+    metrics = judge_asker(asker, scenes, out, per_frame, **how)
+    return f'stage {stage}: {told(metrics)}', f'written: {out / "metrics.json"}, answers.png'
 
 
 def _same(out, recipe):
