@@ -1,6 +1,7 @@
 """The int8 detector: the same graph to its caller, near the float32 one, smaller."""
 
 from contextlib import suppress
+import re
 import shutil
 
 import numpy as np
@@ -20,6 +21,8 @@ from mta_perception.runtime.session import open_session
 from mta_training.data.batches import Place, make_batch
 from mta_training.export import graphs, model_directory, quantise
 from mta_training.export.model_card import model_card
+
+STAYS_FLOAT = r'stages\.0\.0\.'
 
 
 def toy_frames(config, seed, frames=3):
@@ -43,7 +46,8 @@ def int8(exported, tmp_path_factory):
     scenes = [toy_scene(model.config, frames=3, objects=6, seed=seed) for seed in (0, 1)]
     tokenizer = Tokenizer.from_file(str(floats / 'tokenizer.json'))
     whole = model_directory.Exported(model.config, model.detector, tokenizer)
-    model_directory.quantise_model(whole, directory, {}, scenes, keep_fp32=True)
+    how = model_directory.Int8(keep_fp32=True, float_layers=STAYS_FLOAT)
+    model_directory.quantise_model(whole, directory, {}, scenes, how)
     return model.config, floats, directory
 
 
@@ -138,6 +142,18 @@ def test_boxes_scores_and_sampling_positions_keep_float32_weights(int8):
     for part in ('.box.', '.heat.', '.score.', 'offsets'):
         found = [name for name in names if part in name]
         assert found and not any('quantized' in name for name in found), found
+
+
+def test_layers_that_were_named_stay_float32(int8):
+    _, _, bytes_ = int8
+    graph = onnx.load(bytes_ / 'detector.onnx').graph
+    rounded = {node.output[0] for node in graph.node if node.op_type == 'DequantizeLinear'}
+    convs = [node for node in graph.node if node.op_type == 'Conv']
+    named = [node for node in convs if re.search(STAYS_FLOAT, node.input[1])]
+    assert named and not any(node.input[1] in rounded for node in named)
+    assert sum(node.input[1] in rounded for node in convs) > 10
+    with pytest.raises(ValueError, match='--float-layers nothing: found in none of the .* layers'):
+        quantise._but([graph.node[-1].name], graph, 'nothing')
 
 
 def test_stem_on_bytes_is_the_stem(exported, tmp_path):

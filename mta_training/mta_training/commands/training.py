@@ -249,6 +249,13 @@ def export_command(
         bool,
         typer.Option('--keep-fp32', help='With --int8: detector_fp32.onnx beside it, for GPUs.'),
     ] = False,
+    float_layers: Annotated[
+        Optional[str],
+        typer.Option(
+            help='With --int8: expression for the layers that stay float32; `int8-layers` says '
+            'what each of them costs.'
+        ),
+    ] = None,
     calibration_bags: Annotated[
         Optional[Path],
         typer.Option(
@@ -262,6 +269,8 @@ def export_command(
         raise typer.BadParameter('--calibration-bags is for --int8')
     if keep_fp32 and not int8:
         raise typer.BadParameter('--keep-fp32 is for --int8: without it detector.onnx is fp32')
+    if float_layers is not None and not int8:
+        raise typer.BadParameter('--float-layers is for --int8')
     published = (run / 'card.yaml').is_file()  # of `import-bevformer`
     check_paths(bags=(eval_bags, calibration_bags), runs=[] if published else [(run, checkpoint)])
     from mta_training.export import model_directory
@@ -273,11 +282,35 @@ def export_command(
         eval_bags=eval_bags,
         eval_frames=eval_frames,
         int8=int8,
-        keep_fp32=keep_fp32,
         calibration_bags=calibration_bags,
+        keep_fp32=keep_fp32,
+        float_layers=float_layers,
     )
     for name, value in measured.items():
         typer.echo(f'{name}: {value}')
+
+
+def int8_layers_command(
+    model: Annotated[Path, typer.Option('--model', help='Model directory with an int8 detector.')],
+    bags: Annotated[Path, typer.Option('--bags', help='Bags whose frames are computed.')],
+    frames: Annotated[int, typer.Option(help='How many of them, in all.', min=1)] = 3,
+):
+    """Say what rounding its activations costs in each layer of an int8 detector, the worst first:
+    the part of the BEV by which it differs where this layer alone is int8."""
+    check_paths(bags=(bags,))
+    from mta_perception.runtime.manifest import Manifest
+    from mta_training.export.quantise import calibration_frames, scenes_of_bags
+    from mta_training.export.sensitivity import layer_costs
+
+    manifest = Manifest.load(model)
+    if manifest.precision != 'int8':
+        raise ValueError(f'{model}: its detector is {manifest.precision}, expected an int8 one.')
+    scenes = scenes_of_bags(bags, manifest.image, frames)
+    inputs = calibration_frames(manifest, scenes, frames)
+    costs = layer_costs(manifest.path('detector.onnx'), inputs)
+    typer.echo(f'{costs.whole:.4f} all layers together')
+    for layer in costs.layers:
+        typer.echo(f'{layer.error:.4f} {layer.name} {layer.weight}')
 
 
 def import_bevformer_command(
@@ -336,4 +369,5 @@ def register(app):
     app.command('ablate')(ablate_command)
     app.command('export')(export_command)
     app.command('rebuild')(rebuild_command)
+    app.command('int8-layers')(int8_layers_command)
     app.command('import-bevformer')(import_bevformer_command)

@@ -55,6 +55,14 @@ MODEL_CARD = 'MODEL_CARD.md'
 PARTS = (*ARTEFACTS, FLOAT_FILE, ADAPTER, 'manifest.yaml', MODEL_CARD)
 
 
+class Int8(NamedTuple):
+    """How a detector becomes int8."""
+
+    bags: Optional[Path] = None  # to measure ranges on; None: the world that the run learned from
+    keep_fp32: bool = False  # beside it, as detector_fp32.onnx
+    float_layers: Optional[str] = None  # regular expression: these stay float32
+
+
 class Exported(NamedTuple):
     """What a model directory is made of."""
 
@@ -155,8 +163,9 @@ def export(
     eval_bags=None,
     eval_frames=20,
     int8=False,
-    keep_fp32=False,
     calibration_bags=None,
+    keep_fp32=False,
+    float_layers=None,
 ):
     """Export a run directory into a model directory; returns the flat dict of what was measured.
 
@@ -164,8 +173,9 @@ def export(
     exported files and written into manifest and model card.  With `int8` the detector is quantised
     on frames of `calibration_bags`, training bags, or, without, of the world that the run was
     trained on; `fp32_` metrics are those before that, and with `keep_fp32` the graph of before
-    stays beside the other (detector_fp32.onnx; the node's parameter precision picks).  What was in
-    `out` stays until all is there, and files of other names after that, too.
+    stays beside the other (detector_fp32.onnx; the node's parameter precision picks); layers whose
+    names the expression `float_layers` is found in stay float32.  What was in `out` stays until
+    all is there, and files of other names after that, too.
     """
     for bags in (calibration_bags, eval_bags):
         if bags is not None:
@@ -173,18 +183,17 @@ def export(
     with sole_writer(out), renewed(out, PARTS) as draft:
         if (Path(run) / CARD).is_file():
             return _export_imported(run, draft, eval_bags, eval_frames, int8)
-        return _export_run(
-            run, draft, checkpoint, eval_bags, eval_frames, int8, keep_fp32, calibration_bags
-        )
+        how = Int8(calibration_bags, keep_fp32, float_layers) if int8 else None
+        return _export_run(run, draft, checkpoint, eval_bags, eval_frames, how)
 
 
-def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, keep_fp32, calibration_bags):
-    """See `export`; `out` is an empty directory."""
+def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8):
+    """See `export`; `out` is an empty directory, `int8` an Int8 or None."""
     model, language, recipe, state = load_run(run, checkpoint, foreign_dtype='float32')
     if int8:
         _check_int8(run, model.detector)
     drawn = state['data'].startswith('world')
-    if int8 and calibration_bags is None and not drawn:
+    if int8 and int8.bags is None and not drawn:
         raise ValueError(
             'int8 needs bags to measure the ranges of activations on: give '
             '--calibration-bags, a directory of training bags.'
@@ -217,10 +226,10 @@ def _export_run(run, out, checkpoint, eval_bags, eval_frames, int8, keep_fp32, c
         image = Manifest.load(out).image
         scenes = (
             scenes_of_world(recipe.world, image)
-            if calibration_bags is None
-            else scenes_of_bags(calibration_bags, image)
+            if int8.bags is None
+            else scenes_of_bags(int8.bags, image)
         )
-        quantise_model(exported, out, training, scenes, keep_fp32)
+        quantise_model(exported, out, training, scenes, int8)
     if drawn:
         decoding, published = calibrated(out, recipe.world)
         _write_manifest(exported, out, training, {}, precision, decoding)
@@ -296,17 +305,15 @@ def _check_int8(run, detector):
         raise ValueError(f'{run}: int8 is for nano; BEVFormer is exported in fp32.')
 
 
-def quantise_model(exported, out, training, scenes, keep_fp32=False):
-    """Replace detector.onnx of a float32 model directory by its int8 form; see `quantise`.
-
-    keep_fp32: what it was stays as detector_fp32.onnx.
-    """
+def quantise_model(exported, out, training, scenes, how=None):
+    """Replace detector.onnx of a float32 model directory by its int8 form; `how` is an Int8."""
+    how = how or Int8()
     detector = Path(out) / 'detector.onnx'
-    if keep_fp32:
+    if how.keep_fp32:
         shutil.copyfile(detector, Path(out) / FLOAT_FILE)
     with whole(detector) as quantised:
         frames = calibration_frames(Manifest.load(out), scenes)
-        quantise_detector(detector, quantised, frames)
+        quantise_detector(detector, quantised, frames, how.float_layers)
         (Path(out) / 'manifest.yaml').unlink(missing_ok=True)
     _write_manifest(exported, Path(out), training, {}, 'int8')
 

@@ -97,10 +97,12 @@ class _Frames(CalibrationDataReader):
         return frame or next(self._frames, None)
 
 
-def quantise_detector(source, target, frames):
+def quantise_detector(source, target, frames, float_layers=None):
     """Quantise the graph `source` into `target`, calibrated on `frames`, dicts of its inputs.
 
-    Raises ValueError where there is no frame.
+    float_layers: a regular expression; nodes whose name, or one of whose weights' names, it is
+    found in stay float32 (sensitivity.py).  Raises ValueError where there is no frame, no such
+    node, or a weight that could saturate.
     """
     frames = _Frames(frames)
     level = logging.getLogger().level
@@ -112,7 +114,7 @@ def quantise_detector(source, target, frames):
             model = onnx.load(prepared)
             bytes_into_stem(model.graph)
             onnx.save(model, prepared)
-            nodes = _int8_nodes(model.graph)
+            nodes = _but(_int8_nodes(model.graph), model.graph, float_layers)
             with whole(target) as partial:
                 quantize_static(
                     prepared,
@@ -129,6 +131,24 @@ def quantise_detector(source, target, frames):
                 check_no_saturation(onnx.load(partial).graph, target)
     finally:
         logging.getLogger().setLevel(level)
+
+
+def _but(names, graph, float_layers):
+    """Of the nodes `names` those that the expression `float_layers` is not found in."""
+    if not float_layers:
+        return names
+    nodes = {node.name: node for node in graph.node}
+    kept = [
+        name
+        for name in names
+        if not any(re.search(float_layers, one) for one in (name, *nodes[name].input))
+    ]
+    if len(kept) == len(names):
+        raise ValueError(
+            f'--float-layers {float_layers}: found in none of the {len(names)} int8 layers, '
+            f'expected a part of names such as {names[0]} or {nodes[names[0]].input[1]}.'
+        )
+    return kept
 
 
 def check_no_saturation(graph, path):
