@@ -5,6 +5,7 @@ comes in is in subscriptions.py, what runs in perception_workers.py, what goes o
 publishers.py.
 """
 
+import gc
 import signal
 import sys
 import threading
@@ -156,6 +157,7 @@ class PerceptionNode(LifecycleNode):
     def on_cleanup(self, state):
         """Forget the model and the parameters."""
         self._settings = self._model = None
+        gc.collect()  # see _stop_running
         return super().on_cleanup(state)
 
     def on_shutdown(self, state):
@@ -200,6 +202,9 @@ class PerceptionNode(LifecycleNode):
             self._perception.close()
             self._outputs.clear_markers()
         self._inputs = self._perception = None
+        # Workers, frames and model know each other: left to itself the collector would come some
+        # activations, or models of hundreds of megabytes, later.
+        gc.collect()
 
     # -- services
 
