@@ -183,7 +183,7 @@ def test_merged_lora_says_the_same(run):
     prefix, present = torch.randn(2, 3, 32), torch.ones(2, 3, dtype=torch.bool)
     rows = torch.tensor([0, 1])
     with torch.no_grad():
-        said = asker.host(prefix, present, rows, words)
+        said = asker.host(asker.host.read(prefix, present), rows, words)
         plain = merged_language(asker.host)
         none = torch.zeros(2, 0, dtype=torch.long)
         merged = plain(torch.cat([prefix, words], 1), none)

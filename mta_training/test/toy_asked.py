@@ -29,6 +29,7 @@ def toy_asked(object_width=64, channels=32, cells=20, seed=0):
         boxes[:, row] = track.boxes
         boxes[:, row, 0] += 0.4
         logits[:, row, track.label] = 3.0
+    bev = rng.normal(size=(FRAMES, channels, cells, cells)).astype(np.float16)
     frames = SceneFrames(
         SCENE,
         stamps,
@@ -36,7 +37,8 @@ def toy_asked(object_width=64, channels=32, cells=20, seed=0):
         rng.normal(size=(FRAMES, ROWS, object_width)).astype(np.float16),
         boxes,
         logits,
-        rng.normal(size=(FRAMES, channels, cells, cells)).astype(np.float16),
+        bev,
+        bev.mean((2, 3), dtype=np.float32),
     )
     return asked(frames, facts)
 

@@ -9,7 +9,6 @@ from typing import NamedTuple, Optional
 import numpy as np
 import torch
 
-from mta_perception.model.asking import Read
 from mta_training.tpo.batches import AskBatch, Slots, place_here
 from mta_training.tpo.frames import scene_tensors
 
@@ -58,13 +57,11 @@ def answer(asker, questions, scenes):
     rows = torch.tensor([windows.index((q.scene, q.first, q.now)) for q in questions])
     vocabulary = asker.host.vocabulary
     speech = _Speech(vocabulary, asker.tasks.config.heads, questions, scene.frame_mask.shape[1])
-    read = asker.tasks.connector(scene)
+    read = asker.read(scene)
     active = list(range(len(questions)))
     for _ in range(MOST_SAID):
-        used, rows_of_used = rows[active].unique(return_inverse=True)
         here = place_here([questions[i] for i in active], [speech.here[i] for i in active], scenes)
-        batch = speech.batch(active, scene, rows_of_used, here)
-        told = asker.tell(batch, Read(*(part[used] for part in read)))
+        told = asker.tell(speech.batch(active, scene, rows[active], here), read)
         active = [row for row, end in zip(active, speech.say(active, told.logits)) if not end]
         if not active:
             break

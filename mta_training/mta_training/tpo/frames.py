@@ -35,6 +35,15 @@ class SceneFrames(NamedTuple):
     boxes: np.ndarray  # (T, K, 10) float32, ego frame of each frame
     class_logits: np.ndarray  # (T, K, classes) float16
     bev: np.ndarray  # (T, C, Y, X) float16
+    bev_mean: np.ndarray  # (T, C) float32, over the cells
+
+
+_STORED = SceneFrames._fields[:-1]
+
+
+def _with_means(*stored):
+    """SceneFrames of what is stored; the means are made once, not for every question."""
+    return SceneFrames(*stored, stored[-1].mean((2, 3), dtype=np.float32))
 
 
 def scene_frames(bag, engine, image, identity, cache, count, memory=None):
@@ -50,9 +59,9 @@ def scene_frames(bag, engine, image, identity, cache, count, memory=None):
         Path(cache).mkdir(parents=True, exist_ok=True)
         frames = see(every_step(read_scene(bag, image)), engine, count, memory)
         with whole(path) as partial, open(partial, 'wb') as file:
-            np.savez(file, **frames._asdict())
+            np.savez(file, **{name: getattr(frames, name) for name in _STORED})
     with np.load(path, allow_pickle=False) as found:
-        return SceneFrames(str(found['name']), *(found[key] for key in SceneFrames._fields[1:]))
+        return _with_means(str(found['name']), *(found[name] for name in _STORED[1:]))
 
 
 def see(scene, engine, count, memory=None):
@@ -69,7 +78,7 @@ def see(scene, engine, count, memory=None):
                 seen.bev.astype(np.float16),
             )
         )
-    return SceneFrames(
+    return _with_means(
         scene.name, scene.stamps_ns, scene.world_from_ego, *(np.stack(part) for part in zip(*rows))
     )
 
@@ -135,7 +144,7 @@ def _window(frames, first, now):
         frames.boxes[rows],
         boxes.astype(np.float32),
         frames.class_logits[rows],
-        frames.bev[rows].mean((2, 3), dtype=np.float32),
+        frames.bev_mean[rows],
         ego,
         np.ones(now + 1 - first, bool),
         frames.bev[now],

@@ -5,7 +5,7 @@ last norm: what a task head reads).  LoRA (Hu et al. 2021) as TPO: rank 16, alph
 on all projections and the output layer.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -30,6 +30,14 @@ class Said(NamedTuple):
     hidden: torch.Tensor  # (N, S, D)
 
 
+class Seen(NamedTuple):
+    """A prefix of B frames as a host has read it."""
+
+    present: torch.Tensor  # (B, P) bool
+    keys: torch.Tensor  # of our own model; of a foreign one the prefix itself (B, P, D)
+    values: Optional[torch.Tensor]
+
+
 class SmallHost(nn.Module):
     """model.language.LanguageModel: the prefix of a frame is read once for all its questions."""
 
@@ -42,18 +50,22 @@ class SmallHost(nn.Module):
         """ids (N, S) -> (N, S, D)."""
         return self.language.model.embed_tokens(ids)
 
-    def forward(self, prefix, present, rows, words):
-        """prefix (B, P, D), present (B, P), rows (N,) whose prefix, words (N, S, D) -> Said."""
+    def read(self, prefix, present):
+        """prefix (B, P, D), present (B, P) -> Seen: the prefix of a frame is read once."""
         none = torch.zeros(len(prefix), 0, dtype=torch.long, device=prefix.device)
         seen = self.language(prefix, none, present=present)
+        return Seen(present, seen.keys, seen.values)
+
+    def forward(self, seen, rows, words):
+        """Seen of B frames, rows (N,) which of them, words (N, S, D) -> Said."""
         there = torch.ones_like(words[..., 0], dtype=torch.bool)
-        none = torch.zeros(len(words), 0, dtype=torch.long, device=prefix.device)
+        none = torch.zeros(len(words), 0, dtype=torch.long, device=words.device)
         told = self.language(
             words,
             none,
             seen.keys[:, rows],
             seen.values[:, rows],
-            torch.cat([present[rows], there], dim=1),
+            torch.cat([seen.present[rows], there], dim=1),
         )
         return Said(told.logits, told.hidden)
 
@@ -87,13 +99,17 @@ class ForeignHost(nn.Module):
         """ids (N, S) -> (N, S, D)."""
         return self.language.get_input_embeddings()(ids)
 
-    def forward(self, prefix, present, rows, words):
+    def read(self, prefix, present):
+        """As SmallHost, but that it is read with every question."""
+        return Seen(present, prefix, None)
+
+    def forward(self, seen, rows, words):
         """As SmallHost."""
-        inputs = torch.cat([prefix[rows].to(words.dtype), words], dim=1)
+        inputs = torch.cat([seen.keys[rows].to(words.dtype), words], dim=1)
         there = torch.ones_like(words[..., 0], dtype=torch.bool)
         result = self.language(
             inputs_embeds=inputs,
-            attention_mask=torch.cat([present[rows], there], dim=1).long(),
+            attention_mask=torch.cat([seen.present[rows], there], dim=1).long(),
             output_hidden_states=True,
             use_cache=False,
         )

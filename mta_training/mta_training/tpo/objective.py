@@ -18,6 +18,7 @@ from mta_training.losses.tasks.mask import mask_loss
 from mta_training.losses.tasks.region import RegionWeights, region_loss
 from mta_training.losses.tasks.temporal import TemporalLoss
 from mta_training.losses.tasks.track import track_loss
+from mta_training.tpo.host import Seen
 
 # At DETR's 5 and 1 a box costs 30 where a pointer costs 1, and only boxes would be learned.
 BOX_WEIGHTS = RegionWeights(box=0.5, giou=0.2, direct=0.2)
@@ -55,6 +56,13 @@ class Told(NamedTuple):
     frames: torch.Tensor  # (B, T, W)
 
 
+class SceneRead(NamedTuple):
+    """B frames as connector and language model have read them."""
+
+    seen: Seen
+    frames: torch.Tensor  # (B, T, W)
+
+
 class Asker(nn.Module):
     """Task model, host and the losses' own parameters as one module."""
 
@@ -67,12 +75,17 @@ class Asker(nn.Module):
         self.moments = TemporalLoss(config.temporal) if config.temporal is not None else None
         self.eyes = None  # live.LiveEyes while the detector learns, too
 
+    def read(self, scene):
+        """Scene -> SceneRead: what all questions about its frames share."""
+        read = self.tasks.connector(scene)
+        return SceneRead(self.host.read(read.prefix, read.present), read.frames)
+
     def tell(self, batch, read=None):
-        """AskBatch -> Told; read: what the connector made of its scene, None = not yet."""
-        read = self.tasks.connector(batch.scene) if read is None else read
+        """AskBatch -> Told; read: what was read of its scene, None = not yet."""
+        read = self.read(batch.scene) if read is None else read
         words = self.host.embed(batch.ids)
         words = self._fill_slots(words, batch)
-        said = self.host(read.prefix, read.present, batch.rows, words)
+        said = self.host(read.seen, batch.rows, words)
         return Told(said.logits, said.hidden, read.frames)
 
     def _fill_slots(self, words, batch):
