@@ -41,6 +41,9 @@ TORCH = ('torch', 'accelerate')
 ROS = ('rclpy', 'mta_msgs', 'vision_msgs')
 BAG = (('BAG', 'bags/scene-0001'),)
 TOY = (('nano', 'smoke'), ('paper', 'smoke'))
+NANO = (('models/nano', f'{REPOSITORY}/models/nano'),)
+BOTH_BAGS = ('bags', 'held_out_bags')
+TPO = ('torch', 'peft', 'transformers')
 RUN = {
     'mta doctor': Run('', BAG, ('bags',), ROS),
     'mta play': Run('--wait 0', BAG, ('bags',), ROS, stop_after_s=6),
@@ -89,6 +92,13 @@ RUN = {
         (*TORCH, 'transformers'),
         slow=True,
     ),
+    'mta-train tpo --stage': Run('--config tpo_smoke', NANO, BOTH_BAGS, TPO, slow=True),
+    'mta-train tpo-eval': Run(
+        '--per-frame 0.5', NANO, (*BOTH_BAGS, 'runs/tpo'), (*TPO, 'pycocoevalcap'), slow=True
+    ),
+    'mta-train tpo-table': Run(
+        '--config tpo_smoke --seeds 1', NANO, BOTH_BAGS, (*TPO, 'pycocoevalcap'), slow=True
+    ),
     'make': Run('--dry-run'),  # what the targets do has tests of its own
 }
 MADE_BY = {
@@ -98,8 +108,15 @@ MADE_BY = {
     'held_out_bags': 'mta-train convert held_out_data --out held_out_bags',
     'runs/nano': 'mta-train train --config nano --bags bags --val-bags held_out_bags '
     '--out runs/nano',
+    'runs/tpo': 'mta-train tpo --stage 3 --model models/nano --bags bags '
+    '--val-bags held_out_bags --out runs/tpo',
 }
-MADE_FROM = {'bags': 'data', 'held_out_bags': 'held_out_data', 'runs/nano': 'bags'}
+MADE_FROM = {
+    'bags': 'data',
+    'held_out_bags': 'held_out_data',
+    'runs/nano': 'bags',
+    'runs/tpo': 'bags',
+}
 NOT_RUN = {
     'cd ': 'changes the folder for the next line',
     'source ': 'a ROS 2 from apt, or an environment; test_packaging.py sources what it builds',

@@ -259,3 +259,12 @@ def test_what_is_seen_anew_is_what_was_seen(run, live):
     for name in ('objects', 'boxes', 'class_logits', 'bev'):
         after = getattr(known.frames, name).astype(float)
         assert abs(after - before[name].astype(float)).max() < 0.02, name
+
+
+def test_drives_in_which_nothing_can_be_asked_are_refused():
+    """Instead of drawing for ever."""
+    scene = toy_asked()
+    short = scene._replace(facts=scene.facts._replace(objects=()))
+    stage = Stage(3, {'track': 1.0}, frames=1)
+    with pytest.raises(ValueError, match='no question of track'):
+        stages.Questions({SCENE: short}, stage, 0).at(0)

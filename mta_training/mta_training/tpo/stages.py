@@ -25,6 +25,7 @@ from mta_training.tpo.textual import as_text
 TERMS = ('words', 'assign', 'region', 'temporal', 'mask', 'track')
 READERS = ('lora', 'connector', 'qformer', 'detector')  # whose gradients are logged, for each term
 _EVERY, _GRADIENTS_EVERY, _SAVE_EVERY_S = 20, 200, 120.0
+_TRIES = 100  # to find something to ask in a step
 COLUMNS = (
     'step',
     'seconds',
@@ -101,14 +102,19 @@ class Questions:
         """List of Questions of a step, from its number alone."""
         rng = np.random.default_rng([self.seed, step])
         chosen = []
-        while not chosen:
+        for _ in range(_TRIES):
+            if chosen:
+                return chosen
             for _ in range(self.settings.frames):
                 name = self.names[int(rng.integers(len(self.names)))]
                 by_frame = self._asked(name, step)
                 if by_frame:
                     frames = sorted(by_frame)
                     chosen += by_frame[frames[int(rng.integers(len(frames)))]]
-        return chosen
+        raise ValueError(
+            f'{len(self.names)} scenes, and no question of {", ".join(self.settings.mixture)} in '
+            f'{_TRIES} tries; give longer drives, or another mixture.'
+        )
 
     def _asked(self, name, step):
         """frame -> Questions of a scene; drawn anew every so many steps."""
