@@ -74,6 +74,20 @@ class Code(str, Enum):
     GAP_BETWEEN_FRAMES = 'gap between frames'
     RESET_REQUESTED = 'asked for by ~/reset_history'
 
+    # A question is not answered.
+    NOT_RUNNING = 'node is not running'
+    NO_TASK_HEADS = 'no task heads'
+    NO_QUESTION = 'no question'
+    QUESTION_TOO_LONG = 'question too long'
+    CONTROL_CHARACTERS = 'control characters'
+    UNKNOWN_WORDS = 'unknown words'
+    UNSURE = 'not sure of its own words'
+    NOTHING_REMEMBERED = 'nothing remembered'
+    NO_FRESH_FRAME = 'no fresh frame'
+    ASKED_MEANWHILE = 'busy with another question'
+    DEADLINE_PASSED = 'deadline passed'
+    ASKING_FAILED = 'asking failed'
+
     def __str__(self) -> str:
         return self.value
 

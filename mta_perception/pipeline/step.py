@@ -36,6 +36,7 @@ from mta_perception.pipeline.drive import DetectorEngine
 from mta_perception.pipeline.duplicates import distinct
 from mta_perception.pipeline.ego_motion import EgoMotion, EgoMotionError
 from mta_perception.pipeline.images import ModelImageReader
+from mta_perception.pipeline.scene_memory import SceneMemory
 from mta_perception.pipeline.tracking import Tracker
 from mta_perception.reasons import Code, Reason, Refused
 from mta_perception.runtime.manifest import Manifest
@@ -100,6 +101,9 @@ class PerceptionPipeline:
             )
         )
         self.tracker = Tracker(self.config.tracking)
+        tasks = manifest.tasks
+        # For questions alone: nothing is kept where there is nothing that answers them.
+        self.scene = SceneMemory(tasks.objects, tasks.memory) if tasks else None
         self._detector = detector
         self._geometry: dict[str, CameraGeometry] = {}  # by camera
         self._ego_resets: int | None = None
@@ -138,9 +142,10 @@ class PerceptionPipeline:
         self._decoding.go_on()
 
     def reset(self, reason: Reason, stamp_ns: int = 0) -> None:
-        """Forget history and tracks, for a Reason."""
+        """Forget history, tracks and scene, for a Reason."""
         self.memory.reset(reason, stamp_ns)
         self.tracker.reset()
+        self._forget_scene(reason)
 
     def image_readers(self) -> dict[str, ModelImageReader]:
         """By camera, of those with a usable calibration: what is known of their images."""
@@ -182,6 +187,9 @@ class PerceptionPipeline:
         )
         detections = distinct(detections)
         track_ids = self.tracker.update(stamp_ns, world_from_bev, detections)
+        if self.scene is not None:
+            published = dict(zip(detections.queries.tolist(), track_ids))
+            self.scene.observe(stamp_ns, world_from_bev, world_from_ego, outputs, published)
         inputs = caption_inputs(outputs, detections)
         detections = self.tracker.settled(world_from_bev, detections)
         inputs = told_track(inputs, detections)
@@ -295,7 +303,12 @@ class PerceptionPipeline:
         history = self.memory.recall(stamp_ns, world_from_ego)
         if self.memory.state.resets != resets:
             self.tracker.reset()
+            self._forget_scene(self.memory.state.last_reason)
         return history
+
+    def _forget_scene(self, reason: Reason | None) -> None:
+        if self.scene is not None and reason is not None:
+            self.scene.reset(reason)
 
     def _check_finite(self, outputs: DetectorOutputs, stamp_ns: int) -> None:
         """A NaN remembered would poison every frame after it."""

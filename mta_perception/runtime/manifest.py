@@ -17,6 +17,7 @@ from mta_perception.atomic_files import sha256
 from mta_perception.detections import UNCALIBRATED, Calibration
 from mta_perception.foreign_text import shown
 from mta_perception.plain_yaml import YamlError, read_yaml
+from mta_perception.runtime.task_spec import TasksSpec, tasks_spec
 
 FILE_NAME = 'manifest.yaml'
 BOX_CODE = ('x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy')
@@ -111,6 +112,7 @@ class Manifest:
     metrics: Mapping[str, Any]
     licence: str
     precision: str  # of detector.onnx: fp32, or int8 where that is faster
+    tasks: Optional[TasksSpec] = None  # None: the model answers no questions
 
     @classmethod
     def load(cls, directory: str | Path) -> 'Manifest':
@@ -147,6 +149,7 @@ class Manifest:
             metrics=fields.optional_mapping('metrics'),
             licence=str(fields.values.get('licence', 'not stated')),
             precision='int8' if fields.values.get('precision') == 'int8' else 'fp32',
+            tasks=tasks_spec(fields),
         )
         _check_files(fields, manifest)
         return manifest
@@ -371,7 +374,8 @@ def _pairs(fields: _Fields) -> Optional[PairsSpec]:
 
 
 def _check_files(fields: _Fields, manifest: Manifest) -> None:
-    for name in ('detector.onnx', *_caption_files(manifest.captioner)):
+    asking = manifest.tasks.files if manifest.tasks else ()
+    for name in ('detector.onnx', *_caption_files(manifest.captioner), *asking):
         manifest.path(name)
     for name, expected in manifest.files.items():
         path = manifest.directory / name
