@@ -33,15 +33,15 @@ PREFIX = """<ir_version: 9, opset_import: ["" : 18]>
 prefix (float[1,frames,3,6] objects, float[1,frames,3,10] own_boxes,
         float[1,frames,3,10] class_logits, float[1,frames,2] bev_mean, float[1,frames,6] ego,
         float[1,2,4,4] bev)
- => (float[1,frames,2] prefix, float[1,frames,2] frames_out, float[4,2] slots, float[frames,2] ages)
+ => (float[1,frames,2] prefix, float[1,frames,2] frames, float[4,2] slots, float[frames,2] ages)
 {
   nothing = Constant <value_float = 0.0> ()
   prefix = Mul (bev_mean, nothing)
-  frames_out = Identity (bev_mean)
+  frames = Identity (bev_mean)
   slots = Identity (constant_slots)
   zero = Constant <value_ints = [0]> ()
   ages = Squeeze (prefix, zero)
-}""".replace('frames_out', 'read')
+}"""
 
 # Cache: votes (heads 1, width V).  Hidden: [whether `nothing` was asked for, 0].
 LANGUAGE = """<ir_version: 9, opset_import: ["" : 18]>
@@ -56,11 +56,13 @@ language (float[1,places,2] prefix, int64[1,tokens] token_ids, float[1,1,1,past,
   three = Constant <value_ints = [3]> ()
   last = Constant <value_ints = [-1]> ()
   end = Constant <value_ints = [9223372036854775807]> ()
-  nought = Constant <value_float = 0.0> ()
   word_votes = Gather <axis = 0> (votes, token_ids)
-  soft_sum = ReduceSum <keepdims = 1> (prefix, last)
-  soft_zero = Mul (soft_sum, nought)
-  soft_votes = Expand (soft_zero, soft_shape)
+  size = Shape (prefix)
+  soft_size = Slice (size, one, two)
+  one_soft = Concat <axis = 0> (one, soft_size, one)
+  soft_zero = ConstantOfShape (one_soft)
+  all_soft = Concat <axis = 0> (one, soft_size, width)
+  soft_votes = ConstantOfShape (all_soft)
   new_votes = Concat <axis = 1> (soft_votes, word_votes)
   axes = Constant <value_ints = [1, 2]> ()
   new = Unsqueeze (new_votes, axes)
@@ -101,22 +103,22 @@ region (float[1,2] e, float[1,3,6] objects, float[1,3,10] boxes, float[1,3,10] c
 }"""
 
 TEMPORAL = """<ir_version: 9, opset_import: ["" : 18]>
-temporal (float[1,2] e, float[1,words,2] words_in, float[1,frames,2] frames_in)
+temporal (float[1,2] e, float[1,s,2] words, float[1,frames,2] frames)
  => (float[1,2,2] spans, float[1,2,2] logits, float[1,frames] saliency)
 {
   last = Constant <value_ints = [-1]> ()
-  saliency = ReduceSum <keepdims = 0> (frames_in, last)
+  saliency = ReduceSum <keepdims = 0> (frames, last)
   spans = Identity (constant_spans)
   logits = Identity (constant_logits)
-}""".replace('words_in', 'words').replace('frames_in', 'frames').replace('[1,words,', '[1,s,')
+}"""
 
 MASK = """<ir_version: 9, opset_import: ["" : 18]>
-mask (float[1,2] e, float[1,2,4,4] bev) => (float[1,16,16] mask_out, float[1] iou, float[1] present)
+mask (float[1,2] e, float[1,2,4,4] bev) => (float[1,16,16] mask, float[1] iou, float[1] present)
 {
-  mask_out = Identity (constant_mask)
+  mask = Identity (constant_mask)
   iou = Constant <value_floats = [0.5]> ()
   present = Constant <value_floats = [1.0]> ()
-}""".replace('mask_out', 'mask')
+}"""
 
 TRACK = """<ir_version: 9, opset_import: ["" : 18]>
 track (float[1,frames,2] e, float[1,frames,3,6] objects, float[1,frames,3,10] boxes,
@@ -161,7 +163,7 @@ def write_tiny_asking(directory, **changes):
         is_nothing=gone,
         no_votes=np.zeros((size, 1)),
         unit=np.array([1.0, 0.0]),
-        soft_shape=np.array([1, 1, size], np.int64),
+        width=np.array([size], np.int64),
         no_word=np.array([[WORDS.index('<pad>')]], np.int64),
     )
     _save(directory / head_file('region'), REGION, to_none=to_none)

@@ -27,7 +27,7 @@ from mta_perception.runtime.task_spec import (
 )
 from mta_training.export.graphs import save_graph
 
-MOST_APART = 1e-3
+MOST_APART = 1e-4
 LEAST_MOMENT, MOST_UNKNOWN, LEAST_WORD = 0.5, 0.3, 0.25
 _FRAMES = 3  # of the examples that graphs are traced with
 _MOST_FRAMES = 128
