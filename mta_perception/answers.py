@@ -94,6 +94,8 @@ class Answer(NamedTuple):
     mask: Optional[NDArray[np.bool_]] = None  # [iy, ix] over the BEV's square, level frame of now
     mask_score: float = 0.0
     word_score: float = 0.0
+    path: Optional[Floats] = None  # (n, 3) centres of the track, base_link of now
+    ego_from_level: Optional[Array] = None  # (4, 4) of now; where the mask lies
 
     @property
     def success(self) -> bool:

@@ -191,7 +191,10 @@ def test_rviz_shows_what_the_node_publishes():
     config = yaml.safe_load((REPOSITORY / 'rviz' / 'perception.rviz').read_text(encoding='utf-8'))
     manager = config['Visualization Manager']
     assert manager['Global Options']['Fixed Frame'] == 'base_link'
-    shown = {display['Class'].split('/')[1]: display for display in manager['Displays']}
+    shown = {display['Class'].split('/')[1]: display for display in reversed(manager['Displays'])}
+    answers = next(one for one in manager['Displays'] if one['Name'] == 'Answers')
+    assert answers['Topic']['Value'] == '/mta_perception/answer_markers'
+    assert set(answers['Namespaces']) == {'boxes', 'mask', 'track', 'words'}
     assert shown['MarkerArray']['Topic']['Value'] == '/mta_perception/markers'
     assert set(shown['MarkerArray']['Namespaces']) == {'boxes', 'captions', 'heading', 'velocity'}
     assert shown['Image']['Topic']['Value'] == '/mta_perception/overlay/compressed'

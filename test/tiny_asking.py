@@ -25,7 +25,7 @@ from mta_perception.runtime.task_spec import (
 )
 
 WORDS = ['<pad>', '<s>', '</s>', '<unk>', '<answer>', '<slot>', '<here>', *TASK_WORDS.values()]
-WORDS += ['where', 'when', 'cover', 'follow', 'hello', 'nothing', 'is', 'the', 'car', 'there', 'it']
+WORDS += 'where when cover follow hello nothing is the car there it'.split()
 SIZE, FRAMES = len(WORDS), 9
 ASKED_BY = {'where': '<box>', 'when': '<time>', 'cover': '<mask>', 'follow': '<track>'}
 
@@ -179,9 +179,7 @@ def write_tiny_asking(directory, **changes):
     _tokenizer().save(str(directory / ASK_TOKENIZER))
     names = ('detector.onnx', 'qformer.onnx', 'language.onnx', 'tokenizer.json')
     names += (ASK_PREFIX, ASK_LANGUAGE, ASK_TOKENIZER, *map(head_file, TASK_WORDS))
-    files = {
-        name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names
-    }
+    files = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
     write_manifest(directory, **{'files': files, 'tasks': tasks(), **changes})
     return directory
 

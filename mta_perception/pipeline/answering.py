@@ -18,9 +18,9 @@ from mta_perception.answers import (
     SceneView,
     refusal,
 )
-from mta_perception.contract import CLASSES
+from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.detections import Floats
-from mta_perception.geometry import Array, invert_rigid, transform_boxes
+from mta_perception.geometry import Array, invert_rigid, transform, transform_boxes
 from mta_perception.pipeline.scene_memory import SceneMemory
 from mta_perception.reasons import Code, Reason
 from mta_perception.runtime.captioner import StoppedError, to_the_end
@@ -90,6 +90,8 @@ def answer_of(raw: Raw, view: SceneView, spec: TasksSpec) -> Answer:
         raw.mask,
         raw.mask_score,
         raw.word_score,
+        _path(raw, view.frames),
+        invert_rigid(now.world_from_ego) @ now.world_from_level,
     )
 
 
@@ -102,6 +104,16 @@ def _track(raw: Raw, frames: Sequence[RememberedFrame]) -> tuple[AnsweredBox, ..
         for frame, box, row in zip(frames, raw.track, raw.track_rows)
         if row >= 0 and np.isfinite(box).all()
     )
+
+
+def _path(raw: Raw, frames: Sequence[RememberedFrame]) -> Floats | None:
+    """(n, 3) centres of the boxes of `_track`, in base_link of now."""
+    if raw.track is None or raw.track_rows is None:
+        return None
+    kept = raw.track[(raw.track_rows >= 0) & np.isfinite(raw.track).all(axis=1)]
+    now = frames[-1]
+    ego_from_level: Array = invert_rigid(now.world_from_ego) @ now.world_from_level
+    return transform(ego_from_level, kept[:, BoxCode.CENTER]).astype(np.float32)
 
 
 def _answered(

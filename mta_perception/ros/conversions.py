@@ -4,11 +4,13 @@ Incoming messages that cannot be understood raise reasons.Refused with what came
 expected; the node counts and names them.
 """
 
+from array import array
 import re
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Vector3
+from geometry_msgs.msg import Point, Quaternion, Vector3
 from mta_msgs.msg import HistoryState, ObjectCaption, ObjectCaptionArray
+from nav_msgs.msg import OccupancyGrid
 import numpy as np
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
@@ -23,7 +25,7 @@ from vision_msgs.msg import (
 from mta_perception.coded_images import compressed_encoding, declared_mosaic
 from mta_perception.contract import CLASSES
 from mta_perception.frames import CameraImage
-from mta_perception.geometry import rigid_from_quaternion
+from mta_perception.geometry import quaternion_from_rigid, rigid_from_quaternion
 from mta_perception.pipeline.raw_images import raw_pixels
 from mta_perception.reasons import Code, Refused
 from mta_perception.sentences import distance_of
@@ -114,6 +116,42 @@ def detections_message(stamp, frame_id, boxes, class_names, scores, track_ids):
         detection.results.append(result)
         message.detections.append(detection)
     return message
+
+
+def fill_answer(response, answer, frame_id, half_extent_m):
+    """Fill an Ask response with an answers.Answer; half_extent_m: of the mask's square.
+
+    Each box has the stamp of its own frame: a track has one for each frame of the memory in which
+    the object is seen.  Without a span both ends are 0; without a mask the grid has no cells.
+    """
+    response.success, response.text = answer.success, answer.text
+    response.message = '' if answer.why_not is None else str(answer.why_not)
+    response.boxes = Detection3DArray(header=header(answer.stamp_ns, frame_id))
+    for one in (*answer.boxes, *answer.track):
+        response.boxes.detections += detections_message(
+            one.stamp_ns, frame_id, one.box[None], [one.label], [one.score], [one.track_id]
+        ).detections
+    if answer.span_ns is not None:
+        response.span_start, response.span_end = map(time_message, answer.span_ns)
+    if answer.mask is not None:
+        response.bev_mask = mask_message(answer, frame_id, half_extent_m)
+    return response
+
+
+def mask_message(answer, frame_id, half_extent_m):
+    """OccupancyGrid of the mask of an answers.Answer: 100 inside, 0 outside; level by gravity."""
+    cells = len(answer.mask)
+    grid = OccupancyGrid(header=header(answer.stamp_ns, frame_id))
+    grid.info.map_load_time = grid.header.stamp
+    grid.info.resolution = 2.0 * half_extent_m / cells
+    grid.info.width = grid.info.height = cells
+    corner = answer.ego_from_level @ (-half_extent_m, -half_extent_m, 0.0, 1.0)
+    origin = grid.info.origin
+    origin.position = Point(x=float(corner[0]), y=float(corner[1]), z=float(corner[2]))
+    q = quaternion_from_rigid(answer.ego_from_level)
+    origin.orientation = Quaternion(x=float(q[0]), y=float(q[1]), z=float(q[2]), w=float(q[3]))
+    grid.data = array('b', np.where(answer.mask, 100, 0).astype(np.int8).tobytes())
+    return grid
 
 
 def _set_pose(pose, xyz, yaw):

@@ -1,5 +1,5 @@
 """/diagnostics, once a second: one status per camera, and one each for frames, stages, latency,
-odometry, memory, captions, inputs and process.
+odometry, memory, captions, questions, inputs and process.
 
 `message` says in words what is wrong; `values` carries the numbers and, one key per reasons.Code,
 every count.
@@ -56,8 +56,10 @@ def sector(camera):
     return camera.removeprefix('cam_').replace('_', ' ')
 
 
-def running_statuses(inputs, perception, wrong_transport):
+def running_statuses(inputs, perception, questions, wrong_transport):
     """All statuses of an active node.
+
+    questions: QuestionWorker, None where the model answers none.
 
     wrong_transport: camera -> Reason, where the images come on the other topic.
     """
@@ -69,6 +71,7 @@ def running_statuses(inputs, perception, wrong_transport):
         _odometry(inputs),
         _memory(perception),
         _captions(perception),
+        _questions(perception, questions),
         _inputs(inputs),
     ]
 
@@ -284,6 +287,27 @@ def _captions(perception):
     if busy_s > RECENT_S:
         return 'captions', WARN, f'one pass has taken {busy_s:.0f} s', values
     return 'captions', OK, f'{perception.captioned.hz():.1f} per second', values
+
+
+def _questions(perception, questions):
+    if questions is None:
+        return 'questions', OK, 'the model has no task heads: it answers none', {'asked': 0}
+    frames, seconds = perception.scene.state()
+    busy_s = questions.busy_s()
+    values = {
+        'asked': questions.asked,
+        'answered': questions.answered,
+        'busy_s': busy_s,
+        'remembered_frames': frames,
+        'remembered_s': seconds,
+        'remembered_kb': perception.scene.size_bytes() / 1e3,
+        **_counted('refused', questions.refused.counts()),
+    }
+    for _, (p50, p90, most) in questions.durations.percentiles().items():
+        values.update({'p50_ms': float(p50), 'p90_ms': float(p90), 'max_ms': float(most)})
+    if busy_s > RECENT_S:
+        return 'questions', WARN, f'one question has taken {busy_s:.0f} s', values
+    return 'questions', OK, f'{questions.answered} of {questions.asked} answered', values
 
 
 def _inputs(inputs):

@@ -14,7 +14,6 @@ import traceback
 from typing import NamedTuple, Optional
 
 from diagnostic_msgs.msg import DiagnosticArray
-from mta_msgs.srv import Ask
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -23,7 +22,6 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from mta_perception.foreign_text import printable
 from mta_perception.pipeline.ego_motion import EgoMotion
 from mta_perception.reasons import Code, Reason
 from mta_perception.ros import diagnostics, parameters
@@ -32,7 +30,9 @@ from mta_perception.ros.environment import prepare
 from mta_perception.ros.given_parameters import check_names
 from mta_perception.ros.perception_workers import PerceptionWorkers
 from mta_perception.ros.publishers import Outputs
+from mta_perception.ros.questions import Questions
 from mta_perception.ros.subscriptions import Inputs
+from mta_perception.runtime.asking import OnnxAsker
 from mta_perception.runtime.captioner import Captioner
 from mta_perception.runtime.manifest import Manifest
 from mta_perception.runtime.onnx import OnnxDetector
@@ -42,7 +42,6 @@ from mta_perception.workers.tally import Guard
 
 NODE_NAME = 'mta_perception'
 ANSWER_S = 0.5  # between the end of a node and that of its process
-MOST_ASKED = 500  # characters of a question
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -53,6 +52,7 @@ class LoadedModel(NamedTuple):
     manifest: Manifest
     detector: OnnxDetector
     captioner: Optional[Captioner]
+    asker: Optional[OnnxAsker] = None  # None: it answers no questions
 
 
 def load_model(settings):
@@ -64,7 +64,8 @@ def load_model(settings):
     captioner = open_captioner(manifest, settings.caption_threads, language) if says else None
     threads = parameters.detector_threads(settings, parameters.cores())
     detector = OnnxDetector(manifest, threads, engine)
-    return LoadedModel(manifest, detector, captioner)
+    asker = OnnxAsker(manifest, settings.caption_threads) if manifest.tasks else None
+    return LoadedModel(manifest, detector, captioner, asker)
 
 
 class PerceptionNode(LifecycleNode):
@@ -88,7 +89,7 @@ class PerceptionNode(LifecycleNode):
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self.create_service(Trigger, '~/reset_history', self._on_reset_history)
-        self.create_service(Ask, '~/ask', self._on_ask)
+        self._questions = Questions(self, self._outputs)
 
     def _check_given_parameters(self):
         """Raises ValueError for a misspelt one; names those that are nothing of this node."""
@@ -192,12 +193,14 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().warning,
             lambda: self.get_clock().ros_time_is_active,
         )
+        self._questions.start(self._model, settings, self._perception)
         self._inputs = Inputs(self, settings, ego_motion, self._guard, self._perception)
         self._outputs.publish_labels(self._perception.score_threshold)
 
     def _stop_running(self):
         if self._inputs is not None:
             self._inputs.close()
+        self._questions.stop()
         if self._perception is not None:
             self._perception.close()
             self._outputs.clear_markers()
@@ -217,22 +220,6 @@ class PerceptionNode(LifecycleNode):
             response.message = 'the node is not running; activate it first'
         return response
 
-    def _on_ask(self, request, response):
-        response.success = False
-        if self._model is None:
-            response.message = 'no model is loaded; configure and activate the node first'
-        else:
-            length = len(request.instruction)
-            cut = (
-                f' (the first {MOST_ASKED} of {length} characters)' if length > MOST_ASKED else ''
-            )
-            response.message = (
-                f'this model has no task heads: {printable(self._model.manifest.name, 80)} finds '
-                'objects and describes them (~/detections, ~/captions), it cannot answer '
-                f'"{printable(request.instruction, MOST_ASKED)}"{cut}'
-            )
-        return response
-
     # -- diagnostics
 
     def _publish_diagnostics(self):
@@ -246,7 +233,9 @@ class PerceptionNode(LifecycleNode):
         statuses = [diagnostics.process_status(self._guard.errors, self._began_s, twins)]
         if self._inputs is not None:
             statuses = (
-                diagnostics.running_statuses(self._inputs, self._perception, wrong_transport)
+                diagnostics.running_statuses(
+                    self._inputs, self._perception, self._questions.worker, wrong_transport
+                )
                 + statuses
             )
         hardware_id = self._model.manifest.name if self._model else ''

@@ -234,7 +234,14 @@ SPECS = (
         choices=PRECISIONS_OF_DETECTOR,
     ),
     Spec('decode_threads', PipelineConfig.decode_threads, 'Images decoded side by side.', 1, 16),
-    Spec('caption_threads', 1, 'CPU threads of the caption models.', 1, 64),
+    Spec('caption_threads', 1, 'CPU threads of the caption models and of those asked.', 1, 64),
+    Spec(
+        'ask_timeout_s',
+        2.0,
+        'Longest time for an answer of ~/ask [s]; then it says that its deadline has passed.',
+        0.05,
+        30.0,
+    ),
     Spec(
         'overlay_rate',
         5.0,

@@ -112,6 +112,11 @@ class PerceptionWorkers:
         return self._model.captioner is not None
 
     @property
+    def scene(self):
+        """SceneMemory for questions; None where the model answers none."""
+        return self._pipeline.scene
+
+    @property
     def score_threshold(self):
         """Objects below it are not reported."""
         return self._pipeline.score_threshold

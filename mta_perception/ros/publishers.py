@@ -13,10 +13,11 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 from vision_msgs.msg import Detection3DArray, LabelInfo
-from visualization_msgs.msg import MarkerArray
+from visualization_msgs.msg import Marker, MarkerArray
 
 from mta_perception.contract import CLASSES
 from mta_perception.ros import conversions, diagnostics
+from mta_perception.ros.answer_markers import answer_markers
 from mta_perception.ros.markers import Markers
 
 CLEARING_S = 0.3  # patience with readers that are to clear their screens
@@ -35,6 +36,7 @@ class Outputs:
         self._labels = self._publisher(LabelInfo, '~/labels', depth=1, latched=True)
         self._history = self._publisher(HistoryState, '~/history')
         self._latency = self._publisher(DiagnosticArray, '~/latency')
+        self._answer_markers = self._publisher(MarkerArray, '~/answer_markers')
         self._drawn = Markers()
 
     def _publisher(self, message_type, topic, depth=10, latched=False):
@@ -143,7 +145,14 @@ class Outputs:
                 )
             )
 
+    def publish_answer(self, answer, frame_id, half_extent_m):
+        """~/answer_markers of an answers.Answer, where anybody listens."""
+        if self._answer_markers.get_subscription_count():
+            self._answer_markers.publish(answer_markers(answer, frame_id, half_extent_m))
+
     def clear_markers(self):
         """Take everything off the screen, before the node falls silent."""
         self._markers.publish(self._drawn.forget())
+        if self._answer_markers.get_subscription_count():
+            self._answer_markers.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
         self._markers.wait_for_all_acked(Duration(seconds=CLEARING_S))

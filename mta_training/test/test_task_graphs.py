@@ -1,4 +1,4 @@
-"""A TaskModel as graphs: what torch says, for any number of frames, and a manifest that holds it."""
+"""A TaskModel as graphs: what torch says, for any number of frames, and a manifest for it."""
 
 import hashlib
 

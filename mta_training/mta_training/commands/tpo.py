@@ -151,8 +151,35 @@ def tpo_table_command(
     typer.echo(f'written: {path}')
 
 
+def tpo_export_command(
+    run: Annotated[Path, typer.Option('--run', help='Run directory of `tpo`.')],
+    out: Annotated[Path, typer.Option('--out', help='Model directory that is made.')],
+    model: Annotated[
+        Optional[Path],
+        typer.Option('--model', help='Model directory with the detector. Default: models/nano.'),
+    ] = None,
+    stage: Annotated[
+        Optional[int], typer.Option(help='Weights after this stage; the last one.', min=0, max=3)
+    ] = None,
+    float32: Annotated[
+        bool, typer.Option('--float32', help='Weights as they are, not in 16 bits: twice as big.')
+    ] = False,
+):
+    """Write a model directory that answers questions: that of --model, and the graphs of a run."""
+    from mta_perception.share import model_directory
+    from mta_training.export.task_graphs import export_run
+
+    apart, megabytes = export_run(
+        run, model or model_directory('nano'), out, stage=stage, half=not float32
+    )
+    for name, value in apart.items():
+        typer.echo(f'{name}: torch and graph differ by {value:.1e}')
+    typer.echo(f'{out}: {megabytes:.1f} MB for questions')
+
+
 def register(app):
     """Add the commands to the `mta-train` application."""
     app.command('tpo')(tpo_command)
     app.command('tpo-eval')(tpo_eval_command)
     app.command('tpo-table')(tpo_table_command)
+    app.command('tpo-export')(tpo_export_command)

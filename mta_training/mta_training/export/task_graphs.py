@@ -4,6 +4,7 @@ The graphs' inputs and outputs are in docs/architecture.md; runtime/asking.py ru
 question at a time: N = 1.
 """
 
+import json
 from pathlib import Path
 import shutil
 
@@ -26,6 +27,9 @@ from mta_perception.runtime.task_spec import (
     head_file,
 )
 from mta_training.export.graphs import save_graph
+from mta_training.export.half_weights import halve, keep_in_half
+from mta_training.tpo.host import merged_language
+from mta_training.tpo.run_files import load_asker, stage_folder
 
 MOST_APART = 1e-4
 LEAST_MOMENT, MOST_UNKNOWN, LEAST_WORD = 0.5, 0.3, 0.25
@@ -264,12 +268,67 @@ def tasks_section(tasks, language, vocabulary, objects):
     }
 
 
-def add_tasks(tasks, language, vocabulary, model, directory, out, training=None, metrics=None):
+def export_run(run, directory, out, stage=None, half=True):
+    """`add_tasks` of a run of `mta-train tpo` to the model in `directory`.
+
+    Returns (graph -> largest difference between torch and graph, MB of what was added).  Raises
+    ValueError where the run asks a language model that is not ours: the node has none.
+    """
+    asker, recipe, model = load_asker(run, stage)
+    if recipe.language_directory:
+        raise ValueError(
+            f'{run} asks the language model in {recipe.language_directory}; only our own one has '
+            'graphs. Train with `language_directory` empty.'
+        )
+    manifest = Manifest.load(directory)
+    _check_detector(run, model, manifest)
+    training = {'recipe': recipe.name, 'seed': recipe.seed, 'detector': manifest.name}
+    vocabulary = asker.host.vocabulary
+    metrics = {}
+    for number in (3, 2, 1, 0) if stage is None else (stage,):
+        path = stage_folder(run, number) / 'metrics.json'
+        if path.is_file():
+            metrics = {'stage': number, **json.loads(path.read_text(encoding='utf-8'))}
+            break
+    apart = add_tasks(
+        asker.tasks,
+        merged_language(asker.host),
+        vocabulary,
+        model,
+        directory,
+        out,
+        training,
+        metrics,
+        half,
+    )
+    added = Manifest.load(out)
+    sizes = [added.path(name).stat().st_size for name in added.tasks.files]
+    return apart, sum(sizes) / 1e6
+
+
+def _check_detector(run, model, manifest):
+    """Raises ValueError where the run saw another detector's outputs than `manifest` has."""
+    sizes = {'cells': model.bev.cells, 'channels': model.bev.channels}
+    came = {'cells': manifest.bev.cells, 'channels': manifest.bev.channels}
+    if sizes != came:
+        raise ValueError(
+            f'{manifest.directory} has a BEV of {came}, the run {run} was trained on {sizes}. '
+            'Name the model that the run asked (its detector.yaml) with --model.'
+        )
+
+
+def add_tasks(
+    tasks, language, vocabulary, model, directory, out, training=None, metrics=None, half=True
+):
     """Write a model directory `out`: that of `directory` with the graphs of a TaskModel.
 
-    training, metrics: entries `asking` of the manifest's own.  Returns graph -> largest difference
-    between torch and graph; raises ValueError where that is above MOST_APART.
+    training, metrics: entries `asking` of the manifest's own.  half: weights are kept in 16 bits.
+    Returns graph -> largest difference between torch (with such weights) and graph; raises
+    ValueError where that is above MOST_APART.
     """
+    if half:
+        for module in (tasks, language):
+            halve(module)
     manifest = Manifest.load(directory)
     section = tasks_section(tasks, language, vocabulary, tasks.config.objects)
     heads = tuple(head_file(head) for head in section['heads'])
@@ -280,6 +339,10 @@ def add_tasks(tasks, language, vocabulary, model, directory, out, training=None,
         for name in kept:
             shutil.copyfile(manifest.directory / name, draft / name)
         export_task_graphs(tasks, language, model, tasks.config.objects, draft)
+        if half:
+            for name in own:
+                if name.endswith('.onnx'):
+                    keep_in_half(draft / name)
         vocabulary.tokenizer.save(str(draft / ASK_TOKENIZER))
         values = read_yaml(manifest.directory / FILE_NAME)
         files = {name: value for name, value in values['files'].items() if name in kept}
@@ -303,7 +366,9 @@ def task_parity(tasks, language, model, directory):
             with torch.no_grad():
                 wanted = dict(zip(outputs, module(*inputs.values())))
             came = asker.run(name, {key: value.numpy() for key, value in inputs.items()})
-            most = max(float(np.abs(came[key] - wanted[key].detach().numpy()).max()) for key in outputs)
+            most = max(
+                float(np.abs(came[key] - wanted[key].detach().numpy()).max()) for key in outputs
+            )
             apart[name] = max(apart.get(name, 0.0), most)
     worst = max(apart, key=apart.get)
     if not apart[worst] <= MOST_APART:
