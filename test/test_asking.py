@@ -12,7 +12,7 @@ from tiny_model import QUERIES, SCORES, write_tiny_model
 from mta_perception.answers import CANNOT_TELL
 from mta_perception.detections import DetectorOutputs
 from mta_perception.geometry import rigid_from_yaw
-from mta_perception.pipeline.answering import answer, span_ns
+from mta_perception.pipeline.answering import NONE, answer, span_ns
 from mta_perception.pipeline.scene_memory import SceneMemory
 from mta_perception.reasons import Code, Reason
 from mta_perception.runtime.asking import OnnxAsker
@@ -73,7 +73,7 @@ def test_a_box_is_in_base_link_where_the_car_leans(asker):
 
 def test_none_is_an_answer_without_a_box(asker):
     found = answer(asker, driven(), 'where is nothing')
-    assert found.success and not found.boxes
+    assert found.success and not found.boxes and found.text == NONE
 
 
 def test_a_span_is_in_stamps(asker):

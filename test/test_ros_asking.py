@@ -1,4 +1,4 @@
-"""`~/ask` over DDS: all fields of an answer, what is no question, who asks too early or at once."""
+"""`~/ask` over DDS: every field of an answer, what is no question, the busy and the late."""
 
 import threading
 import time

@@ -182,13 +182,39 @@ def ask(
     text: Annotated[str, typer.Argument(help='The question.')],
     node: Annotated[str, typer.Option(help='Full name of the node.')] = '/mta_perception',
     timeout: Annotated[float, typer.Option(min=0.1, help='Seconds to wait for the node.')] = 10.0,
+    bag: Annotated[
+        Optional[Path],
+        typer.Option(exists=True, help='Ask about this bag instead, without a node.'),
+    ] = None,
+    model: Model = 'nano',
+    at: Annotated[
+        Optional[float],
+        typer.Option(min=0.0, help='Moment of the bag [s]; its end unless given.'),
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(dir_okay=False, help='Picture of the answer, with --bag.')
+    ] = None,
 ) -> None:
-    """Ask the running node a question (service ~/ask); the shipped nano has no answers."""
-    from mta_perception.ros.ask import ask_node
+    """Ask the running node (service ~/ask), or a bag, in words: docs/ask.md."""
+    from mta_perception.commands.ask_bag import answer_lines, ask_bag, write_picture
 
-    answer = ask_node(text, node, timeout)
-    print(answer.text if answer.success else answer.message)
-    if not answer.success:
+    if bag is None and (out is not None or at is not None):
+        raise typer.BadParameter('--out and --at are for --bag')
+    if bag is not None:
+        asked = ask_bag(bag, model, text, at)
+        found, half_extent_m = asked.answer, asked.manifest.bev.half_extent_m
+        if out is not None:
+            write_picture(text, asked, out)
+        lines = answer_lines(found, half_extent_m)
+        success = found.success
+    else:
+        from mta_perception.ros.ask import answer_of, ask_node
+
+        response = ask_node(text, node, timeout)
+        success = bool(response.success)
+        lines = answer_lines(*answer_of(response)) if success else [response.message]
+    print('\n'.join(lines))
+    if not success:
         raise typer.Exit(1)
 
 

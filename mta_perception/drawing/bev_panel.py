@@ -26,6 +26,7 @@ EGO_SIZE_M = (4.1, 1.75)  # the nuScenes car; base_link is under its rear axle
 EGO_CENTRE_X_M = 1.3
 ROADWORK = ('barrier', 'traffic_cone')  # stand in long rows: their ids would cover each other
 PANEL = (26, 28, 33)
+TINT = (255, 200, 40)  # of a mask
 SUB_PIXEL_BITS = 4
 
 # Where each camera of a nuScenes-like rig looks and how wide: (azimuth, opening) in degrees.
@@ -95,6 +96,22 @@ def draw_bird_eye(
             draw_text(
                 panel, str(item.track_id), (x + size * 0.7, y - size * 1.6), size, (235, 238, 242)
             )
+
+
+def tint_cells(panel: Pixels, cells: NDArray[np.bool_], half_extent_m: float) -> None:
+    """Tint what a mask [iy, ix] covers of a square around the car, ego frame."""
+    view = _View(panel.shape[1], panel.shape[0])
+    rows, columns = np.mgrid[: panel.shape[0], : panel.shape[1]]
+    x = (view.centre[1] - rows) / view.pixels_per_m  # (h, w) metres ahead
+    y = (view.centre[0] - columns) / view.pixels_per_m
+    index = [
+        np.floor((metres + half_extent_m) / (2 * half_extent_m) * len(cells)).astype(int)
+        for metres in (y, x)
+    ]
+    inside = np.logical_and.reduce([(0 <= i) & (i < len(cells)) for i in index])
+    covered = np.zeros(inside.shape, bool)
+    covered[inside] = cells[index[0][inside], index[1][inside]]
+    panel[covered] = (0.45 * panel[covered] + 0.55 * np.array(TINT)).astype(np.uint8)
 
 
 class _View:

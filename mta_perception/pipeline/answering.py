@@ -26,6 +26,8 @@ from mta_perception.reasons import Code, Reason
 from mta_perception.runtime.captioner import StoppedError, to_the_end
 from mta_perception.runtime.task_spec import TasksSpec
 
+NONE, NEVER = 'there is no such object', 'that does not happen'  # as models learn to say it
+
 
 class Asker(Protocol):
     """What answers: runtime.asking.OnnxAsker."""
@@ -78,7 +80,7 @@ def answer_of(raw: Raw, view: SceneView, spec: TasksSpec) -> Answer:
     if raw.box is not None:
         boxes = (_answered(now, now, raw.box, raw.pointed, raw.box_score),)
     return Answer(
-        raw.text,
+        _text(raw),
         None,
         now.stamp_ns,
         boxes,
@@ -93,6 +95,19 @@ def answer_of(raw: Raw, view: SceneView, spec: TasksSpec) -> Answer:
         _path(raw, view.frames),
         invert_rigid(now.world_from_ego) @ now.world_from_level,
     )
+
+
+def _text(raw: Raw) -> str:
+    """What is said; where a head was asked and finds nothing, that, not "it is here"."""
+    found = {
+        'region': raw.box is not None,
+        'temporal': raw.span is not None,
+        'mask': raw.mask is not None,
+        'track': raw.track is not None,
+    }
+    if raw.heads and not any(found[head] for head in raw.heads):
+        return NEVER if raw.heads == ('temporal',) else NONE
+    return raw.text
 
 
 def _track(raw: Raw, frames: Sequence[RememberedFrame]) -> tuple[AnsweredBox, ...]:

@@ -99,7 +99,8 @@ def _refused(response, message):
 def _no_heads(name, instruction):
     length = len(instruction)
     cut = f' (the first {MOST_ASKED} of {length} characters)' if length > MOST_ASKED else ''
-    return (
-        f'this model has no task heads: {printable(name, 80)} finds objects and describes them '
-        f'(~/detections, ~/captions), it cannot answer "{printable(instruction, MOST_ASKED)}"{cut}'
+    detail = (
+        f'{printable(name, 80)} finds objects and describes them (~/detections, ~/captions), it '
+        f'cannot answer "{printable(instruction, MOST_ASKED)}"{cut}'
     )
+    return str(Reason(Code.NO_TASK_HEADS, detail))
