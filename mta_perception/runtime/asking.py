@@ -20,7 +20,7 @@ from mta_perception.detections import Floats
 from mta_perception.reasons import Code, Reason
 from mta_perception.runtime.captioner import StoppedError, to_the_end
 from mta_perception.runtime.manifest import EXPORT_AGAIN, Manifest, ManifestError
-from mta_perception.runtime.onnx import Nodes, check_graph, open_session
+from mta_perception.runtime.session import Nodes, SessionGraph, check_graph, open_session
 from mta_perception.runtime.task_spec import (
     ASK_LANGUAGE,
     ASK_PREFIX,
@@ -88,7 +88,7 @@ class OnnxAsker:
         """Outputs by name of `prefix`, `language` or a head."""
         sessions = {'prefix': self._prefix, 'language': self._language, **self._heads}
         session = sessions[graph]
-        names = [node.name for node in session.get_outputs()]
+        names = list(session.outputs)
         return dict(zip(names, session.run(names, inputs)))
 
     def decode(self, ids: list[int]) -> str:
@@ -106,11 +106,11 @@ class OnnxAsker:
 
     # -- the files
 
-    def _open(self, name: str, inputs: Nodes, outputs: Nodes) -> Any:
+    def _open(self, name: str, inputs: Nodes, outputs: Nodes) -> SessionGraph:
         path = self._manifest.path(name)
-        session = open_session(path, self._threads)
-        check_graph(session, path, inputs, outputs)
-        return session
+        graph = SessionGraph(open_session(path, self._threads))
+        check_graph(graph, path, inputs, outputs)
+        return graph
 
     def _open_tokenizer(self) -> Tokenizer:
         path, size = self._manifest.path(ASK_TOKENIZER), self.spec.language.vocabulary
