@@ -1,7 +1,11 @@
 """A model directory that can be asked, untrained and small enough to be exported in seconds."""
 
-import torch
+import hashlib
 
+import torch
+import yaml
+
+from mta_perception import contract
 from mta_perception.model.asking import AskConfig, TaskModel
 from mta_perception.model.config import LanguageConfig
 from mta_perception.model.language import LanguageModel
@@ -58,3 +62,26 @@ def untrained(model, host='plain', seed=0):
         )
     )
     return TaskModel(config, model).eval(), language.eval(), vocabulary
+
+
+def write_detector(directory, model):
+    """A model directory whose detector nobody opens."""
+    directory.mkdir()
+    (directory / 'detector.onnx').write_bytes(b'a detector')
+    image, bev = model.image, model.bev
+    values = {
+        'contract_version': contract.CONTRACT_VERSION,
+        'name': 'toy',
+        'cameras': list(contract.CAMERAS),
+        'classes': list(contract.CLASSES),
+        'image': {'width': image.width, 'height': image.height, 'scale': image.scale},
+        'bev': {'half_extent_m': 51.2, 'cells': bev.cells, 'channels': bev.channels},
+        'box_code': ['x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy'],
+        'history': {'step_s': 0.5},
+        'decode': contract.DECODE,
+        'files': {'detector.onnx': hashlib.sha256(b'a detector').hexdigest()},
+        'training': {'data': 'none'},
+        'metrics': {},
+    }
+    (directory / 'manifest.yaml').write_text(yaml.safe_dump(values))
+    return directory

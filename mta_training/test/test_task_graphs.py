@@ -1,12 +1,9 @@
 """A TaskModel as graphs: what torch says, for any number of frames, and a manifest for it."""
 
-import hashlib
-
-from asking_models import FRAMES, OBJECTS, untrained
+from asking_models import FRAMES, OBJECTS, untrained, write_detector
 import pytest
 import yaml
 
-from mta_perception import contract
 from mta_perception.answers import SceneInputs
 from mta_perception.model.asking import TASK_WORDS
 from mta_perception.model.config import MtaConfig
@@ -16,29 +13,6 @@ from mta_perception.runtime.manifest import Manifest, ManifestError
 from mta_training.export.task_graphs import MOST_APART, add_tasks, example_scene, task_parity
 
 MODEL = MtaConfig.toy()
-
-
-def write_detector(directory):
-    """A model directory whose detector nobody opens."""
-    directory.mkdir()
-    (directory / 'detector.onnx').write_bytes(b'a detector')
-    image, bev = MODEL.image, MODEL.bev
-    values = {
-        'contract_version': contract.CONTRACT_VERSION,
-        'name': 'toy',
-        'cameras': list(contract.CAMERAS),
-        'classes': list(contract.CLASSES),
-        'image': {'width': image.width, 'height': image.height, 'scale': image.scale},
-        'bev': {'half_extent_m': 51.2, 'cells': bev.cells, 'channels': bev.channels},
-        'box_code': ['x', 'y', 'z', 'length', 'width', 'height', 'sin', 'cos', 'vx', 'vy'],
-        'history': {'step_s': 0.5},
-        'decode': contract.DECODE,
-        'files': {'detector.onnx': hashlib.sha256(b'a detector').hexdigest()},
-        'training': {'data': 'none'},
-        'metrics': {},
-    }
-    (directory / 'manifest.yaml').write_text(yaml.safe_dump(values))
-    return directory
 
 
 def test_heads_have_the_same_words_in_training_and_in_the_node():
@@ -51,7 +25,12 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp('asking')
     tasks, language, vocabulary = untrained(MODEL)
     apart = add_tasks(
-        tasks, language, vocabulary, MODEL, write_detector(folder / 'plain'), folder / 'asks'
+        tasks,
+        language,
+        vocabulary,
+        MODEL,
+        write_detector(folder / 'plain', MODEL),
+        folder / 'asks',
     )
     return folder / 'asks', tasks, language, vocabulary, apart
 
