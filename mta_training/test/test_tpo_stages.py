@@ -256,7 +256,7 @@ def test_what_is_seen_anew_is_what_was_seen(run, live):
         name: value.copy() for name, value in known.frames._asdict().items() if name != 'name'
     }
     eyes.eval().see([(SCENE, 0, FRAMES - 1)], {SCENE: known})
-    for name in ('objects', 'boxes', 'class_logits', 'bev'):
+    for name in ('objects', 'boxes', 'class_logits', 'bev', 'bev_mean'):
         after = getattr(known.frames, name).astype(float)
         assert abs(after - before[name].astype(float)).max() < 0.02, name
 

@@ -76,6 +76,7 @@ def remember(known, now, result, index):
         frames.boxes[now] = result.boxes[index, best].float().numpy()
         frames.class_logits[now] = result.class_logits[index, best].float().numpy()
         frames.bev[now] = result.bev[index].float().numpy()
+        frames.bev_mean[now] = result.bev[index].float().mean((1, 2)).numpy()
     find_at(known, now)
 
 
