@@ -105,6 +105,9 @@ class TpoRecipe:
                     rates={'language': 0.3, 'detector': 0.1},
                 ),
             ),
+            # An instruction means one area.  Of three guesses one was ever taught, and the IoU
+            # head preferred another (docs/tpo.md).
+            asking=AskConfig(tasks=TasksConfig(mask=MaskConfig(masks=1))),
         )
 
     @classmethod
