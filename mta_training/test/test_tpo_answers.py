@@ -150,6 +150,7 @@ def test_a_question_is_answered_alike_alone_and_among_others(asker):
 def test_a_sheet_shows_each_kind():
     known, questions = toy_asked(), toy_questions()
     chosen = chosen_for_sheet(questions, 5)
+    assert all(questions[i].answered or questions[i].kind == 'talk' for i in chosen)
     assert {questions[i].kind for i in chosen} == {'box', 'mask', 'track', 'time', 'talk'}
     shown = right_answers(questions, known)
     data = answer_sheet([questions[i] for i in chosen], [shown[i] for i in chosen], {SCENE: known})

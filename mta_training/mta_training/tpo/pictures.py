@@ -39,10 +39,13 @@ def answer_sheet(questions, shown, scenes):
 
 
 def chosen_for_sheet(questions, count=8):
-    """Indices of `count` questions, the kinds in turn, spread over the scenes."""
+    """Indices of `count` questions, the kinds in turn, spread over the scenes; of what a head
+    answers, those that have something to show where there are any."""
     of_kind = {}
     for index, question in enumerate(questions):
         of_kind.setdefault(question.kind, []).append(index)
+    for kind, indices in of_kind.items():
+        of_kind[kind] = [index for index in indices if questions[index].answered] or indices
     share = -(-count // max(1, len(of_kind)))
     spread = [
         [
