@@ -393,6 +393,7 @@ def test_lifecycle_without_autostart(tmp_path):
         ({'model': '/nowhere/at/all'}, 1, 'no model "/nowhere/at/all"'),
         ({'min_cameras': 9}, 2, 'min_cameras'),
         ({'transport': 'pigeon'}, 1, 'expected one of: raw, compressed'),
+        ({'engine': 'openvino', 'device': 'cuda'}, 1, 'it runs on the cpu'),
         ({'qos_overrides./mta_perception/detections.publisher.reliability': 'maybe'}, 2, 'maybe'),
     ],
 )
