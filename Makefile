@@ -54,8 +54,9 @@ fuzz: train-env  ## Mutated files and messages to everything that reads them (IN
 audit: train-env  ## Bill of materials (audit/sbom.json, CycloneDX) and known vulnerabilities of the pins
 	@$(BIN)/python tools/audit.py
 
-bench: train-env  ## Measure this machine: renderer, converter, networks, pipeline, transport, memory
-	@$(BIN)/mta bench
+bench: train-env  ## Measure this machine into docs/performance.md and .json, 45 min (QUICK=1: 8 min into bench.json; MINUTES=10)
+	@$(BIN)/mta bench --out $(if $(QUICK),bench.json --quick,docs/performance.json) $(if $(MINUTES),--minutes $(MINUTES))
+	@$(if $(QUICK),,$(BIN)/python bench/report.py docs/performance.json --write docs/performance.md)
 
 golden: train-env  ## BEVFormer against outputs of the published code (CASE=case_a.npz); docs/bevformer.md
 	@$(BIN)/python -m mta_training.bevformer.golden "$(or $(CASE),$(error which file? make golden CASE=case_a.npz))"

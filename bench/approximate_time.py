@@ -3,7 +3,7 @@
 One queue a camera.  The set wanted is the one whose stamps lie closest together and that holds the
 pivot: the newest of the oldest messages, when every camera has one.  Oldest messages are given up
 until no set can be tighter.  Left out: the lower bounds between messages, which let the original
-decide before the next message comes; so this waits a round, and costs the least that the policy can.
+decide before the next message comes; so this waits a round, and costs the least the policy can.
 """
 
 from collections import deque

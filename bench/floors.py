@@ -32,7 +32,9 @@ def samples():
     target = np.ones_like(source)
     tries = quick(5, 15)
     products = [2 * SIDE**3 / _seconds(lambda: np.matmul(a, b, out=out)) for _ in range(tries)]
-    copies = [2 * source.nbytes / _seconds(lambda: np.copyto(target, source)) for _ in range(tries)]
+    copies = [
+        2 * source.nbytes / _seconds(lambda: np.copyto(target, source)) for _ in range(tries)
+    ]
     return products, copies
 
 

@@ -7,13 +7,13 @@ import time
 import cv2
 from drive import drive, frame_sets, model
 import numpy as np
-from report import Row, report, timed, timed_in_turn
+from report import Row, quick, report, timed, timed_in_turn
 
 from mta_perception.frames import Distortion
 from mta_perception.pipeline.decoding import Decoding
 from mta_perception.pipeline.images import ModelImageReader, model_image, plan_for
 
-REPEATS = 20
+REPEATS = quick(5, 20)
 SPREAD_S = 0.043  # from the first camera of nuScenes' rig to the last
 LENSES = {
     'no distortion': None,
@@ -44,25 +44,31 @@ def against_plain_decoding(images, spec, plan):
         small = cv2.resize(full, plan.scaled, interpolation=cv2.INTER_AREA)
         out[index, : plan.scaled[1], : plan.scaled[0]] = small[..., ::-1]
 
+    def decoded(index):
+        cv2.imdecode(np.frombuffer(images[index].data, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
+
     def ours(index):
         model_image(images[index], plan, out[index])
 
     rows = []
     for threads in (1, 2):
         with ThreadPoolExecutor(threads) as pool:
-            for name, function in (('full decode, area resize', plain), ('ours', ours)):
-                rows.append(
-                    Row(
-                        f'{name}, {threads} threads',
-                        timed(
-                            lambda run=pool.map, work=function: list(
-                                run(work, range(len(images)))
-                            ),
-                            REPEATS,
-                        ),
-                    )
-                )
-    report(f'Six 1600x900 JPEGs to {spec.width}x{spec.height}', rows)
+            times = timed_in_turn(
+                [
+                    lambda run=pool.map, work=work: list(run(work, range(len(images))))
+                    for work in (plain, ours, decoded)
+                ],
+                REPEATS,
+            )
+        # Less than libjpeg's own decode at half the size nobody needs who uses it.
+        least = min(times[2])
+        rows.append(Row(f'full decode, area resize, {threads} threads', times[0], least))
+        rows.append(Row(f'ours, {threads} threads', times[1], least))
+    report(
+        f'Six 1600x900 JPEGs to {spec.width}x{spec.height}',
+        rows,
+        note="Floor: libjpeg's decode at half the size alone, the best of the same run.",
+    )
 
 
 def against_decoding_together(images, spec, plan):

@@ -144,7 +144,9 @@ def written_into(text, content):
                 f'no place for the table {title!r}: put the lines "<!-- table: {title} -->" and '
                 '"<!-- end -->" where it belongs.'
             )
-        text = _place(title).sub(lambda found, body=body: f'{found[1]}\n{body}\n\n{found[2]}', text)
+        text = _place(title).sub(
+            lambda found, body=body: f'{found[1]}\n{body}\n\n{found[2]}', text
+        )
     return text
 
 

@@ -61,7 +61,9 @@ def stream(hz=12.0, jitter_ms=0.0, lost=0.0, dead=(), late=0.0, rounds=ROUNDS, s
 
 def recorded_stream(folder, rounds=ROUNDS):
     """The stamps of a recorded PandaSet drive, said again and again; None without it."""
-    files = {camera: folder / name / 'timestamps.json' for camera, name in PANDASET_CAMERAS.items()}
+    files = {
+        camera: folder / name / 'timestamps.json' for camera, name in PANDASET_CAMERAS.items()
+    }
     if not all(file.is_file() for file in files.values()):
         return None
     stamps = {camera: json.loads(file.read_text()) for camera, file in files.items()}

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 import numpy as np
-from report import Row, report
+from report import Row, quick, report
 
 from mta_perception.commands.processes import Child, free_domain, ros_environment
 from mta_perception.contract import CAMERAS
@@ -124,7 +124,7 @@ def main():
     parser.add_argument('--kind', choices=('raw', 'jpeg'), default='raw')
     parser.add_argument('--publish', type=float, help='internal: publish for so many seconds')
     parser.add_argument('--subscribe', help='internal: write latencies to this file')
-    parser.add_argument('--seconds', type=float, default=6.0)
+    parser.add_argument('--seconds', type=float, default=quick(3.0, 10.0))
     arguments = parser.parse_args()
     if arguments.publish:
         publish(arguments.kind, arguments.publish)

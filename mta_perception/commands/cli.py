@@ -227,11 +227,21 @@ def bench(
     out: Annotated[
         Optional[Path], typer.Option(help='Write the numbers there, too (JSON).')
     ] = None,
+    quick: Annotated[
+        bool, typer.Option('--quick', help='Few repeats, 20 s of driving, no slow ones.')
+    ] = False,
+    minutes: Annotated[
+        Optional[float],
+        typer.Option(help='Of driving with each kind of image, instead of 10.', min=0.1),
+    ] = None,
+    large: Annotated[
+        bool, typer.Option('--large', help='A language model of 1B, too: 8 GB of memory.')
+    ] = False,
 ) -> None:
-    """Measure this machine: renderer, converter, pipeline, captioner, transport, memory."""
+    """Measure this machine: images, synchroniser, networks, captions, the node at 12 Hz, memory."""
     from mta_perception.commands.benchmarks import run_benchmarks
 
-    run_benchmarks(model, only, out)
+    run_benchmarks(model, only, out, quick, minutes, large)
 
 
 @app.command()

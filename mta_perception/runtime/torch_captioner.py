@@ -145,37 +145,48 @@ class TorchCaptioner:
     def _generate(
         self, prefix: torch.Tensor, most: int, go_on: Callable[[], bool]
     ) -> tuple[list[list[int]], list[list[float]]]:
-        count = len(prefix)
-        tokens: list[list[int]] = [[] for _ in range(count)]
-        log_probabilities: list[list[float]] = [[] for _ in range(count)]
-        active = list(range(count))
-        embed = self._llama.get_input_embeddings()
-        words = embed(self._head.expand(count, -1))
-        step = torch.cat([prefix.to(words.device, words.dtype), words], dim=1)  # prefill
-        cache = None
-        for _ in range(most):
-            if not go_on():
-                raise StoppedError
-            out = self._llama(
-                inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-            cache, logits = out.past_key_values, out.logits[:, -1].float()
-            chosen = logits.argmax(-1)
-            of_chosen = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-            going = []
-            for place, (word, value) in enumerate(zip(chosen.tolist(), of_chosen.tolist())):
-                log_probabilities[active[place]].append(value)
-                if word != self._spec.eos:
-                    tokens[active[place]].append(word)
-                    going.append(place)
-            if not going:
-                break
-            if len(going) < len(active):  # finished sentences leave the batch
-                kept = torch.tensor(going, device=self._device)
-                cache.batch_select_indices(kept)
-                active, chosen = [active[place] for place in going], chosen[kept]
-            step = embed(chosen[:, None])
-        return tokens, log_probabilities
+        return greedy_words(self._llama, self._head, self._spec.eos, prefix, most, go_on)
+
+
+def greedy_words(
+    llama: Any,
+    head: torch.Tensor,
+    eos: int,
+    prefix: torch.Tensor,
+    most: int,
+    go_on: Callable[[], bool] = to_the_end,
+) -> tuple[list[list[int]], list[list[float]]]:
+    """What a LlamaForCausalLM says behind prefix (N, P, D) and head (1, S) token ids, at most
+    `most` words each: as TorchCaptioner.words."""
+    count = len(prefix)
+    tokens: list[list[int]] = [[] for _ in range(count)]
+    log_probabilities: list[list[float]] = [[] for _ in range(count)]
+    active = list(range(count))
+    embed = llama.get_input_embeddings()
+    words = embed(head.expand(count, -1))
+    step = torch.cat([prefix.to(words.device, words.dtype), words], dim=1)  # prefill
+    cache = None
+    for _ in range(most):
+        if not go_on():
+            raise StoppedError
+        out = llama(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache, logits = out.past_key_values, out.logits[:, -1].float()
+        chosen = logits.argmax(-1)
+        of_chosen = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+        going = []
+        for place, (word, value) in enumerate(zip(chosen.tolist(), of_chosen.tolist())):
+            log_probabilities[active[place]].append(value)
+            if word != eos:
+                tokens[active[place]].append(word)
+                going.append(place)
+        if not going:
+            break
+        if len(going) < len(active):  # finished sentences leave the batch
+            kept = torch.tensor(going, device=head.device)
+            cache.batch_select_indices(kept)
+            active, chosen = [active[place] for place in going], chosen[kept]
+        step = embed(chosen[:, None])
+    return tokens, log_probabilities
 
 
 def _device(name: str) -> torch.device:
