@@ -1,8 +1,8 @@
 """What this machine can do at best, measured in the run itself: products and copies.
 
 A floor is the larger of two times: the operations of the work at the speed of a large product in
-float32 (numpy's BLAS, all cores), and its bytes at the speed of a large copy.  Nothing that runs in
-float32 is faster; 8-bit products may be, on a CPU with VNNI.
+float32 (numpy's BLAS, all cores), and its bytes at the speed of a large copy.  Nothing that runs
+in float32 is faster; 8-bit products may be, on a CPU with VNNI.
 """
 
 from functools import cache

@@ -1,9 +1,9 @@
-"""Tables of the benchmarks: median with spread, the ratio to the first row of the same run, and the
-floor where one can be computed (floors.py).
+"""Tables of the benchmarks: median with spread, the ratio to the first row of the same run, and
+the floor where one can be computed (floors.py).
 
 `python bench/report.py NUMBERS.json --write docs/performance.md` puts the tables of a run of `mta
-bench --out NUMBERS.json` into a document, each between `<!-- table: TITLE -->` and `<!-- end -->`; those
-without such a place come where `<!-- table: others -->` is.
+bench --out NUMBERS.json` into a document, each between `<!-- table: TITLE -->` and `<!-- end -->`;
+those without such a place come where `<!-- table: others -->` is.
 """
 
 import argparse

@@ -238,7 +238,7 @@ def bench(
         bool, typer.Option('--large', help='A language model of 1B, too: 8 GB of memory.')
     ] = False,
 ) -> None:
-    """Measure this machine: images, synchroniser, networks, captions, the node at 12 Hz, memory."""
+    """Measure this machine: images, synchroniser, networks, captions, node at 12 Hz, memory."""
     from mta_perception.commands.benchmarks import run_benchmarks
 
     run_benchmarks(model, only, out, quick, minutes, large)
