@@ -3,7 +3,8 @@
 A process of its own drives: images of a synthetic drive, held in memory and sent again and again
 with stamps of this machine's clock, cameras one after the other as nuScenes fires them, odometry
 at 50 Hz.  It also listens: latency is from an image's stamp or receipt to the message, as
-~/latency says of each frame and as ~/detections arrive.  Everything runs on the same cores, the driver too.
+~/latency says of each frame and as ~/detections arrive.  Everything runs on the same cores, the
+driver too.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """How the cost grows: with cameras (images, synchroniser), cells of the BEV (detector, eager
-torch, random weights), objects (boxes to messages; sentences are in captioner.py).  Each stage alone."""
+torch, random weights), objects (boxes to messages; sentences are in captioner.py).  Each stage
+alone."""
 
 from dataclasses import replace
 import math
