@@ -120,6 +120,17 @@ def test_pointer_loss_by_hand():
     assert float(pointer_loss(logits, torch.zeros_like(pointed))) == 0
 
 
+def test_frames_without_the_object_do_not_outvote_those_with_it():
+    logits = torch.tensor([[2.0, 0.0, 1.0]] + 9 * [[0.0, 0.0, 3.0]])
+    pointed = torch.tensor([[1, 0, 0]] + 9 * [[0, 0, 1]]).bool()
+    seen, unseen = (float(pointer_loss(logits[row], pointed[row])) for row in ([0], [1]))
+    balanced = float(pointer_loss(logits, pointed, balanced=True))
+    np.testing.assert_allclose(balanced, (seen + unseen) / 2, rtol=1e-5)
+    for rows in (slice(0, 1), slice(1, 10)):  # of one kind alone there is nothing to balance
+        alone = logits[rows], pointed[rows]
+        assert float(pointer_loss(*alone, balanced=True)) == float(pointer_loss(*alone))
+
+
 def region_case():
     boxes = boxes_at((10, 0, 4, 2, 0), (-20, 5, 4, 2, 1.0)).unsqueeze(0)
     outputs = RegionOutputs(torch.zeros(1, 3), boxes[:, 0], boxes[:, 1].clone(), boxes.clone())

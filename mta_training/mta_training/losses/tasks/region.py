@@ -49,8 +49,8 @@ class RegionWeights:
         )
 
 
-def region_loss(outputs, targets, config, weights=None):
-    """RegionOutputs, RegionTargets -> TaskLoss."""
+def region_loss(outputs, targets, config, weights=None, balanced=False):
+    """RegionOutputs, RegionTargets -> TaskLoss; balanced: see `pointer_loss`."""
     weights = weights or RegionWeights()
     share = 1.0 if config.box == 'direct' else weights.direct
     box, giou = box_terms(outputs.direct, targets.boxes, targets.known, config.loss)
@@ -67,20 +67,26 @@ def region_loss(outputs, targets, config, weights=None):
         box, giou = box_terms(
             outputs.mended[rows], goals[rows], torch.ones_like(rows[rows]), config.loss
         )
-        terms['pointer'] = weights.pointer * pointer_loss(outputs.pointer, targets.pointed)
+        loss = pointer_loss(outputs.pointer, targets.pointed, balanced)
+        terms['pointer'] = weights.pointer * loss
         terms['box'] = weights.box * box
         terms['giou'] = weights.giou * giou
     return add_up(terms)
 
 
-def pointer_loss(logits, pointed):
+def pointer_loss(logits, pointed, balanced=False):
     """Cross-entropy (scalar) of logits (N, Q + 1) and the even share of all that are meant.
 
     Less the entropy of that share, so that 0 is the best whatever the number that is meant.
+    balanced: rows that mean none weigh as much as all others together, where there are both.
     """
     count = pointed.sum(-1)  # (N,)
     surprise = -torch.where(pointed, logits.log_softmax(-1), 0.0).sum(-1) / count.clamp(min=1)
-    return mean_of(surprise - count.clamp(min=1).log(), count > 0)
+    surprise, known = surprise - count.clamp(min=1).log(), count > 0
+    none = pointed[:, -1]
+    if balanced and bool((known & none).any()) and bool((known & ~none).any()):
+        return (mean_of(surprise, known & none) + mean_of(surprise, known & ~none)) / 2.0
+    return mean_of(surprise, known)
 
 
 def box_terms(boxes, goals, rows, loss):

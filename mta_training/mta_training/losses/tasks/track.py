@@ -20,7 +20,11 @@ class TrackTargets(NamedTuple):
 
 
 def track_loss(outputs, targets, config, weights=None):
-    """TrackOutputs, TrackTargets -> TaskLoss; frames that are not there count nothing."""
+    """TrackOutputs, TrackTargets -> TaskLoss; frames that are not there count nothing.
+
+    Of a drive's memory an object is seen in a fifth of the frames: those in which it is not must
+    not outvote them.
+    """
     visible = targets.visible & targets.frame_mask
     hidden = targets.frame_mask & ~targets.visible
     found = targets.pointed[..., :-1] & visible.unsqueeze(-1)
@@ -30,4 +34,5 @@ def track_loss(outputs, targets, config, weights=None):
         RegionTargets(pointed.flatten(0, 1), targets.boxes.flatten(0, 1), visible.flatten(0, 1)),
         config,
         weights,
+        balanced=True,
     )
