@@ -127,7 +127,8 @@ NOT_RUN = {
     'pip install ': 'fetches from a registry; the lists are held together by a test of their own',
     'uv ': 'fetches from a registry',
     'make ros-env': 'needs a sourced ROS 2; its parts have tests of their own',
-    'mta ask': 'needs a running node; test_ros_node.py calls the service',
+    'mta ask': 'needs a node or a model with task heads; test_ros_asking.py calls the service',
+    'mta-train tpo-export': 'needs a trained run; test_task_graphs.py exports one',
     'mta rescue': 'needs a damaged bag; test_damaged_bags.py has them',
     'mta play BAG --faults': 'test_player.py plays one; test_faults.py reads the documented file',
     'mta-train export --run models/bevformer_tiny': 'needs published weights; '

@@ -22,6 +22,7 @@ SCRIPTS = (
     'captioner',
     'pipeline',
     'scaling',
+    'asking',
     'bevformer',
     'converter',
     'transport',
