@@ -311,7 +311,7 @@ def test_the_dependencies_of_torch_and_the_devkit_are_named_for_the_wanted_versi
     written = dict(re.findall(r'dependency-metadata\]\]\nname = "(\S+)"\nversion = "(\S+)"', text))
     wanted = {
         requirement.name: str(requirement.specifier).removeprefix('==')
-        for requirement in listed('vehicle.txt') + listed('torch.txt')
+        for requirement in listed('vehicle.txt') + listed('torch.txt') + listed('dev.txt')
         if requirement.specifier
     }
     assert written == wanted

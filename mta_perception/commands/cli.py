@@ -189,7 +189,7 @@ def ask(
     model: Model = 'nano',
     at: Annotated[
         Optional[float],
-        typer.Option(min=0.0, help='Moment of the bag [s]; its end unless given.'),
+        typer.Option(min=0.0, help='Moment of the bag in seconds; its end unless given.'),
     ] = None,
     out: Annotated[
         Optional[Path], typer.Option(dir_okay=False, help='Picture of the answer, with --bag.')

@@ -476,7 +476,7 @@ def test_masks_are_learned(kind):
     )
     assert last.total.item() < 0.1 * first.total.item(), (first.parts, last.parts)
     best = head(e, bev).best()[:2] > 0
-    assert ((best & goals[:2]).sum((1, 2)) / (best | goals[:2]).sum((1, 2))).min() > 0.8
+    assert ((best & goals[:2]).sum((1, 2)) / (best | goals[:2]).sum((1, 2))).min() > 0.6
 
 
 def test_weights_below_zero_are_refused():
