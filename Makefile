@@ -54,7 +54,7 @@ fuzz: train-env  ## Mutated files and messages to everything that reads them (IN
 audit: train-env  ## Bill of materials (audit/sbom.json, CycloneDX) and known vulnerabilities of the pins
 	@$(BIN)/python tools/audit.py
 
-bench: train-env  ## Measure this machine into docs/performance.md and .json, 45 min (QUICK=1: 8 min into bench.json; MINUTES=10)
+bench: train-env  ## Measure this machine into docs/performance.md and .json (QUICK=1: briefly, into bench.json; MINUTES=10 of driving each)
 	@$(BIN)/mta bench --out $(if $(QUICK),bench.json --quick,docs/performance.json) $(if $(MINUTES),--minutes $(MINUTES))
 	@$(if $(QUICK),,$(BIN)/python bench/report.py docs/performance.json --write docs/performance.md)
 

@@ -34,6 +34,7 @@ SETS = 6  # of images held in memory: 155 MB raw
 FIRED_MS = dict(zip(CAMERAS, (-35, -28, -43, -10, 0, -20)))  # nuScenes' round
 KINDS = {'jpeg': 'image_raw/compressed', 'raw': 'image_raw'}
 TRANSPORTS = {'jpeg': 'compressed', 'raw': 'raw'}
+RUNS = {'jpeg': True, 'jpeg, no sentences': False, 'raw': True}  # -> whether it speaks
 STAGES = ('decoded', 'inferred', 'boxes', 'sentences', 'boxes_after_stamp')
 WARM_UP_S = 5.0  # after the first detections
 
@@ -210,7 +211,7 @@ class Driver:
         self._odometry.publish(message)
 
 
-def measured(kind, seconds):
+def measured(kind, seconds, speaks=True):
     """What the driver heard, and the node's memory [MB] over time and CPU seconds a second."""
     prepare()
     python = [sys.executable, '-m']
@@ -219,6 +220,7 @@ def measured(kind, seconds):
         environment = {**ros_environment(free_domain()), 'ROS_LOG_DIR': folder}
         node = [*python, 'mta_perception.ros.node', '--ros-args', '-p']
         node += [f'model:={model().directory}', '-p', f'transport:={TRANSPORTS[kind]}']
+        node += ['-p', f'captions:={str(speaks).lower()}']
         this = [sys.executable, __file__, '--kind', kind, '--seconds', str(seconds)]
         with Child('node', node, f'{folder}/node.log', environment) as running:
             running.wait_for('active', 120)
@@ -275,7 +277,7 @@ def main():
         heard = Driver(options.kind).drive(seconds)
         Path(options.driver).write_text(json.dumps(heard), encoding='utf-8')
         return
-    found = {kind: measured(kind, seconds) for kind in KINDS}
+    found = {name: measured(name.split(',')[0], seconds, speaks) for name, speaks in RUNS.items()}
     for title, rows, unit in tables(found, seconds):
         report(title, rows, unit)
 
