@@ -79,7 +79,7 @@ def with_boxes(model, threshold):
     """The model publishes its MOST best boxes above a threshold that untrained ones pass."""
     path = model / 'manifest.yaml'
     values = yaml.safe_load(path.read_text())
-    values['detections'] |= {'score_threshold': threshold, 'max_detections': MOST}
+    values['decode'] |= {'score_threshold': threshold, 'max_detections': MOST}
     path.write_text(yaml.safe_dump(values))
 
 
