@@ -36,7 +36,7 @@ demo: env  ## A synthetic drive through player, node and recorder over DDS; look
 real: train-env  ## The real drive of ../shared, imported, played through the node, filmed, judged (skips without it)
 	@tools/real.sh $(BIN) real
 
-test: train-env  ## All tests but the slow ones, in two processes (WORKERS=1: in one)
+test: train-env  ## All tests but the slow ones, in two processes (WORKERS=0: in this one)
 	@$(BIN)/python -m pytest -rs test mta_training/test -m 'not slow' -n $(WORKERS) --dist loadfile
 
 test-all: train-env  ## All tests

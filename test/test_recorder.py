@@ -201,10 +201,13 @@ def test_of_a_killed_recorder_all_but_the_last_second_is_kept(tmp_path, node, do
     publisher = node.create_publisher(Detection3DArray, '/mta_perception/detections', 10)
     with record_child(bag, domain) as recorder:
         recorder.wait_for(f'{HEARS} /mta_perception/detections', 30)
+        deadline = time.monotonic() + 30.0
+        while not publisher.get_subscription_count() and time.monotonic() < deadline:
+            time.sleep(0.05)
         for step in range(20):
             publisher.publish(detections_message(1_000_000_000 + step, 2))
             time.sleep(0.1)
-        time.sleep(1.2)
+        time.sleep(2.5)  # a second, and what a busy machine makes of it
         os.kill(recorder.pid, signal.SIGKILL)
         while recorder.running():
             time.sleep(0.05)
