@@ -12,6 +12,7 @@ import statistics
 
 from drive import model
 from floors import floor_ms
+from language_shapes import SHAPES
 import numpy as np
 from report import Row, quick, report, timed
 
@@ -22,34 +23,6 @@ from mta_perception.runtime.speech import open_captioner
 
 PREFIX, PROMPT, TOKENS = 10, 7, 24
 OBJECTS = (1, 8, 24)
-SHAPES = {  # as transformers' LlamaConfig has them
-    'SmolLM2-135M': {
-        'vocab_size': 49152,
-        'hidden_size': 576,
-        'intermediate_size': 1536,
-        'num_hidden_layers': 30,
-        'num_attention_heads': 9,
-        'num_key_value_heads': 3,
-    },
-    'llama-160m': {
-        'vocab_size': 32000,
-        'hidden_size': 768,
-        'intermediate_size': 3072,
-        'num_hidden_layers': 12,
-        'num_attention_heads': 12,
-        'num_key_value_heads': 12,
-    },
-    'Llama-3.2-1B': {
-        'vocab_size': 128256,
-        'hidden_size': 2048,
-        'intermediate_size': 8192,
-        'num_hidden_layers': 16,
-        'num_attention_heads': 32,
-        'num_key_value_heads': 8,
-        'head_dim': 64,
-        'tie_word_embeddings': True,
-    },
-}
 
 
 def feature_width(manifest):

@@ -9,6 +9,7 @@ stands still.
 from functools import partial
 
 from bevformer import motion, network, rig
+from language_shapes import SHAPES
 from report import Row, report
 import torch
 
@@ -19,16 +20,6 @@ from mta_perception.model.bevformer.visibility import find_visibility
 
 REPEATS, WARM_UP = 50, 10
 OBJECTS, PREFIX, TOKENS = 8, 24, 24
-LLAMA_1B = {
-    'vocab_size': 128256,
-    'hidden_size': 2048,
-    'intermediate_size': 8192,
-    'num_hidden_layers': 16,
-    'num_attention_heads': 32,
-    'num_key_value_heads': 8,
-    'head_dim': 64,
-    'tie_word_embeddings': True,
-}
 
 
 def timed_on_device(function, repeats=REPEATS, warm_up=WARM_UP):
@@ -121,7 +112,7 @@ def captions():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with torch.device('cuda'):
-        model = LlamaForCausalLM(LlamaConfig(**LLAMA_1B)).to(torch.bfloat16).eval()
+        model = LlamaForCausalLM(LlamaConfig(**SHAPES['Llama-3.2-1B'])).to(torch.bfloat16).eval()
     rows = []
     for objects in (1, OBJECTS, 4 * OBJECTS):
         prefix = torch.randn(objects, PREFIX, 2048, device='cuda', dtype=torch.bfloat16)

@@ -15,6 +15,10 @@ from mta_perception.reasons import Reason
 
 CANNOT_TELL = 'I cannot tell.'
 MOST_ASKED = 500  # characters of a question
+# The words of an answer about what is not there, and about what does not happen.
+NONE, NEVER = 'there is no such object', 'that does not happen'
+EGO_NUMBERS = 6  # of a frame: speed, yaw rate, place and heading; pipeline.scene_memory
+MASK_SCALE = 4  # cells of a mask for one of the BEV, along each axis
 
 
 class RememberedFrame(NamedTuple):

@@ -9,10 +9,10 @@ pytest.importorskip('onnx')
 from tiny_asking import FRAMES, WORDS, tasks, write_tiny_asking
 from tiny_model import QUERIES, SCORES, write_tiny_model
 
-from mta_perception.answers import CANNOT_TELL
+from mta_perception.answers import CANNOT_TELL, NONE
 from mta_perception.detections import DetectorOutputs
 from mta_perception.geometry import rigid_from_yaw
-from mta_perception.pipeline.answering import NONE, answer, span_ns
+from mta_perception.pipeline.answering import answer, span_ns
 from mta_perception.pipeline.scene_memory import SceneMemory
 from mta_perception.reasons import Code, Reason
 from mta_perception.runtime.asking import OnnxAsker

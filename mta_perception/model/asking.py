@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from mta_perception.answers import EGO_NUMBERS
 from mta_perception.checks import require, require_positive
 from mta_perception.contract import CLASSES
 from mta_perception.model.qformer import GEOMETRY_WIDTH, QFormer, geometry_features
@@ -28,9 +29,6 @@ from mta_perception.model.tasks.region import RegionHead
 from mta_perception.model.tasks.temporal import TemporalHead
 from mta_perception.model.tasks.track import TrackHead
 
-EGO_NUMBERS = (
-    6  # of a frame: speed [10 m/s], yaw rate [rad/s], place [51.2 m] and heading in now's
-)
 HOSTS = ('plain', 'mta')
 # Head -> word of its task token; the order is that of the learned vectors.
 TASK_WORDS = {'region': '<box>', 'temporal': '<time>', 'mask': '<mask>', 'track': '<track>'}

@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from mta_perception.answers import (
+    NEVER,
+    NONE,
     Answer,
     AnsweredBox,
     Raw,
@@ -25,8 +27,6 @@ from mta_perception.pipeline.scene_memory import SceneMemory
 from mta_perception.reasons import Code, Reason
 from mta_perception.runtime.captioner import StoppedError, to_the_end
 from mta_perception.runtime.task_spec import TasksSpec
-
-NONE, NEVER = 'there is no such object', 'that does not happen'  # as models learn to say it
 
 
 class Asker(Protocol):

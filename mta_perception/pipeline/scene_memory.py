@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mta_perception.answers import RememberedFrame, SceneInputs, SceneView
+from mta_perception.answers import EGO_NUMBERS, RememberedFrame, SceneInputs, SceneView
 from mta_perception.detections import DetectorOutputs, Floats
 from mta_perception.geometry import Array, invert_rigid, transform_boxes, yaw_from_rigid
 from mta_perception.reasons import Reason
@@ -21,7 +21,6 @@ from mta_perception.reasons import Reason
 STEP_S = 0.5  # between frames
 EARLY_S = 0.05  # a frame may be this much early: cameras are no clocks
 WINDOW_S = 20.0
-EGO_NUMBERS = 6
 EGO_SPEED_M_S, EGO_REACH_M = 10.0, 51.2  # units of the ego numbers
 
 

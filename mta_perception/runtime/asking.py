@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from mta_perception.answers import MOST_ASKED, Raw, SceneInputs
+from mta_perception.answers import EGO_NUMBERS, MASK_SCALE, MOST_ASKED, Raw, SceneInputs
 from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.detections import Floats
 from mta_perception.reasons import Code, Reason
@@ -29,8 +29,6 @@ from mta_perception.runtime.task_spec import (
     head_file,
 )
 
-MASK_SCALE = 4  # cells of a mask for one of the BEV, along each axis
-EGO_NUMBERS = 6
 FINAL = ' \t\r\n.?!'  # questions are learned without their final stop
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from question_scenes import busy_scene, scene, track
 
+from mta_perception.answers import NONE
 from mta_training.questions import conditions as c
 from mta_training.questions import predicates as p
 from mta_training.questions.choices import LETTERS
 from mta_training.questions.events import events_of
 from mta_training.questions.expressions import expression
 from mta_training.questions.mixture import MIXTURE, questions_of_scene
-from mta_training.questions.question import NONE, Question
+from mta_training.questions.question import Question
 from mta_training.questions.scene_facts import runs, saliency
 from mta_training.questions.wordings import EXPRESSIONS, FAMILIES, Voice, split_of
 

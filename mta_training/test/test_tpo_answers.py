@@ -10,13 +10,14 @@ torch = pytest.importorskip('torch', reason='torch is only in the training envir
 
 from toy_asked import FRAMES, ROWS, SCENE, toy_asked, toy_questions
 
+from mta_perception.answers import MASK_SCALE
 from mta_perception.model.asking import AskConfig, TaskModel
 from mta_perception.model.config import MtaConfig
 from mta_perception.model.language import LanguageModel
 from mta_perception.model.tasks.config import MaskConfig, TasksConfig, TemporalConfig
 from mta_training.tpo import evaluation
 from mta_training.tpo.answering import Shown, answer, answer_all
-from mta_training.tpo.batches import MASK_SCALE, make_batch, true_mask, true_track
+from mta_training.tpo.batches import make_batch, true_mask, true_track
 from mta_training.tpo.host import SmallHost, word_tokenizer
 from mta_training.tpo.objective import Asker
 from mta_training.tpo.pictures import answer_sheet, chosen_for_sheet

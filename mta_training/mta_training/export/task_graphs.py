@@ -13,10 +13,11 @@ import torch
 from torch import nn
 import yaml
 
+from mta_perception.answers import EGO_NUMBERS
 from mta_perception.atomic_files import renewed, sha256, write_atomically
 from mta_perception.contract import CLASSES, BoxCode
 from mta_perception.directory_lock import sole_writer
-from mta_perception.model.asking import EGO_NUMBERS, Scene
+from mta_perception.model.asking import Scene
 from mta_perception.plain_yaml import read_yaml
 from mta_perception.runtime.asking import OnnxAsker
 from mta_perception.runtime.manifest import FILE_NAME, Manifest

@@ -3,11 +3,12 @@ do."""
 
 import numpy as np
 
+from mta_perception.answers import NONE
 from mta_perception.foreign_text import printable
 from mta_training.questions import conditions as c
 from mta_training.questions.expressions import ONE, find, one_of_a_class
 from mta_training.questions.predicates import ego_turns, moving
-from mta_training.questions.question import HERE, NONE, Question
+from mta_training.questions.question import HERE, Question
 
 MOST_COUNTED = 20
 MOST_CAPTION = 400  # characters

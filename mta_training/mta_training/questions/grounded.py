@@ -1,11 +1,12 @@
 """Grounded question answering: an answer in words, and the box of what it is about ('red <box>')
 or when ('yes <time>')."""
 
+from mta_perception.answers import NONE
 from mta_training.captions.grammar import COLOURS
 from mta_training.questions import conditions as c
 from mta_training.questions.expressions import ONE, find, one_of_a_class
 from mta_training.questions.moments import MOMENTS, moment
-from mta_training.questions.question import NONE, Question
+from mta_training.questions.question import Question
 from mta_training.questions.wordings import FAMILIES
 
 NONE_SHARE = 0.15

@@ -1,9 +1,10 @@
 """Questions that one object, many or none answer: where it is (`box`), its area (`mask`), its way
 through the memory (`track`)."""
 
+from mta_perception.answers import NONE
 from mta_training.questions import conditions as c
 from mta_training.questions.expressions import MANY, ONE, find, one_of_a_class
-from mta_training.questions.question import NONE, Question
+from mta_training.questions.question import Question
 
 ANSWERS = {
     ('box', False): 'it is here <box>',

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mta_perception.answers import NEVER
 from mta_training.questions import conditions as c
 from mta_training.questions import predicates as p
-from mta_training.questions.question import NEVER, Question
+from mta_training.questions.question import Question
 from mta_training.questions.scene_facts import runs, saliency
 
 NONE_SHARE = 0.2  # of 'when ...'; of yes and no it is half

@@ -12,8 +12,6 @@ from mta_perception.checks import require
 # arXiv 2412.19326, section 3); `choice` and `talk` are answered in words alone.
 TASK_TOKENS = {'box': '<box>', 'time': '<time>', 'mask': '<mask>', 'track': '<track>'}
 KINDS = (*TASK_TOKENS, 'choice', 'talk')
-# The words of an answer about what is not there, and about what does not happen.
-NONE, NEVER = 'there is no such object', 'that does not happen'
 HERE = '<here>'  # in a text: the place of a location prompt
 
 

@@ -1,6 +1,7 @@
 """Questions that need an order of events or a comparison in time: what the bus does after the
 cyclist passes, what happens first, where something was, whether it comes closer."""
 
+from mta_perception.answers import NEVER
 from mta_training.questions import conditions as c
 from mta_training.questions.conversation import talk
 from mta_training.questions.events import (
@@ -14,7 +15,7 @@ from mta_training.questions.events import (
     plain_verb,
 )
 from mta_training.questions.expressions import find
-from mta_training.questions.question import NEVER, Question
+from mta_training.questions.question import Question
 from mta_training.questions.scene_facts import STEP_S, saliency
 
 AGO_S = (1, 2, 3, 4, 5, 8)

@@ -205,20 +205,7 @@ class Recipe:
     @classmethod
     def load(cls, name):
         """A built-in recipe by name, or a YAML file; ValueError names what is wrong in it."""
-        if name in _BUILT_IN:
-            return getattr(cls, name)()
-        path = Path(name)
-        if not path.is_file():
-            raise ValueError(f'config {name!r} is no file and none of {", ".join(_BUILT_IN)}.')
-        values = read_yaml(path)
-        if not isinstance(values, dict) or values.get('base', 'nano') not in _BUILT_IN:
-            raise ValueError(
-                f'{path}: expected names and values, with `base:` one of {", ".join(_BUILT_IN)}.'
-            )
-        try:
-            return getattr(cls, values.pop('base', 'nano'))().changed(values)
-        except ValueError as error:
-            raise ValueError(f'{path}: {printable(str(error), MOST_WORDS)}') from error
+        return load_named(cls, name, _BUILT_IN, 'nano')
 
     def changed(self, values):
         """The same with the values of a nested dict; ValueError for unknown names."""
@@ -250,6 +237,25 @@ class Recipe:
         return {0: (layers + 1) // 2, -1: layers}.get(
             self.alignment.bla_layer, self.alignment.bla_layer
         ) - 1
+
+
+def load_named(kind, name, built_in, default):
+    """A recipe of a kind that has `changed`: one of those built in by its name, or what a YAML
+    file makes of one (`base:`, else the default).  ValueError names what is wrong in it."""
+    if name in built_in:
+        return getattr(kind, name)()
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f'config {name!r} is no file and none of {", ".join(built_in)}.')
+    values = read_yaml(path)
+    if not isinstance(values, dict) or values.get('base', default) not in built_in:
+        raise ValueError(
+            f'{path}: expected names and values, with `base:` one of {", ".join(built_in)}.'
+        )
+    try:
+        return getattr(kind, values.pop('base', default))().changed(values)
+    except ValueError as error:
+        raise ValueError(f'{path}: {printable(str(error), MOST_WORDS)}') from error
 
 
 _BUILT_IN = ('nano', 'street', 'nano_joint', 'mta', 'paper', 'smoke')

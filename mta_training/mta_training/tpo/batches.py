@@ -5,6 +5,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 import torch
 
+from mta_perception.answers import MASK_SCALE
 from mta_perception.contract import BoxCode
 from mta_perception.geometry import invert_rigid, transform_boxes
 from mta_perception.model.asking import Scene
@@ -15,8 +16,6 @@ from mta_training.losses.tasks.temporal import TemporalTargets
 from mta_training.losses.tasks.track import TrackTargets
 from mta_training.questions.scene_facts import SceneFacts
 from mta_training.tpo.frames import SceneFrames, matches, scene_tensors
-
-MASK_SCALE = 4  # cells of a mask for one of the BEV
 
 
 class Asked(NamedTuple):

@@ -9,6 +9,7 @@ unseen       the same of the questions whose wording is held out, where there ar
 import numpy as np
 import torch
 
+from mta_perception.answers import MASK_SCALE
 from mta_training.evaluation.answers_space import (
     GroundedAnswer,
     MaskAnswer,
@@ -34,7 +35,7 @@ from mta_training.evaluation.caption_scores import caption_scores
 from mta_training.losses.tasks.footprints import footprint_masks
 from mta_training.questions.question import TASK_TOKENS
 from mta_training.questions.wordings import split_of
-from mta_training.tpo.batches import MASK_SCALE, true_mask, true_track
+from mta_training.tpo.batches import true_mask, true_track
 from mta_training.tpo.words import HEAD_OF, KIND_OF_HEAD
 
 # Groups whose answers are words and a place or a time: judged by both.

@@ -14,8 +14,9 @@ import torch
 
 from mta_perception.atomic_files import whole
 from mta_perception.config import MemoryConfig
-from mta_perception.geometry import invert_rigid, transform_boxes, yaw_from_rigid
-from mta_perception.model.asking import EGO_NUMBERS, Scene
+from mta_perception.geometry import invert_rigid, transform_boxes
+from mta_perception.model.asking import Scene
+from mta_perception.pipeline.scene_memory import ego_numbers
 from mta_perception.progress import Progress
 from mta_training.data.scene_arrays import every_step
 from mta_training.data.scene_cache import cache_path, read_scene
@@ -95,24 +96,6 @@ def all_frames(bags, engine, image, identity, cache, count, memory=None):
     }
 
 
-def ego_numbers(world_from_ego, stamps_ns, now):
-    """(T, EGO_NUMBERS): how the car moved at each frame, and where it was as seen from `now`."""
-    numbers = np.zeros((len(stamps_ns), EGO_NUMBERS), np.float32)
-    now_from_world = invert_rigid(world_from_ego[now])
-    for index in range(len(stamps_ns)):
-        other = max(0, index - 1) if index else min(1, len(stamps_ns) - 1)
-        seconds = (stamps_ns[index] - stamps_ns[other]) / 1e9
-        if seconds:
-            other_from_ego = invert_rigid(world_from_ego[other]) @ world_from_ego[index]
-            numbers[index, 0] = np.linalg.norm(other_from_ego[:2, 3]) / abs(seconds) / 10.0
-            numbers[index, 1] = yaw_from_rigid(other_from_ego) / seconds
-        now_from_ego = now_from_world @ world_from_ego[index]
-        numbers[index, 2:4] = now_from_ego[:2, 3] / 51.2
-        yaw = yaw_from_rigid(now_from_ego)
-        numbers[index, 4:] = np.sin(yaw), np.cos(yaw)
-    return numbers
-
-
 def scene_tensors(windows, memory):
     """Scene of B windows [(SceneFrames, first, now)], padded to the longest, at most `memory`."""
     longest = min(memory, max(now - first + 1 for _, first, now in windows))
@@ -138,14 +121,13 @@ def _window(frames, first, now):
             for t in range(first, now + 1)
         ]
     )
-    ego = ego_numbers(poses, frames.stamps_ns, now)[rows]
     return [
         frames.objects[rows],
         frames.boxes[rows],
         boxes.astype(np.float32),
         frames.class_logits[rows],
         frames.bev_mean[rows],
-        ego,
+        ego_numbers(poses[rows], frames.stamps_ns[rows]),
         np.ones(now + 1 - first, bool),
         frames.bev[now],
     ]

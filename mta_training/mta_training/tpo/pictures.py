@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 import numpy as np
 
+from mta_perception.answers import MASK_SCALE
 from mta_perception.geometry import box_corners
-from mta_training.tpo.batches import MASK_SCALE, true_mask, true_track
+from mta_training.tpo.batches import true_mask, true_track
 from mta_training.tpo.evaluation import true_spans
 
 RANGE_M = 51.2

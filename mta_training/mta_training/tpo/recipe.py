@@ -8,7 +8,6 @@
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,7 +16,7 @@ from mta_perception.foreign_text import printable
 from mta_perception.model.asking import AskConfig
 from mta_perception.model.config import LanguageConfig
 from mta_perception.model.tasks.config import MaskConfig, TasksConfig, TemporalConfig
-from mta_perception.plain_yaml import read_yaml
+from mta_training.runs.recipe import MOST_WORDS, load_named
 from mta_training.runs.settings import STRICT
 from mta_training.tpo.objective import TaskWeights
 
@@ -158,21 +157,11 @@ class TpoRecipe:
     def load(cls, name):
         """A built-in recipe by name, or a YAML file with `base:`; ValueError names what is
         wrong."""
-        if name in BUILT_IN:
-            return getattr(cls, name)()
-        path = Path(name)
-        if not path.is_file():
-            raise ValueError(f'config {name!r} is no file and none of {", ".join(BUILT_IN)}.')
-        values = read_yaml(path)
-        if not isinstance(values, dict) or values.get('base', 'tpo_nano') not in BUILT_IN:
-            raise ValueError(
-                f'{path}: expected names and values, with `base:` one of {", ".join(BUILT_IN)}.'
-            )
-        base = getattr(cls, values.pop('base', 'tpo_nano'))()
-        try:
-            return cls.from_dict(_merge(base.to_dict(), values))
-        except ValueError as error:
-            raise ValueError(f'{path}: {printable(str(error), 2000)}') from error
+        return load_named(cls, name, BUILT_IN, 'tpo_nano')
+
+    def changed(self, values):
+        """The same with the values of a nested dict; ValueError for what does not fit."""
+        return self.from_dict(_merge(self.to_dict(), values))
 
     def to_dict(self):
         """Plain nested dict."""
@@ -184,7 +173,7 @@ class TpoRecipe:
         try:
             return TypeAdapter(cls).validate_python(values)
         except (ValidationError, TypeError) as error:
-            raise ValueError(printable(str(error), 2000)) from error
+            raise ValueError(printable(str(error), MOST_WORDS)) from error
 
 
 BUILT_IN = ('tpo_nano', 'tpo_paper', 'tpo_smoke')

@@ -5,7 +5,6 @@ from pathlib import Path
 import shutil
 
 import torch
-import yaml
 
 from mta_perception.atomic_files import sha256
 from mta_perception.bags.scene_bag import SceneBag, find_bags
@@ -238,8 +237,3 @@ def _take_qformer(asker, eyes, log_line):
     own = asker.tasks.connector.qformer
     kept = {k: v for k, v in eyes.qformer.items() if not k.startswith('prefix.')}
     own.load_state_dict({**own.state_dict(), **kept})
-
-
-def yaml_of(recipe):
-    """A recipe as text, for people."""
-    return yaml.safe_dump(recipe.to_dict(), sort_keys=False)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mta_perception.model.asking import TASK_WORDS
-from mta_training.language.small_model import BOS, EOS, PAD, UNKNOWN
+from mta_training.language.small_model import BOS, EOS, PAD
 from mta_training.questions.question import HERE
 
 ANSWER, SLOT = '<answer>', '<slot>'
@@ -87,8 +87,3 @@ class Vocabulary:
         return self.tokenizer.decode(
             [token for token in ids if token not in hidden], skip_special_tokens=False
         ).strip()
-
-    def unknown_share(self, text):
-        """How much of a text (0 to 1) the small model has no word for."""
-        ids = self.encode(text)
-        return sum(token == UNKNOWN for token in ids) / len(ids) if ids else 1.0
