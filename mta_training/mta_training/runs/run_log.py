@@ -8,6 +8,7 @@ import numpy as np
 
 from mta_perception.atomic_files import whole
 from mta_perception.progress import Progress
+from mta_training.runs.log_table import EVERY, LogTable
 
 # What reaches the detector by its captions, and the share of the detection loss's gradient there
 # below which some seeds cannot show anything.
@@ -56,24 +57,23 @@ COLUMNS = (
     'NDS',
 )
 _SHOWN = ('loss', 'detection', 'language', 'bla', 'dca', 'gradient')
-_EVERY = 20  # steps a line of log.csv, and means over so many on the screen
 
 
 class RunLog:
-    """Means of the values since the last line; one line each `_EVERY` steps.
+    """log.csv and TensorBoard of a run, and means over EVERY steps on the screen.
 
     Only the process that leads writes and shows.
     """
 
     def __init__(self, out, leads, say=print, resume_at=0):
-        self.out, self.leads, self.say, self.rows = out, leads, say, []
-        self.path, self.recent = out / 'log.csv', deque(maxlen=_EVERY)
+        self.out, self.leads, self.say = out, leads, say
+        self.recent = deque(maxlen=EVERY)
         self.warned = set()
         if not leads:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        self._forget_after(resume_at)
+        self.table = LogTable(out / 'log.csv', COLUMNS, ('step', 'minutes', 'lr'), resume_at)
         self.writer = SummaryWriter(str(out / 'events'), purge_step=resume_at + 1)
         if resume_at:
             say(f'resumed at step {resume_at}')
@@ -88,38 +88,23 @@ class RunLog:
         """Last line, and the picture of the curves where nothing went wrong."""
         if not self.leads:
             return
-        self.flush()
+        self.table.flush()
         self.bar.__exit__(kind, error, trace)
         self.writer.close()
         if error is None:
-            draw_curves(self.path, self.out / 'curves.png')
-
-    def _forget_after(self, step):
-        """Lines of steps that a killed run made after its last checkpoint are made again."""
-        kept = []
-        if self.path.exists():
-            with open(self.path, newline='') as file:
-                # The last line may be cut, where a disk was full.
-                rows = [row for row in csv.DictReader(file) if None not in row.values()]
-                kept = [row for row in rows if int(row['step']) <= step]
-        with whole(self.path) as partial, open(partial, 'w', newline='') as file:
-            table = csv.DictWriter(file, COLUMNS)
-            table.writeheader()
-            table.writerows(kept)
+            draw_curves(self.table.path, self.out / 'curves.png')
 
     def add(self, values, progress):
         """Values of one step."""
-        self.rows.append(values)
         self.recent.append(values)
         if not self.leads:
             return
+        self.table.add(values)
         for name, value in values.items():
             if name not in ('step', 'minutes'):
                 self.writer.add_scalar(name, value, values['step'])
         self._warn(values)
         self.bar.update(progress.share, self._in_words(), progress.left_s)
-        if values['step'] % _EVERY == 0:
-            self.flush()
 
     def _warn(self, values):
         """Once for each term that moves the detector too little to matter."""
@@ -154,39 +139,22 @@ class RunLog:
             self.bar.update(self.bar.done, step + what)
 
     def flush(self):
-        """Write the line of what came since the last one."""
-        if not self.rows:
-            return
-        last, means = self.rows[-1], {}
-        for name in COLUMNS:
-            values = [row[name] for row in self.rows if name in row]
-            if values:
-                means[name] = (
-                    last[name] if name in ('step', 'minutes', 'lr') else float(np.mean(values))
-                )
-        self.rows = []
-        self._write(means)
+        """Write what came since the last line."""
+        if self.leads:
+            self.table.flush()
 
     def evaluated(self, step, metrics):
         """Held-out numbers after a step."""
         if not self.leads:
             return
-        self.flush()
+        self.table.flush()
         numbers = {name: value for name, value in metrics.items() if np.isscalar(value)}
         self.say(
             'held out: ' + '  '.join(f'{name} {value:.3f}' for name, value in numbers.items())
         )
         for name, value in numbers.items():
             self.writer.add_scalar(f'held_out/{name}', value, step)
-        self._write({'step': step, 'mAP': metrics['mAP'], 'NDS': metrics['NDS']})
-
-    def _write(self, values):
-        if not self.leads:
-            return
-        with open(self.path, 'a', newline='') as file:
-            csv.DictWriter(file, COLUMNS).writerow(
-                {name: f'{value:.9g}' for name, value in values.items()}
-            )
+        self.table.write({'step': step, 'mAP': metrics['mAP'], 'NDS': metrics['NDS']})
 
 
 def draw_curves(log, path):

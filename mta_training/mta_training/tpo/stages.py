@@ -4,9 +4,7 @@ A run goes on where it was killed: checkpoints hold the optimiser, and the quest
 follow from the seed and the step alone.
 """
 
-import csv
 import math
-from pathlib import Path
 import time
 from typing import NamedTuple
 
@@ -15,6 +13,7 @@ import torch
 
 from mta_perception.progress import Progress
 from mta_training.questions.mixture import questions_of_scene
+from mta_training.runs.log_table import LogTable
 from mta_training.tpo.batches import make_batch, windows_of
 from mta_training.tpo.host import is_lora
 from mta_training.tpo.live import with_gradients
@@ -24,13 +23,11 @@ from mta_training.tpo.textual import as_text
 
 TERMS = ('words', 'assign', 'region', 'temporal', 'mask', 'track')
 READERS = ('lora', 'connector', 'qformer', 'detector')  # whose gradients are logged, for each term
-_EVERY, _GRADIENTS_EVERY, _SAVE_EVERY_S = 20, 200, 120.0
+_GRADIENTS_EVERY, _SAVE_EVERY_S = 200, 120.0
 _TRIES = 100  # to find something to ask in a step
+COUNTED = ('step', 'seconds', 'questions', 'rate')
 COLUMNS = (
-    'step',
-    'seconds',
-    'questions',
-    'rate',
+    *COUNTED,
     'loss',
     *TERMS,
     'words_right',
@@ -163,7 +160,7 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
         begin, seen = state['step'], state['seen']
     heads = 'heads' in TRAINED[stage]
     questions = Questions(scenes, settings, recipe.seed * 10 + stage, recipe.textual)
-    log = _Log(stage_folder(run, stage), begin)
+    log = LogTable(stage_folder(run, stage) / 'log.csv', COLUMNS, COUNTED, begin)
     progress = Progress(f'stage {stage}', length)
     started, saved, recent = time.monotonic(), time.monotonic(), []
     asker.train()
@@ -179,7 +176,18 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
         seen += len(asks)
         recent = [*recent[-19:], float(loss.total.detach())]
         more = _gradients(asker, asks, scenes) if step % _GRADIENTS_EVERY == 0 else {}
-        log.add(step, seen, rate_at(recipe, share), loss, gradient, more)
+        log.add(
+            {
+                **loss.log,
+                **more,
+                'step': step + 1,
+                'seconds': time.monotonic() - started,
+                'questions': seen,
+                'rate': rate_at(recipe, share),
+                'loss': recent[-1],
+                'gradient': gradient,
+            }
+        )
         progress.words = f'loss {np.mean(recent):.2f}'
         if time.monotonic() - saved > _SAVE_EVERY_S:
             save_stage(run, stage, asker, optimizer, step + 1, seen)
@@ -187,7 +195,7 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
         begin = step + 1
     asker.eval()
     save_stage(run, stage, asker, optimizer, begin, seen, ended=True)
-    log.close()
+    log.flush()
     mean = float(np.mean(recent)) if recent else float('nan')
     return Trained(begin, seen, time.monotonic() - started, mean)
 
@@ -247,40 +255,3 @@ def _gradients(asker, asks, scenes):
     for key, parameter in every.items():
         parameter.requires_grad_(kept[key])
     return found
-
-
-class _Log:
-    """log.csv: means over `_EVERY` steps."""
-
-    def __init__(self, folder, begin):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.rows, self.began = Path(folder) / 'log.csv', [], time.monotonic()
-        before = []
-        if begin and self.path.is_file():
-            with open(self.path, newline='') as file:
-                before = [row for row in csv.DictReader(file) if int(row['step']) <= begin]
-        self.file = open(self.path, 'w', newline='')
-        self.writer = csv.DictWriter(self.file, COLUMNS, restval='', extrasaction='ignore')
-        self.writer.writeheader()
-        self.writer.writerows(before)
-
-    def add(self, step, seen, rate, loss, gradient, more):
-        values = {**loss.log, **more, 'gradient': gradient, 'loss': float(loss.total.detach())}
-        self.rows.append(values)
-        if (step + 1) % _EVERY == 0:
-            self._write(step + 1, seen, rate)
-
-    def _write(self, step, seen, rate):
-        names = {name for row in self.rows for name in row}
-        means = {
-            name: f'{np.mean([row[name] for row in self.rows if name in row]):.5g}'
-            for name in names
-        }
-        told = {'step': step, 'questions': seen, 'rate': f'{rate:.4g}'}
-        seconds = f'{time.monotonic() - self.began:.1f}'
-        self.writer.writerow({**means, **told, 'seconds': seconds})
-        self.file.flush()
-        self.rows = []
-
-    def close(self):
-        self.file.close()
