@@ -22,7 +22,7 @@ TEMPORAL = TemporalConfig(
     width=32, heads=4, feedforward=32, dummies=3, queries=4, prompts=4, dropout=0.0,
     input_dropout=0.0,
 )  # fmt: skip
-MASK = MaskConfig(width=32, heads=4, feedforward=32)
+MASK = MaskConfig(width=32, heads=4, feedforward=32, **SMALL)
 
 
 def seeded(make, seed=0):
@@ -40,7 +40,7 @@ def region_head(config=REGION):
 
 
 def track_head(config=TRACK):
-    return seeded(lambda: TrackHead(D, F, config))
+    return seeded(lambda: TrackHead(D, F, config, memory=T))
 
 
 def temporal_head(config=TEMPORAL):
@@ -48,7 +48,7 @@ def temporal_head(config=TEMPORAL):
 
 
 def mask_head(config=MASK):
-    return seeded(lambda: MaskHead(D, CHANNELS, config))
+    return seeded(lambda: MaskHead(D, CHANNELS, F, config))
 
 
 def random_boxes(*shape, seed=3):

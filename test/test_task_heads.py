@@ -1,5 +1,7 @@
 """Task heads: shapes, who is told what, padding, order of the queries, and their graphs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,7 @@ from mta_perception.model.tasks.locations import (
     boxes_from_numbers,
     numbers_from_boxes,
 )
+from mta_perception.model.tasks.mask import covered
 from mta_perception.model.tasks.moments import AdaptiveCrossAttention, TextStates
 
 MLP = TemporalConfig(kind='mlp', width=32, heads=4, queries=4)
@@ -62,7 +65,7 @@ def temporal_inputs():
 
 
 def mask_inputs():
-    return token(N), bev()
+    return token(N), bev(), *objects_of(N)
 
 
 CASES = {
@@ -70,10 +73,11 @@ CASES = {
     'region_detection': (region_head, RegionConfig(told='detection', **SMALL), region_inputs),
     'region_direct': (region_head, RegionConfig(box='direct', **SMALL), region_inputs),
     'track': (track_head, TRACK, track_inputs),
-    'track_alone': (track_head, TrackConfig(layers=0, **SMALL), track_inputs),
+    'track_alone': (track_head, TrackConfig(layers=0, associate=False, **SMALL), track_inputs),
     'temporal': (temporal_head, TEMPORAL, temporal_inputs),
     'temporal_mlp': (temporal_head, MLP, temporal_inputs),
     'mask': (mask_head, MASK, mask_inputs),
+    'mask_alone': (mask_head, replace(MASK, objects=False), mask_inputs),
     'mask_dot': (mask_head, DOT, mask_inputs),
 }
 cases = pytest.mark.parametrize('make, config, inputs', CASES.values(), ids=CASES)
@@ -84,13 +88,15 @@ def test_shapes():
         (N, Q + 1), (N, 10), (N, 10), (N, Q, 10)
     ]  # fmt: skip
     assert [tuple(x.shape) for x in track_head()(*track_inputs())] == [
-        (N, T, Q + 1), (N, T, 10), (N, T, 10), (N, T, Q, 10)
+        (N, T, Q + 1), (N, T, 10), (N, T, 10), (N, T, Q, 10), (N, T, Q, Q)
     ]  # fmt: skip
     assert [tuple(x.shape) for x in temporal_head()(*temporal_inputs())] == [
         (N, 4, 2), (N, 4, 2), (N, T)
     ]  # fmt: skip
     masks = mask_head()(*mask_inputs())
-    assert [tuple(x.shape) for x in masks] == [(N, 3, 4 * CELLS, 4 * CELLS), (N, 3), (N,)]
+    assert [tuple(x.shape) for x in masks] == [
+        (N, 3, 4 * CELLS, 4 * CELLS), (N, 3), (N,), (N, Q + 1)
+    ]  # fmt: skip
     assert masks.best().shape == (N, 4 * CELLS, 4 * CELLS)
     close(masks.best()[1], masks.masks[1, masks.iou[1].argmax()])
     assert LocationEncoder(D)(random_boxes(N)).shape == (N, D)
@@ -102,6 +108,8 @@ def test_the_task_token_is_heard(make, config, inputs):
     head, (e, *others) = make(config), inputs()
     e.requires_grad_()
     for name, output in head(e, *others)._asdict().items():
+        if output is None or name == 'links':  # objects are alike whatever is asked
+            continue
         gradient = torch.autograd.grad(output[0].square().sum(), e, retain_graph=True)[0]
         assert gradient[0].abs().max() > 0, name
         assert gradient[1:].abs().max() == 0, name
@@ -118,7 +126,7 @@ def test_gradients_reach_what_the_detector_says(told):
     frames, image = moments()[2].requires_grad_(), bev().requires_grad_()
     states = temporal_head()(token(N), *moments()[:2], frames, moments()[3])
     assert torch.autograd.grad(states.spans.square().sum(), frames)[0].abs().max() > 0
-    masks = mask_head()(token(N), image).masks.square().sum()
+    masks = mask_head()(token(N), image, *objects_of(N)).masks.square().sum()
     assert (torch.autograd.grad(masks, image)[0].abs().amax((0, 1)) > 0).all()
 
 
@@ -161,8 +169,46 @@ def test_frames_before_the_memory_change_nothing_in_a_track():
     short = head(*(x[1:2, 2:] for x in given))
     for one, other in zip(before, short):
         close(one[1:2, 2:], other)
+    alone = track_head(TrackConfig(heads=4, associate=False, **SMALL))
+    assert (alone(*given).pointer - before.pointer)[frame_mask].abs().max() > 0.1
     assert (before.pointer[~frame_mask].argmax(-1) == Q).all()
     assert (before.code[~frame_mask] == 0).all()
+
+
+def test_what_is_pointed_at_now_is_followed_back():
+    """Freshly made: by place alone, and to nothing where nothing is near."""
+    _, objects, _, class_logits, _ = track_inputs()
+    links = track_head().links
+    boxes = torch.zeros(N, T, Q, 10)
+    boxes[..., 3:6], boxes[..., 7] = 2.0, 1.0
+    # Lanes of 10 m; every frame lists them in another order.
+    orders = torch.stack([torch.roll(torch.arange(Q), frame) for frame in range(T)])
+    boxes[..., 1] = 10.0 * orders
+    torch.nn.init.zeros_(links.alike[-1].weight)
+    torch.nn.init.zeros_(links.alike[-1].bias)
+    pointer = torch.zeros(N, T, Q + 1)
+    meant = torch.tensor([4, 0, 2])
+    pointer[torch.arange(N), -1, (orders[-1] == meant[:, None]).int().argmax(1)] = 9.0
+    followed = links.follow(pointer, links(objects, boxes, class_logits)).argmax(-1)
+    for row, lane in enumerate(meant):
+        assert [int(orders[t, followed[row, t]]) for t in range(T)] == [int(lane)] * T
+    boxes[:, :3, :, 0] += 60.0
+    followed = links.follow(pointer, links(objects, boxes, class_logits)).argmax(-1)
+    assert (followed[:, :3] == Q).all() and (followed[:, 3:] < Q).all()
+
+
+def test_footprints_of_what_is_meant_cover_their_cells():
+    boxes = torch.zeros(1, 2, 10)
+    boxes[0, :, :2] = torch.tensor([[10.0, -5.0], [-20.0, 8.0]])
+    boxes[0, :, 3:6] = torch.tensor([4.0, 2.0, 1.5])
+    boxes[0, :, 6:8] = torch.tensor([[0.6, 0.8], [0.0, 1.0]])
+    cover = covered(boxes, torch.tensor([[1.0, 0.2]]), 200, 51.2)[0]
+    step = 102.4 / 200
+    rows, columns = (cover > 0.5).nonzero().T
+    close((columns.float().mean() + 0.5) * step - 51.2, torch.tensor(10.0), atol=step / 2)
+    close((rows.float().mean() + 0.5) * step - 51.2, torch.tensor(-5.0), atol=step / 2)
+    assert abs(len(rows) * step * step - 8.0) < 2.0
+    assert 0.1 < cover[int((8 + 51.2) / step), int((-20 + 51.2) / step)] < 0.21
 
 
 @pytest.mark.parametrize('told', ['detection', 'all'])
@@ -250,6 +296,7 @@ def test_saliency_needs_the_words():
         (MaskConfig, {'kind': 'sam'}, 'choose two_way or dot'),
         (MaskConfig, {'width': 36}, 'not divisible'),
         (MaskConfig, {'masks': 0}, 'masks=0'),
+        (MaskConfig, {'told': 'much'}, 'choose one of detection, all'),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(make, wrong, told):
@@ -266,12 +313,15 @@ def test_the_paper_sizes_are_possible():
 # Axes that may differ from call to call, by the heads' argument.
 MOVING = {
     'track': {index: {1: 'T'} for index in range(5)},
+    'track_alone': {index: {1: 'T'} for index in range(5)},
     'temporal': {1: {1: 'S'}, 2: {1: 'S'}, 3: {1: 'T'}, 4: {1: 'T'}},
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['region', 'track', 'temporal', 'mask'])
+@pytest.mark.parametrize(
+    'name', ['region', 'track', 'track_alone', 'temporal', 'mask', 'mask_alone']
+)
 def test_graphs_say_the_same(name, tmp_path, capsys):
     """torch against onnxruntime, traced with other lengths than it is run with."""
     onnxruntime = pytest.importorskip('onnxruntime')
@@ -296,13 +346,13 @@ def test_graphs_say_the_same(name, tmp_path, capsys):
         return x
 
     for given in (inputs, tuple(cut(x, index) for index, x in enumerate(inputs))):
-        if name == 'track':
+        if name.startswith('track'):
             given[4][:, -1] = True
         feeds = {
             graph_input.name: x.numpy() for graph_input, x in zip(session.get_inputs(), given)
         }
         with torch.no_grad():
-            wanted = head(*given)
+            wanted = [x for x in head(*given) if x is not None]
         worst = max(
             np.abs(got - want.numpy()).max() for got, want in zip(session.run(None, feeds), wanted)
         )

@@ -148,7 +148,11 @@ class Connector(nn.Module):
         )
         self.frames = FrameEncoder(config, object_width, channels)
         stride = config.bev_stride
-        self.pool = nn.Conv2d(channels, config.width, stride, stride)
+        # Narrow first: else half of all parameters would be here.
+        narrow = max(8, config.width // 4)
+        self.pool = nn.Sequential(
+            nn.Conv2d(channels, narrow, 1), nn.Conv2d(narrow, config.width, stride, stride)
+        )
         cells = (model.bev.cells // stride) ** 2
         self.place = nn.Parameter(torch.randn(cells, hidden) * 0.02)
         self.age = nn.Parameter(torch.randn(config.memory, hidden) * 0.02)
@@ -199,8 +203,10 @@ def build_heads(config, model):
     makers = {
         'region': lambda: RegionHead(hidden, object_width, tasks.region),
         'temporal': lambda: TemporalHead(hidden, config.width, hidden, tasks.temporal),
-        'mask': lambda: MaskHead(hidden, model.bev.channels, tasks.mask),
-        'track': lambda: TrackHead(hidden, object_width, tasks.track),
+        'mask': lambda: MaskHead(
+            hidden, model.bev.channels, object_width, tasks.mask, model.bev.half_extent_m
+        ),
+        'track': lambda: TrackHead(hidden, object_width, tasks.track, config.memory),
     }
     return nn.ModuleDict({name: makers[name]() for name in config.heads})
 
@@ -231,6 +237,11 @@ class TaskModel(nn.Module):
         """e (N, D), Scene of N answers -> RegionOutputs over the K objects of now."""
         now = scene.objects[:, -1], scene.own_boxes[:, -1], scene.class_logits[:, -1]
         return self.heads['region'](e, *now)
+
+    def answer_mask(self, e, scene, meant=None):
+        """e (N, D), Scene of N answers, meant as of the head -> MaskOutputs of now."""
+        now = scene.objects[:, -1], scene.own_boxes[:, -1], scene.class_logits[:, -1]
+        return self.heads['mask'](e, scene.bev, *now, meant)
 
     def answer_track(self, e, scene):
         """e (N, T, D), Scene of N answers -> TrackOutputs over the K objects of each frame."""

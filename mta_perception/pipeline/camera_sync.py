@@ -30,7 +30,7 @@ from mta_perception.pipeline.trigger_pattern import TriggerPattern, learn_patter
 from mta_perception.reasons import Code, Reason
 
 _MOST_PENDING = 16  # images per camera held back
-_LEARN_EVERY = 24  # sets that fit the pattern
+_LEARN_EVERY = 48  # sets that fit the pattern
 _FITTING = 0.35  # of the tolerance: what lies nearer to the pattern teaches nothing
 _UNLEARNT_NS = 100_000_000  # oldest to newest of a set while the pattern is not known
 _MOST_SUSPECTS = 4  # images per camera of another timeline held back
@@ -225,7 +225,7 @@ class CameraSync:
             self._learn(now_ns)
         if self._pattern is None:
             return self._emit_unlearnt(now_ns)
-        while True:
+        while not self._awaits_more(self._pattern, now_ns):
             pattern = self._pattern
             members = self._oldest_round(pattern)
             if not members:
@@ -243,6 +243,28 @@ class CameraSync:
                 self._drop_past(Code.LATE)
             else:
                 self._learn(now_ns)
+        return sets
+
+    def _awaits_more(self, pattern: TriggerPattern, now_ns: int) -> bool:
+        """Whether nothing can go out for certain: a camera of every round is still to come, and
+        none has waited long.
+
+        So it is for five of six images; all else is only worked out for the sixth.
+        """
+        cameras = self._cameras.values()
+        since = [camera.pending[0].arrival_ns for camera in cameras if camera.pending]
+        if not since:
+            return True
+        if now_ns - min(since) >= self.config.max_wait_s * 1e9:
+            return False
+        return any(
+            not camera.pending
+            and not camera.suspects
+            and name in pattern.offsets_ns
+            and not pattern.is_slow(name)
+            and camera.is_expected(now_ns, self._started_ns)
+            for name, camera in self._cameras.items()
+        )
 
     def _fits(self, pattern: TriggerPattern, members: Round) -> bool:
         """Whether a round came as learnt, so that there is nothing to learn from it.

@@ -6,18 +6,18 @@ clock (nuScenes' cameras fire every 50 or 100 ms).  Every camera has an offset t
 stamp less its camera's offset is the round time, equal for all images of a round.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import median, quantiles
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 _RATE_RATIO = 1.5  # a camera this much slower or faster than the others sets no pace
 _HYSTERESIS = 0.8  # another leader must make rounds this much shorter
 _TOLERANCE = 0.4  # of the shorter pauses between rounds: jitter beyond it tears rounds apart
 _SAME_NS = 2_000_000  # scatter that differs by less is the same
 
-Stamps = NDArray[np.int64]  # of one camera's images, ascending [ns]
+Stamps = list[int]  # of one camera's images, ascending [ns]; eight are too few for numpy's calls
 
 
 class TriggerPattern(NamedTuple):
@@ -69,12 +69,13 @@ def learn_pattern(
     What the stamps do not show is as in `previous`.  Of all cameras that one leads to which the
     others lie nearest and steadiest: the rounds are then split at the longest pauses.
     """
-    stamps = {camera: np.array(values) for camera, values in stamps_ns.items() if len(values)}
-    periods = {
-        camera: float(np.median(np.diff(values)))
+    stamps = {camera: list(values) for camera, values in stamps_ns.items() if len(values)}
+    pauses = {
+        camera: [later - earlier for earlier, later in pairwise(values)]
         for camera, values in stamps.items()
         if len(values) > 1
     }
+    periods = {camera: float(median(values)) for camera, values in pauses.items()}
     if not periods:
         return previous
     # The upper median: three cameras at 30 Hz and three at 10 Hz make whole sets at 10 Hz.
@@ -98,19 +99,19 @@ def learn_pattern(
     if best is None:
         return previous
     _, leader, offsets = best
-    middle = float(np.median([offsets[camera] for camera in core]))
+    middle = float(median(offsets[camera] for camera in core))
     for camera in stamps:
         if camera not in offsets or periods.get(camera, pace) * _RATE_RATIO < pace:
             offsets[camera] = middle  # too fast to have a place in the round
     known = {**(previous.periods_ns if previous else {}), **periods}
-    gaps = np.concatenate([np.diff(stamps[camera]) for camera in core])
+    gaps = [pause for camera in core for pause in pauses[camera]]
     # Below the median, because rounds may be of two lengths; not the least, which is jitter.
     return TriggerPattern(
         leader,
         offsets,
         {camera: known.get(camera, pace) for camera in offsets},
         pace,
-        _TOLERANCE * float(np.percentile(gaps, 25)),
+        _TOLERANCE * _first_quartile(gaps),
     )
 
 
@@ -138,21 +139,29 @@ def _offset(stamps: Stamps, leader_stamps: Stamps, pace: float) -> tuple[float, 
     The leader's image before is of the same round where the leader is the first to fire; the
     nearest one is where both fire together.  Which of the two holds is what scatters less.
     """
-    before = np.searchsorted(leader_stamps, stamps, side='right') - 1
-    # After the leader's last image its next one, still to come, may be the right one.
-    closed = (before >= 0) & (before < len(leader_stamps) - 1)
-    nearest = np.abs(stamps[:, None] - leader_stamps[None]).argmin(axis=1)
-    near = stamps - leader_stamps[nearest]
-    between = (stamps >= leader_stamps[0]) & (stamps <= leader_stamps[-1])
+    near: list[int] = []
+    after: list[int] = []  # the leader's image before
+    for stamp in stamps:
+        index = bisect_right(leader_stamps, stamp) - 1
+        # After the leader's last image its next one, still to come, may be the right one.
+        if 0 <= index < len(leader_stamps) - 1:
+            after.append(stamp - leader_stamps[index])
+        candidates = leader_stamps[max(index, 0) : index + 2]
+        nearest = min((stamp - one for one in candidates), key=abs)
+        between = leader_stamps[0] <= stamp <= leader_stamps[-1]
+        if between or abs(nearest) <= pace / 2:
+            near.append(nearest)
     best: tuple[float, float] | None = None
-    for samples in (
-        near[between | (np.abs(near) <= pace / 2)],
-        (stamps - leader_stamps[before])[closed],
-    ):
-        if not len(samples):
+    for samples in (near, after):
+        if not samples:
             continue
-        median = float(np.median(samples))
-        deviation = float(np.abs(samples - median).mean())
+        middle = float(median(samples))
+        deviation = sum(abs(one - middle) for one in samples) / len(samples)
         if best is None or deviation < best[1] - _SAME_NS:
-            best = median, deviation
+            best = middle, deviation
     return best
+
+
+def _first_quartile(values: Sequence[int]) -> float:
+    """Interpolated between neighbours."""
+    return float(quantiles(values, n=4, method='inclusive')[0] if len(values) > 1 else values[0])

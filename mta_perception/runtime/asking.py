@@ -163,14 +163,14 @@ class OnnxAsker:
         spec, bev = self.spec, self._manifest.bev
         count, width, classes = spec.objects, spec.language.width, len(CLASSES)
         cells = MASK_SCALE * bev.cells
+        now: Nodes = {
+            'objects': ('float32', (1, count, None)),
+            'boxes': ('float32', (1, count, BoxCode.WIDTH)),
+            'class_logits': ('float32', (1, count, classes)),
+        }
         return {
             'region': (
-                {
-                    'e': ('float32', (1, width)),
-                    'objects': ('float32', (1, count, None)),
-                    'boxes': ('float32', (1, count, BoxCode.WIDTH)),
-                    'class_logits': ('float32', (1, count, classes)),
-                },
+                {'e': ('float32', (1, width)), **now},
                 {
                     'pointer': ('float32', (1, count + 1)),
                     'code': ('float32', (1, BoxCode.WIDTH)),
@@ -192,6 +192,7 @@ class OnnxAsker:
                 {
                     'e': ('float32', (1, width)),
                     'bev': ('float32', (1, bev.channels, bev.cells, bev.cells)),
+                    **now,
                 },
                 {
                     'mask': ('float32', (1, cells, cells)),
@@ -275,21 +276,18 @@ class _Answering:
 
     def _show(self, head: str, e: Floats, told: Floats, frames: Floats) -> None:
         scene = self._scene
+        now = {
+            'objects': scene.objects[:, -1],
+            'boxes': scene.own_boxes[:, -1],
+            'class_logits': scene.class_logits[:, -1],
+        }
         if head == 'region':
-            self._parts |= _region(
-                self._run(
-                    'region',
-                    e=e[:, 0],
-                    objects=scene.objects[:, -1],
-                    boxes=scene.own_boxes[:, -1],
-                    class_logits=scene.class_logits[:, -1],
-                )
-            )
+            self._parts |= _region(self._run('region', e=e[:, 0], **now))
         elif head == 'temporal':
             outputs = self._run('temporal', e=e[:, 0], words=told, frames=frames)
             self._parts |= _temporal(outputs, self._asker.spec)
         elif head == 'mask':
-            self._parts |= _mask(self._run('mask', e=e[:, 0], bev=scene.bev))
+            self._parts |= _mask(self._run('mask', e=e[:, 0], bev=scene.bev, **now))
         else:
             self._parts |= _track(
                 self._run(

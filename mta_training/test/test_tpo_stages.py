@@ -20,6 +20,7 @@ from mta_training.tpo.batches import asked, make_batch
 from mta_training.tpo.frames import see
 from mta_training.tpo.host import merged_language, word_tokenizer
 from mta_training.tpo.live import LiveEyes
+from mta_training.tpo.objective import parts_by_length
 from mta_training.tpo.recipe import TRAINED, Stage, TpoRecipe
 from mta_training.tpo.run_files import build_asker, load_asker, write_run
 
@@ -189,6 +190,28 @@ def test_merged_lora_says_the_same(run):
         merged = plain(torch.cat([prefix, words], 1), none)
     torch.testing.assert_close(merged.logits[:, 3:], said.logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(merged.hidden[:, 3:], said.hidden, atol=1e-4, rtol=1e-4)
+
+
+def test_short_questions_are_read_apart_and_say_the_same(run):
+    _, asker = run(toy_recipe())
+    scenes = {SCENE: toy_asked()}
+    short, *_, track, _, _ = toy_questions()
+    batch = make_batch(
+        asker.host.vocabulary, asker.tasks.config.heads, [track, *6 * [short]], scenes, FRAMES
+    )
+    assert [part.tolist() for part in parts_by_length(batch.lengths.tolist())] == [
+        [1, 2, 3, 4, 5, 6], [0]
+    ]  # fmt: skip
+    assert [part.tolist() for part in parts_by_length([7, 8, 7])] == [[0, 1, 2]]
+    assert [part.tolist() for part in parts_by_length([9])] == [[0]]
+    asker.eval()
+    with torch.no_grad():
+        read = asker.read(batch.scene)
+        words = asker._fill_slots(asker.host.embed(batch.ids), batch)
+        wanted, told = asker.host(read.seen, batch.rows, words), asker.tell(batch, read)
+    for row, length in enumerate(batch.lengths):
+        for one, other in ((wanted.logits, told.logits), (wanted.hidden, told.hidden)):
+            torch.testing.assert_close(one[row, :length], other[row, :length])
 
 
 def test_a_saved_stage_is_read_back(run):

@@ -42,6 +42,9 @@ class TrackConfig:
     hidden: int = 256
     layers: int = 1  # self-attention over the tokens of all frames; 0: each frame by itself
     heads: int = 4
+    # What is pointed at in a frame is told to the frame before it, from now backwards; False: as
+    # the paper, a frame's token alone decides.
+    associate: bool = True
 
     def __post_init__(self) -> None:
         _check_pointer('track', self)
@@ -120,13 +123,21 @@ class MaskConfig:
     feedforward: int = 512
     prompts: int = 3  # tokens that the adapter makes of the task token
     masks: int = 3  # guesses, of which the one that the IoU head prefers is the answer
+    # The head points at the detector's objects and mends their footprints; False: as the paper,
+    # all that it knows is the task token and the map.
+    objects: bool = True
+    told: str = 'all'  # of the pointer, as that of a region
+    pointer_width: int = 128
+    hidden: int = 256
 
     @classmethod
     def paper(cls, **others) -> 'MaskConfig':
-        """SAM2's sizes."""
-        return cls(**{'width': 256, 'feedforward': 2048, 'masks': 4, **others})
+        """SAM2's sizes, and the task token alone."""
+        sizes = {'width': 256, 'feedforward': 2048, 'masks': 4, 'objects': False}
+        return cls(**{**sizes, **others})
 
     def __post_init__(self) -> None:
+        require(self.told in TOLD, f'mask.told={self.told!r}; choose one of {", ".join(TOLD)}.')
         require(
             self.kind in ('two_way', 'dot'), f'mask.kind={self.kind!r}; choose two_way or dot.'
         )
@@ -139,6 +150,8 @@ class MaskConfig:
             feedforward=self.feedforward,
             prompts=self.prompts,
             masks=self.masks,
+            pointer_width=self.pointer_width,
+            hidden=self.hidden,
         )
 
 

@@ -1,10 +1,14 @@
 """Mask head: which cells of the bird's-eye view the answer covers.
 
-in   e        (N, D)           hidden state of the language model at the task token <mask>
-     bev      (N, C, Y, X)     the frame's BEV, cell [iy, ix]
-out  masks    (N, M, 4Y, 4X)   logits, four times as fine (0.512 m for 50 cells), same axes
-     iou      (N, M)           of the M guesses, the highest is to be taken
-     present  (N,)             logit: there is something to show
+in   e             (N, D)          hidden state of the language model at the task token <mask>
+     bev           (N, C, Y, X)    the frame's BEV, cell [iy, ix]
+     objects       (N, Q, F)       the detector's features
+     boxes         (N, Q, 10)      contract.BoxCode, level ego frame
+     class_logits  (N, Q, K)
+out  masks         (N, M, 4Y, 4X)  logits, four times as fine (0.512 m for 50 cells), same axes
+     iou           (N, M)          of the M guesses, the highest is to be taken
+     present       (N,)            logit: there is something to show
+     pointer       (N, Q + 1)      logits of the objects that are meant, the last = none of them
 
 SAM2's mask decoder (arXiv 2408.00714): object token, IoU token, M mask tokens and the prompts go
 both ways with the image, twice; masks are products of an MLP of each mask token with the enlarged
@@ -12,9 +16,14 @@ image.  TPO (arXiv 2412.19326) puts one linear layer on the task token where SAM
 and boxes.  Left out: high-resolution skips, since a BEV has no finer map below it, and the sigmoid
 of the IoU head: while all masks are still wrong it goes to zero and stays there for long.  `dot`
 is the simple form: one MLP of e is the filter.
+
+With `objects` the head points at the detector's objects, as that of a region does, and the decoder
+mends their footprints: a token that has to say where something is, to half a metre, by itself
+learns slowly (docs/tpo.md).  In training it mends those of the objects that are meant: else it
+learns to wipe out what the pointer shows before that is right.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import nn
@@ -27,6 +36,11 @@ from mta_perception.model.tasks.layers import (
     mlp,
     sine,
 )
+from mta_perception.model.tasks.region import Pointer
+
+_MOST_POINTED = 16  # of the objects whose footprints are drawn
+_SURE = 4.0  # logit of a cell within a footprint, and less that outside, before training
+_SOFT = 0.25  # cells over which the edge of a footprint rises
 
 
 class MaskOutputs(NamedTuple):
@@ -35,6 +49,7 @@ class MaskOutputs(NamedTuple):
     masks: torch.Tensor  # (N, M, 4Y, 4X) logits
     iou: torch.Tensor  # (N, M) what it believes of its masks, about 0..1
     present: torch.Tensor  # (N,) logit
+    pointer: Optional[torch.Tensor] = None  # (N, Q + 1) logits, the last = none
 
     def best(self):
         """The guess that the IoU head prefers (N, 4Y, 4X)."""
@@ -49,6 +64,24 @@ def map_positions(height, width, channels, device):
     along_y = sine(line_y, channels // 2)[:, None].expand(-1, width, -1)
     along_x = sine(line_x, channels // 2)[None].expand(height, -1, -1)
     return torch.cat([along_y, along_x], dim=-1).flatten(0, 1).unsqueeze(0)
+
+
+def covered(boxes, shares, cells, half_extent_m):
+    """How much of the footprints lies on each cell of a map: (N, cells, cells) in 0..1.
+
+    boxes (N, P, 10) BoxCode; shares (N, P) in 0..1, how much each is meant.  Where footprints lie
+    on each other the one that is meant most counts.  None is thinner than a cell.
+    """
+    side = 2.0 * half_extent_m / cells
+    line = (torch.arange(cells, device=boxes.device) + 0.5) * side - half_extent_m
+    x = line - boxes[..., 0, None, None]  # (N, P, 1, cells)
+    y = line[:, None] - boxes[..., 1, None, None]  # (N, P, cells, 1)
+    sin, cos = boxes[..., 6, None, None], boxes[..., 7, None, None]
+    halves = boxes[..., 3:5, None, None].clamp(min=side) / 2.0
+    along = halves[:, :, 0] - (x * cos + y * sin).abs()
+    across = halves[:, :, 1] - (y * cos - x * sin).abs()
+    within = (torch.minimum(along, across) / (_SOFT * side)).sigmoid()  # (N, P, cells, cells)
+    return (within * shares[..., None, None]).amax(1)
 
 
 class TwoWayLayer(nn.Module):
@@ -110,9 +143,12 @@ class TwoWayDecoder(nn.Module):
 class MaskHead(nn.Module):
     """Mask adapter, decoder, enlarged image, and the heads on its tokens."""
 
-    def __init__(self, width, channels, config):
+    def __init__(self, width, channels, object_width, config, half_extent_m=51.2):
         super().__init__()
-        self.config, size = config, config.width
+        self.config, size, self.half_extent_m = config, config.width, half_extent_m
+        if config.objects:
+            self.pointer = Pointer(width, object_width, config)
+            self.sure = nn.Parameter(torch.tensor(_SURE))
         self.image = nn.Sequential(nn.Conv2d(channels, size, 1), ChannelNorm(size))
         self.enlarge = enlarge(size, size)
         if config.kind == 'two_way':
@@ -126,8 +162,11 @@ class MaskHead(nn.Module):
         self.iou = mlp(inside, size, size, guesses)
         self.present = mlp(inside, size, size, 1)
 
-    def forward(self, e, bev):
-        """(N, D), (N, C, Y, X) -> MaskOutputs."""
+    def forward(self, e, bev, objects, boxes, class_logits, meant=None):
+        """See the head of this file -> MaskOutputs.
+
+        meant: (N, Q) bool, the objects that are meant, in training; None: those pointed at
+        """
         image = self.image(bev)  # (N, W, Y, X)
         if self.config.kind == 'two_way':
             prompts = self.adapter(e).unflatten(-1, (self.config.prompts, -1))  # (N, P, W)
@@ -139,8 +178,19 @@ class MaskHead(nn.Module):
         fine = self.enlarge(image)  # (N, W / 8, 4Y, 4X)
         filters = [make(token) for make, token in zip(self.filters, mask_tokens)]
         masks = torch.stack(filters, dim=1) @ fine.flatten(2)  # (N, M, 16 Y X)
-        return MaskOutputs(
-            masks.unflatten(-1, fine.shape[-2:]),
-            self.iou(judged),
-            self.present(seen).squeeze(-1),
-        )
+        masks, pointer = masks.unflatten(-1, fine.shape[-2:]), None
+        if self.config.objects:
+            pointer, _ = self.pointer(e, objects, boxes, class_logits)
+            masks = masks + self._footprints(pointer, boxes, fine.shape[-1], meant).unsqueeze(1)
+        return MaskOutputs(masks, self.iou(judged), self.present(seen).squeeze(-1), pointer)
+
+    def _footprints(self, pointer, boxes, cells, meant):
+        """Logits (N, 4Y, 4X) of the objects that are pointed at; the likeliest is always shown,
+        others by how likely they are beside it."""
+        likely = (pointer[:, :-1] - pointer[:, :-1].amax(-1, keepdim=True)).exp()
+        if meant is not None:
+            likely = meant.to(likely.dtype)
+        shares, chosen = likely.topk(min(_MOST_POINTED, boxes.shape[1]))
+        boxes = boxes.gather(1, chosen.unsqueeze(-1).expand(-1, -1, boxes.shape[-1]))
+        cover = covered(boxes, shares, cells, self.half_extent_m)
+        return self.sure * (2.0 * cover - 1.0)

@@ -31,6 +31,15 @@ class RegionOutputs(NamedTuple):
     mended: torch.Tensor  # (N, Q, 10) BoxCode of every query as it would be answered
 
 
+def pointed_box(pointer, boxes):
+    """The box of the likeliest query, whatever is said of none.
+
+    pointer (..., Q + 1), boxes (..., Q, 10) -> (..., 10)
+    """
+    best = pointer[..., :-1].argmax(-1)[..., None, None]
+    return boxes.gather(-2, best.expand(*best.shape[:-1], BoxCode.WIDTH)).squeeze(-2)
+
+
 class Pointer(nn.Module):
     """Keys of the queries and what a task token says of them."""
 
@@ -88,6 +97,4 @@ class RegionHead(nn.Module):
         mended = boxes_from_numbers(numbers_from_boxes(boxes) + self.mend(hidden))  # (N, Q, 10)
         if self.config.box == 'direct':
             return RegionOutputs(pointer, direct, direct, mended)
-        best = pointer[:, :-1].argmax(-1)[:, None, None].expand(-1, 1, BoxCode.WIDTH)
-        code = mended.gather(1, best).squeeze(1)
-        return RegionOutputs(pointer, code, direct, mended)
+        return RegionOutputs(pointer, pointed_box(pointer, mended), direct, mended)

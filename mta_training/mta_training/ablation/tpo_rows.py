@@ -69,6 +69,15 @@ def _mlp(recipe):
     return replace(recipe, asking=replace(recipe.asking, tasks=tasks))
 
 
+def _alone(recipe):
+    """Masks and tracks as the paper has them: from the task token, without the detector's
+    objects and without the other frames."""
+    tasks = recipe.asking.tasks
+    mask, track = replace(tasks.mask, objects=False), replace(tasks.track, associate=False)
+    tasks = replace(tasks, mask=mask, track=track)
+    return replace(recipe, asking=replace(recipe.asking, tasks=tasks))
+
+
 def _other_host(recipe):
     host = 'mta' if recipe.asking.host == 'plain' else 'plain'
     return replace(recipe, asking=replace(recipe.asking, host=host))
@@ -93,6 +102,7 @@ ROWS = (
     TpoRow('coordinates as text', _textual),
     TpoRow('heads teach only themselves', lambda recipe: replace(recipe, detach=True)),
     TpoRow('MLP instead of CG-DETR', _mlp),
+    TpoRow('masks and tracks from the token alone', _alone),
     TpoRow('no reasoning', _share(('reasoning',), 0.0)),
     TpoRow('conversation 25 %', _share(TALK, 0.25)),
     TpoRow('conversation 50 %', _share(TALK, 0.5)),

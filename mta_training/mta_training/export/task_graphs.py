@@ -102,9 +102,9 @@ class MaskGraph(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, e, bev):
+    def forward(self, e, bev, objects, boxes, class_logits):
         """-> mask (1, 4Y, 4X) logits, iou (1,), present (1,)."""
-        outputs = self.head(e, bev)
+        outputs = self.head(e, bev, objects, boxes, class_logits)
         return outputs.best(), outputs.iou.amax(-1), outputs.present
 
 
@@ -190,19 +190,19 @@ def graph_parts(tasks, language, model, objects, seed=0, frames=_FRAMES, past=2)
     }
     e, now = random(1, size.hidden_size), {name: value[:, -1] for name, value in scene.items()}
     seen = {'objects': scene['objects'], 'boxes': scene['own_boxes']}
+    of_now = {
+        'objects': now['objects'],
+        'boxes': now['own_boxes'],
+        'class_logits': now['class_logits'],
+    }
     inputs = {
-        'region': {
-            'e': e,
-            'objects': now['objects'],
-            'boxes': now['own_boxes'],
-            'class_logits': now['class_logits'],
-        },
+        'region': {'e': e, **of_now},
         'temporal': {
             'e': e,
             'words': random(1, 4, size.hidden_size),
             'frames': random(1, frames, tasks.config.width),
         },
-        'mask': {'e': e, 'bev': scene['bev']},
+        'mask': {'e': e, 'bev': scene['bev'], **of_now},
         'track': {
             'e': random(1, frames, size.hidden_size),
             **seen,

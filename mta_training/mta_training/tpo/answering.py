@@ -117,7 +117,8 @@ class _Speech:
                 slots[head] = Slots(torch.tensor([index for index, _ in open_]), places, None)
         none = torch.zeros(ids.shape, dtype=torch.bool)
         ids, words = torch.from_numpy(ids), torch.from_numpy(words)
-        return AskBatch(scene, rows, ids, none, none, words, here, slots)
+        lengths = torch.tensor([len(self.ids[row]) for row in active])
+        return AskBatch(scene, rows, ids, none, none, words, lengths, here, slots)
 
     def say(self, active, logits):
         """Add the likeliest next word of each active row; [bool]: that was its last."""

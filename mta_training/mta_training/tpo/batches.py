@@ -43,6 +43,7 @@ class AskBatch(NamedTuple):
     said: torch.Tensor  # (N, S) bool: has to be said
     tasks: torch.Tensor  # (N, S) bool: of these, task tokens
     words: torch.Tensor  # (N, S) bool: words of the instruction
+    lengths: torch.Tensor  # (N,) int64: places of each row that are no padding
     here: Optional[tuple]  # (rows (m,), places (m,), boxes (m, 10)) of location prompts
     slots: dict  # head -> Slots
 
@@ -107,6 +108,7 @@ def make_batch(vocabulary, heads, questions, scenes, memory):
         scene,
         rows,
         *(torch.from_numpy(part) for part in (ids, said, tasks, words)),
+        torch.tensor([len(row.ids) for row in tokens]),
         place_here(questions, [row.here for row in tokens], scenes),
         slots,
     )
@@ -136,7 +138,7 @@ def _box(track, frame):
 
 def _region(questions, scenes, scene, _):
     count = scene.objects.shape[2]
-    pointed = np.zeros((len(questions), count + 1), bool)
+    pointed = pointed_now(questions, scenes, count)
     boxes = np.zeros((len(questions), BoxCode.WIDTH), np.float32)
     goals = np.zeros((len(questions), count, BoxCode.WIDTH), np.float32)
     for row, (question, known) in enumerate(zip(questions, scenes)):
@@ -144,10 +146,19 @@ def _region(questions, scenes, scene, _):
             track = known.facts.track(instance)
             boxes[row] = track.boxes[question.now]
             for query in known.found[instance][question.now]:
-                pointed[row, query] = True
                 goals[row, query] = track.boxes[question.now]
     known = torch.ones(len(questions), dtype=torch.bool)
     return RegionTargets(*map(torch.from_numpy, (pointed, boxes)), known, torch.from_numpy(goals))
+
+
+def pointed_now(questions, scenes, count):
+    """(n, count + 1) bool: the objects of now that found a meant one; the last, none of them, is
+    never right here."""
+    pointed = np.zeros((len(questions), count + 1), bool)
+    for row, (question, known) in enumerate(zip(questions, scenes)):
+        for instance in question.instances:
+            pointed[row, list(known.found[instance][question.now])] = True
+    return pointed
 
 
 def _temporal(questions, scenes, scene, rows):
@@ -170,7 +181,8 @@ def _temporal(questions, scenes, scene, rows):
 def _mask(questions, scenes, scene, _):
     cells = MASK_SCALE * scene.bev.shape[-1]
     masks = [true_mask(known.facts, question, cells) for question, known in zip(questions, scenes)]
-    return MaskTargets(torch.stack(masks), torch.ones(len(questions), dtype=torch.bool))
+    pointed = torch.from_numpy(pointed_now(questions, scenes, scene.objects.shape[2]))
+    return MaskTargets(torch.stack(masks), torch.ones(len(questions), dtype=torch.bool), pointed)
 
 
 def true_mask(facts, question, cells):

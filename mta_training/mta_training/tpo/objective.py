@@ -9,6 +9,7 @@ reaches the language model: what the paper says is lost then is a row of its abl
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -85,8 +86,28 @@ class Asker(nn.Module):
         read = self.read(batch.scene) if read is None else read
         words = self.host.embed(batch.ids)
         words = self._fill_slots(words, batch)
-        said = self.host(read.seen, batch.rows, words)
-        return Told(said.logits, said.hidden, read.frames)
+        logits, hidden = self._hear(read.seen, batch, words)
+        return Told(logits, hidden, read.frames)
+
+    def _hear(self, seen, batch, words):
+        """Logits (N, S, V) and hidden states (N, S, D) of words (N, S, D).
+
+        A question of a track has a slot for each frame and is three times as long as others: the
+        short ones are read apart, since padding costs as much as words.  Behind a row's end is
+        nothing that anyone reads.
+        """
+        logits = hidden = None
+        for rows in parts_by_length(batch.lengths.tolist()):
+            longest = int(batch.lengths[rows].max())
+            said = self.host(seen, batch.rows[rows], words[rows, :longest])
+            if logits is None:
+                shape = words.shape[:2]
+                logits = said.logits.new_zeros(*shape, said.logits.shape[-1])
+                hidden = said.hidden.new_zeros(*shape, said.hidden.shape[-1])
+            place = rows[:, None], torch.arange(longest)
+            logits = logits.index_put(place, said.logits)
+            hidden = hidden.index_put(place, said.hidden)
+        return logits, hidden
 
     def _fill_slots(self, words, batch):
         """Put learned vectors and encoded boxes where the slots are: (N, S, D)."""
@@ -121,7 +142,9 @@ class Asker(nn.Module):
         if head == 'region':
             return self.tasks.answer_region(e, scene)
         if head == 'mask':
-            return self.tasks.heads['mask'](e, scene.bev)
+            targets = batch.slots[head].targets  # None: nobody knows what is right
+            meant = None if targets is None else targets.pointed[:, :-1]
+            return self.tasks.answer_mask(e, scene, meant)
         if head == 'track':
             return self.tasks.answer_track(e, scene)
         words = told.hidden[rows].float()
@@ -169,6 +192,19 @@ class Asker(nn.Module):
         if head == 'track':
             return track_loss(outputs, targets, config.track, BOX_WEIGHTS)
         return self.moments(self.tasks.heads['temporal'], outputs, targets)
+
+
+def parts_by_length(lengths):
+    """[rows]: all rows, or the short and the long ones where that leaves out a quarter of the
+    places."""
+    order = np.argsort(lengths, kind='stable')
+    lengths = np.asarray(lengths)[order]
+    count = np.arange(1, len(order))  # so many short ones
+    places = count * lengths[:-1] + (len(order) - count) * lengths[-1]
+    if not len(count) or places.min() > 0.75 * len(order) * lengths[-1]:
+        return [torch.from_numpy(np.sort(order))]
+    split = int(count[places.argmin()])
+    return [torch.from_numpy(np.sort(part)) for part in (order[:split], order[split:])]
 
 
 def _mean(values, rows):

@@ -15,7 +15,12 @@ from mta_perception.checks import require
 from mta_perception.foreign_text import printable
 from mta_perception.model.asking import AskConfig
 from mta_perception.model.config import LanguageConfig
-from mta_perception.model.tasks.config import MaskConfig, TasksConfig, TemporalConfig
+from mta_perception.model.tasks.config import (
+    MaskConfig,
+    TasksConfig,
+    TemporalConfig,
+    TrackConfig,
+)
 from mta_training.runs.recipe import MOST_WORDS, load_named
 from mta_training.runs.settings import STRICT
 from mta_training.tpo.objective import TaskWeights
@@ -131,7 +136,11 @@ class TpoRecipe:
                 bev_stride=5,
                 objects=128,
                 width=768,
-                tasks=TasksConfig(temporal=TemporalConfig.paper(), mask=MaskConfig.paper()),
+                tasks=TasksConfig(
+                    temporal=TemporalConfig.paper(),
+                    mask=MaskConfig.paper(),
+                    track=TrackConfig(associate=False),
+                ),
             ),
             language_directory='Llama-3.2-1B',
             bf16=True,

@@ -35,6 +35,8 @@ COLUMNS = (
     'region_pointer',
     'region_box',
     'track_pointer',
+    'track_links',
+    'mask_pointer',
     'mask_dice',
     'mask_focal',
     'gradient',

@@ -1,17 +1,19 @@
 """Loss of the mask head, as SAM2's (arXiv 2408.00714): 20 focal + 1 dice + 1 IoU + 1 presence.
 
 Of several guesses the one with the least focal and dice is taught, the IoU head at all of them;
-where nothing is to be shown, presence alone.  TPO's release does not have this loss: it regresses
+where nothing is to be shown, presence alone.  Where the head points at objects, 1 cross-entropy of
+that besides, as of a region.  TPO's release does not have this loss: it regresses
 the prompt that SAM's own encoder makes of the true box; its paper has.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch.nn import functional
 
 from mta_perception.checks import require
+from mta_training.losses.tasks.region import pointer_loss
 from mta_training.losses.tasks.task_loss import add_up, mean_of
 
 _ALPHA, _GAMMA = 0.25, 2.0
@@ -22,6 +24,8 @@ class MaskTargets(NamedTuple):
 
     masks: torch.Tensor  # (N, 4Y, 4X) bool or 0..1; anything where nothing is there
     present: torch.Tensor  # (N,) bool: there is something to show
+    # (N, Q + 1) bool, as RegionTargets.pointed; None: of a head that points at nothing
+    pointed: Optional[torch.Tensor] = None
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,11 @@ class MaskWeights:
     dice: float = 1.0
     iou: float = 1.0
     present: float = 1.0
+    pointer: float = 1.0
 
     def __post_init__(self):
         require(
-            min(self.focal, self.dice, self.iou, self.present) >= 0,
+            min(vars(self).values()) >= 0,
             f'{self}: a weight is below 0.',
         )
 
@@ -51,8 +56,12 @@ def mask_loss(outputs, targets, weights=None):
     present = functional.binary_cross_entropy_with_logits(
         outputs.present, targets.present.to(outputs.present.dtype)
     )
+    terms = {}
+    if outputs.pointer is not None and targets.pointed is not None:
+        terms['pointer'] = weights.pointer * pointer_loss(outputs.pointer, targets.pointed)
     return add_up(
-        {
+        terms
+        | {
             'focal': mean_of(focal.gather(1, best).squeeze(1), targets.present),
             'dice': mean_of(dice.gather(1, best).squeeze(1), targets.present),
             'iou': weights.iou * mean_of(judged, targets.present),
