@@ -34,13 +34,18 @@ from mta_training.evaluation.nuscenes_metrics import EvaluationError
 from mta_training.evaluation.result_files import read_results
 from mta_training.runs.recipe import Recipe
 from mta_training.tensor_files import TensorFileError, read_tensors
+from mta_training.tpo.frames import read_frames
+from mta_training.tpo.recipe import TpoRecipe
 
 
 def training_targets(folder):
     """Every Target of mta_training; folder: for good inputs that are files."""
     dataset = write_dataset(folder / 'dataset', scenes=1)
     (bag,) = convert(dataset, folder / 'bags', workers=1, progress=False)
-    return [*_tables(dataset), _pandaset(folder), *_checkpoints(), *_texts(bag), _cache(folder)]
+    return [
+        *(*_tables(dataset), _pandaset(folder), *_checkpoints(), *_texts(bag)),
+        *(_cache(folder), _seen(folder), _asking_recipe()),
+    ]
 
 
 def _tables(dataset):
@@ -219,3 +224,43 @@ def _read_cache(images, data, folder):
     (folder / 'images.npy').write_bytes(images)
     (folder / 'facts.npz').write_bytes(data)
     load_scene(folder)
+
+
+def _seen(folder):
+    frames, rows = 2, 3
+    with open(folder / 'seen.npz', 'wb') as file:
+        np.savez(
+            file,
+            name='scene',
+            stamps_ns=np.arange(frames),
+            world_from_ego=np.stack([np.eye(4)] * frames),
+            objects=np.zeros((frames, rows, 8), np.float16),
+            boxes=np.zeros((frames, rows, 10), np.float32),
+            class_logits=np.zeros((frames, rows, 10), np.float16),
+            bev=np.zeros((frames, 4, 5, 5), np.float16),
+        )
+    seed = (folder / 'seen.npz').read_bytes()
+    return Target('seen scene', (CacheError,), [seed], mutated_bytes, _read_seen, 1.0)
+
+
+def _read_seen(data, folder):
+    (folder / 'seen.npz').write_bytes(data)
+    read_frames(folder / 'seen.npz')
+
+
+def _asking_recipe():
+    own = {'base': 'tpo_nano', 'stages': {3: {'steps': 9, 'mixture': {'grounding': 1.0}}}}
+    whole = {'base': 'tpo_nano', **json.loads(json.dumps(TpoRecipe.tpo_nano().to_dict()))}
+    return Target(
+        'recipe of tpo',
+        (ValueError, YamlError),
+        [yaml.safe_dump(one).encode() for one in (own, whole)],
+        mutated_yaml,
+        _read_asking_recipe,
+        1.0,
+    )
+
+
+def _read_asking_recipe(data, folder):
+    (folder / 'recipe.yaml').write_bytes(data)
+    TpoRecipe.load(str(folder / 'recipe.yaml'))

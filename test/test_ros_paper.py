@@ -1,5 +1,6 @@
 """The paper's recipe made small, from training over export to the node: BEVFormer nano, and a
-random language model of Llama's shape; and an imported file as published, detections alone.
+random language model of either of the paper's families, Llama and InternLM2; and an imported file
+as published, detections alone.
 
 Weights of a few steps find nothing: what is held is that node and pipeline say the same, box by
 box and word by word.  So the threshold is put where some boxes pass it.
@@ -16,7 +17,7 @@ torch = pytest.importorskip('torch')
 pytest.importorskip('peft')
 pytest.importorskip('onnxscript')
 
-from foreign_models import write_llama
+from foreign_models import small_llama, write_internlm2, write_llama
 from tiny_dataset import write_dataset
 import yaml
 
@@ -89,12 +90,18 @@ def held(found):
     assert differs(found) == ''
 
 
+def internlm2(directory, tokenizer):
+    return write_internlm2(small_llama(tokenizer), tokenizer, directory)
+
+
 @pytest.mark.slow
-def test_the_paper_made_small_says_in_the_node_what_it_says_offline(bags, tmp_path, monkeypatch):
+@pytest.mark.parametrize('write', [write_llama, internlm2], ids=['llama', 'internlm2'])
+def test_the_paper_made_small_says_in_the_node_what_it_says_offline(
+    bags, tmp_path, monkeypatch, write
+):
     words = [text for sample in SceneBag(bags[0]).samples for text in sample.captions if text]
-    (tmp_path / 'llama').mkdir()
-    llama = write_llama(tmp_path / 'llama', small_model.train_tokenizer(words))
-    language = {'model': str(llama), 'dtype': 'float32', 'gradient_checkpointing': False}
+    directory = write(tmp_path / 'language', small_model.train_tokenizer(words))
+    language = {'model': str(directory), 'dtype': 'float32', 'gradient_checkpointing': False}
     recipe, run, model = tmp_path / 'small.yaml', tmp_path / 'run', tmp_path / 'model'
     recipe.write_text(yaml.safe_dump(RECIPE | {'language': language}))
     training, held_out = (bag.parent for bag in bags)
@@ -106,7 +113,7 @@ def test_the_paper_made_small_says_in_the_node_what_it_says_offline(bags, tmp_pa
     command(monkeypatch, 'export', '--run', run, '--out', model)
     with_boxes(model, 0.001)
     found = ros_parity(
-        bags[1], model, tmp_path / 'out', FRAMES, RATE, LanguageSettings(str(llama))
+        bags[1], model, tmp_path / 'out', FRAMES, RATE, LanguageSettings(str(directory))
     )
     held(found)
     assert found.sentences >= 1 and found.sentences_equal == found.sentences

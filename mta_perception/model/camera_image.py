@@ -6,6 +6,8 @@ which normalises them itself.
 
 from dataclasses import dataclass
 
+from mta_perception.checks import require_counts
+
 # ImageNet's, in the order R, G, B.
 RGB_MEAN, RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _STRIDE = 32  # of the coarsest map of a ResNet
@@ -20,9 +22,10 @@ class ImageConfig:
     scale: float = 0.28
 
     def __post_init__(self) -> None:
+        require_counts(**{'image.width': self.width, 'image.height': self.height})
         for name in ('width', 'height'):
             value = getattr(self, name)
-            if value <= 0 or value % _STRIDE:
+            if value % _STRIDE:
                 raise ValueError(
                     f'image.{name}={value} is not a multiple of {_STRIDE}, the stride of the '
                     f'backbone; choose e.g. {max(_STRIDE, round(value / _STRIDE) * _STRIDE)}.'

@@ -8,7 +8,7 @@ manifest, so a model is always rebuilt with the sizes it was trained with.  `bac
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mta_perception.checks import require
+from mta_perception.checks import require, require_counts
 from mta_perception.contract import CLASSES
 from mta_perception.model.bevformer.config import BEVFormerConfig
 from mta_perception.model.camera_image import ImageConfig
@@ -46,6 +46,14 @@ class QFormerConfig:
             self.told in ('query', 'detection', 'all'),
             f'qformer.told={self.told!r}; choose query, detection or all.',
         )
+        require_counts(
+            **{
+                'qformer.width': self.width,
+                'qformer.heads': self.heads,
+                'qformer.neighbourhood': self.neighbourhood,
+                'qformer.bev_stride': self.bev_stride,
+            }
+        )
         require(
             self.layers >= 1 and self.prefix_tokens > self.prefix_object,
             f'qformer.layers={self.layers}, prefix_tokens={self.prefix_tokens}; expected 1 block '
@@ -72,6 +80,15 @@ class LanguageConfig:
     adapter_tokens: int = 0  # LLaMA-Adapter prompts per layer but the first; 0: none
 
     def __post_init__(self) -> None:
+        require_counts(
+            **{
+                'language.vocab_size': self.vocab_size,
+                'language.hidden_size': self.hidden_size,
+                'language.intermediate_size': self.intermediate_size,
+                'language.num_hidden_layers': self.num_hidden_layers,
+                'language.num_attention_heads': self.num_attention_heads,
+            }
+        )
         require(
             self.hidden_size % self.num_attention_heads == 0 and self.head_dim % 2 == 0,
             f'language.hidden_size={self.hidden_size} does not give '

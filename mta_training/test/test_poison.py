@@ -13,10 +13,22 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
+from test_tpo_stages import toy_model, toy_recipe
 from training_cases import small_recipe
 import yaml
 
+from mta_training.data.scene_arrays import CacheError
 from mta_training.tensor_files import TensorFileError, read_tensors
+from mta_training.tpo.frames import read_frames
+from mta_training.tpo.host import word_tokenizer
+from mta_training.tpo.run_files import (
+    build_asker,
+    read_recipe,
+    read_stage,
+    save_stage,
+    take_up,
+    write_run,
+)
 from mta_training.training import bag_training
 
 
@@ -244,3 +256,58 @@ def test_a_file_that_is_none_is_named(tmp_path):
     for path in (tmp_path, tmp_path / 'pipe.pt', tmp_path / 'none.pt'):
         with pytest.raises(TensorFileError, match=path.name):
             read_tensors(path)
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """A run of `mta-train tpo` with a stage that was never trained."""
+    recipe, tokenizer = toy_recipe(), word_tokenizer(['where is the car', '<box>'])
+    model = toy_model(tokenizer.get_vocab_size())
+    write_run(tmp_path / 'asked', recipe, model, tokenizer, 'nowhere')
+    asker = build_asker(tmp_path / 'asked', recipe, model)
+    optimizer = torch.optim.AdamW(asker.parameters())
+    save_stage(tmp_path / 'asked', 1, asker, optimizer, 3, 9, ended=True)
+    return tmp_path / 'asked'
+
+
+@pytest.mark.parametrize('poison', TENSORS)
+def test_a_run_that_can_be_asked_is_read_as_data(mta_train, asked, tmp_path, marker, poison):
+    (asked / 'stage1' / 'last.pt').write_bytes(TENSORS[poison](marker))
+    code, _, error = mta_train('tpo-export', '--run', asked, '--out', tmp_path / 'out')
+    assert code == 1, error
+    one_line(error.strip().splitlines()[-1], 'last.pt')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda state: state.pop('optimizer'),
+        lambda state: state.update(optimizer=[1]),
+        lambda state: state.update(optimizer={'state': {}, 'param_groups': []}),
+        lambda state: state['asker'].popitem(),
+        lambda state: state['asker'].update(more=torch.zeros(1)),
+    ],
+)
+def test_a_stage_of_another_network_is_refused(asked, change):
+    state = read_stage(asked, 1)
+    change(state)
+    recipe, model, _ = read_recipe(asked)
+    asker = build_asker(asked, recipe, model)
+    with pytest.raises(ValueError, match='last.pt'):
+        take_up(asked, 1, state, asker, torch.optim.AdamW(asker.parameters()))
+
+
+@pytest.mark.parametrize('name', ['recipe.yaml', 'detector.yaml', 'tokenizer.json'])
+@pytest.mark.parametrize('text', [b'', b'- 1', b'name: 3', None])
+def test_what_describes_such_a_run_is_read_as_data(mta_train, asked, tmp_path, marker, name, text):
+    (asked / name).write_bytes(yaml_call(marker) if text is None else text)
+    code, _, error = mta_train('tpo-export', '--run', asked, '--out', tmp_path / 'out')
+    assert code == 1, error
+    one_line(error.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize('poison', NUMPY)
+def test_what_was_seen_of_a_scene_is_read_as_data(tmp_path, marker, poison):
+    (tmp_path / 'seen.npz').write_bytes(NUMPY[poison](marker))
+    with pytest.raises(CacheError, match='seen.npz.*is damaged'):
+        read_frames(tmp_path / 'seen.npz')

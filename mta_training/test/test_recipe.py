@@ -1,11 +1,15 @@
 """Recipes: round trip, YAML, and errors that name the value."""
 
+import copy
+import json
+
 import pytest
 
 pytest.importorskip('torch', reason='torch is only in the training environment')
 
 from mta_training.data.augmentation import Augmentation
 from mta_training.runs.recipe import Recipe
+from mta_training.tpo.recipe import TpoRecipe
 from mta_training.training.schedule import RunProgress, learning_rate
 
 NAMES = ('nano', 'nano_joint', 'paper', 'smoke')
@@ -104,3 +108,60 @@ def test_schedules():
     assert progress.share == 0.0 and progress.left_s is None
     progress.tick()
     assert progress.share == 0.001 and progress.left_s > 0
+
+
+BAD = (
+    0,
+    -1,
+    0.5,
+    1e300,
+    10**29,
+    float('inf'),
+    float('nan'),
+    True,
+    None,
+    'x',
+    '',
+    [],
+    [1],
+    {'a': 1},
+)
+
+
+def places(value, place=()):
+    """Where the values of nested dicts and lists are, and these themselves."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, one in inner:
+        if isinstance(one, (dict, list)):
+            yield from places(one, (*place, key))
+        yield *place, key
+
+
+def put(values, place, value):
+    values = copy.deepcopy(values)
+    part = values
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    'kind, name',
+    [
+        (Recipe, 'nano'),
+        pytest.param(Recipe, 'paper', marks=pytest.mark.slow),
+        (TpoRecipe, 'tpo_nano'),
+    ],
+)
+def test_every_value_is_taken_or_refused(kind, name):
+    """Nothing but a ValueError, whatever stands in a recipe."""
+    whole = json.loads(json.dumps(getattr(kind, name)().to_dict()))
+    for place in places(whole):
+        for bad in BAD:
+            try:
+                kind.from_dict(put(whole, place, bad))
+            except ValueError as error:
+                assert len(str(error)) < 5000, (place, bad)
+            except Exception as error:
+                raise AssertionError(f'{place} = {bad!r}') from error

@@ -5,6 +5,7 @@ A BEVFormer has its own in `bevformer/config.py`; what both share is `ImageConfi
 
 from dataclasses import dataclass
 
+from mta_perception.checks import require_counts
 from mta_perception.contract import CAMERAS
 from mta_perception.model.grid import BevGrid
 
@@ -52,6 +53,13 @@ class BevConfig(BevGrid):
     neck_blocks: int = 1  # 3x3 residual blocks between encoder and decoder
 
     def __post_init__(self) -> None:
+        require_counts(
+            **{
+                'bev.cells': self.cells,
+                'bev.channels': self.channels,
+                'bev.heads': self.heads,
+            }
+        )
         if self.channels % self.heads:
             raise ValueError(
                 f'bev.channels={self.channels} is not divisible by bev.heads={self.heads}.'
@@ -71,3 +79,6 @@ class DecoderConfig:
     heads: int = 4
     feedforward: int = 256
     points: int = 4
+
+    def __post_init__(self) -> None:
+        require_counts(**{'decoder.queries': self.queries, 'decoder.heads': self.heads})

@@ -7,7 +7,7 @@ leaves open.  Defaults are nano's; `paper()` gives the sizes of the published ne
 from dataclasses import dataclass, field
 from typing import Optional
 
-from mta_perception.checks import require, require_positive
+from mta_perception.checks import require, require_counts, require_positive
 
 TOLD = ('detection', 'all')
 
@@ -88,6 +88,7 @@ class TemporalConfig:
             self.kind in ('cg_detr', 'mlp'),
             f'temporal.kind={self.kind!r}; choose cg_detr or mlp.',
         )
+        require_counts(**{'temporal.width': self.width, 'temporal.heads': self.heads})
         require(
             self.width % self.heads == 0 and self.width % 4 == 0,
             f'temporal.width={self.width} is not divisible by 4 and by temporal.heads='
@@ -141,6 +142,7 @@ class MaskConfig:
         require(
             self.kind in ('two_way', 'dot'), f'mask.kind={self.kind!r}; choose two_way or dot.'
         )
+        require_counts(**{'mask.width': self.width, 'mask.heads': self.heads})
         require(
             self.width % 8 == 0 and self.width % (2 * self.heads) == 0,
             f'mask.width={self.width} is not divisible by 8 and by twice mask.heads={self.heads}.',

@@ -2,6 +2,7 @@
 `facts.npz` holds the rest.  Imports no torch: who draws or decodes has no use for it.
 """
 
+from contextlib import contextmanager
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -73,13 +74,22 @@ def load_scene(directory):
     Raises CacheError for one that is damaged; nothing in it is unpickled.
     """
     directory = Path(directory)
-    try:
+    with named_damage(f'{directory}: the cached scene', 'Remove this directory'):
         return _load_scene(directory)
+
+
+@contextmanager
+def named_damage(what, mend):
+    """Turns every error of reading a damaged cache file into a CacheError of one line.
+
+    what: is damaged; mend: what to do, after which the next run makes it again
+    """
+    try:
+        yield
     except (*_DAMAGE, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CacheError(
-            f'{directory}: the cached scene is damaged ({reason}). Remove this directory; the '
-            'next run decodes its bag again.'
+            f'{what} is damaged ({reason}). {mend}; the next run makes it again from its bag.'
         ) from None
 
 

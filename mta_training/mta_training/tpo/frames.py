@@ -18,7 +18,7 @@ from mta_perception.geometry import invert_rigid, transform_boxes
 from mta_perception.model.asking import Scene
 from mta_perception.pipeline.scene_memory import ego_numbers
 from mta_perception.progress import Progress
-from mta_training.data.scene_arrays import every_step
+from mta_training.data.scene_arrays import every_step, named_damage
 from mta_training.data.scene_cache import cache_path, read_scene
 from mta_training.data.scene_drive import drive_scene
 
@@ -61,7 +61,15 @@ def scene_frames(bag, engine, image, identity, cache, count, memory=None):
         frames = see(every_step(read_scene(bag, image)), engine, count, memory)
         with whole(path) as partial, open(partial, 'wb') as file:
             np.savez(file, **{name: getattr(frames, name) for name in _STORED})
-    with np.load(path, allow_pickle=False) as found:
+    return read_frames(path)
+
+
+def read_frames(path):
+    """SceneFrames of a file of the cache; CacheError for a damaged one, nothing is unpickled."""
+    with (
+        named_damage(f'{path}: what was seen of a scene', 'Remove this file'),
+        np.load(path, allow_pickle=False) as found,
+    ):
         return _with_means(str(found['name']), *(found[name] for name in _STORED[1:]))
 
 

@@ -31,6 +31,7 @@ from mta_training.tpo.run_files import (
     read_stage,
     save_detector,
     stage_folder,
+    take_up,
     write_run,
 )
 from mta_training.tpo.stages import train_stage
@@ -141,7 +142,7 @@ def train_stages(
             continue
         before = read_stage(out, number - 1) if number else None
         if before is not None:
-            asker.load_state_dict(before['asker'])
+            take_up(out, number - 1, before, asker)
         asker.eyes = eyes.live if number == 3 else None
         if number == 3 and eyes.live is None:
             log_line(f'{eyes.directory} is a model: its detector stays as it is.')

@@ -126,6 +126,31 @@ def read_stage(run, stage):
     return state
 
 
+def take_up(run, stage, state, asker, optimizer=None):
+    """Load what `read_stage` gave into an Asker, and into its optimiser to go on with the stage.
+
+    Raises TensorFileError or RunError where it is of another network.
+    """
+    path = stage_folder(run, stage) / 'last.pt'
+    # The detector learns with the rest in stage 3 alone; elsewhere it is none of the Asker's.
+    eyes = {name for name in asker.state_dict() if name.startswith('eyes.')}
+    tensors = {
+        name: value
+        for name, value in state['asker'].items()
+        if eyes or not name.startswith('eyes.')
+    }
+    fill(asker, tensors, path, eyes)
+    if optimizer is None:
+        return
+    try:
+        optimizer.load_state_dict(state['optimizer'])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise RunError(
+            f'{path}: its optimiser is not that of this recipe; begin the stage anew, without '
+            '--resume.'
+        ) from None
+
+
 def is_whole(state):
     """Whether a checkpoint (or None) is that of a stage that was trained to its end."""
     return state is not None and bool(state.get('ended', 1))
@@ -139,8 +164,7 @@ def load_asker(run, stage=None):
         state = read_stage(run, number)
         if state is not None:
             asker = build_asker(run, recipe, model)
-            own = {name: v for name, v in state['asker'].items() if not name.startswith('eyes.')}
-            fill(asker, own, stage_folder(run, number))
+            take_up(run, number, state, asker)
             return asker.eval(), recipe, model
     raise RunError(f'{run} has no stage{stages[0]}/last.pt; run `mta-train tpo --stage` first.')
 

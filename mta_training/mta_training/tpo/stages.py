@@ -18,7 +18,7 @@ from mta_training.tpo.batches import make_batch, windows_of
 from mta_training.tpo.host import is_lora
 from mta_training.tpo.live import with_gradients
 from mta_training.tpo.recipe import TRAINED
-from mta_training.tpo.run_files import read_stage, save_stage, stage_folder
+from mta_training.tpo.run_files import read_stage, save_stage, stage_folder, take_up
 from mta_training.tpo.textual import as_text
 
 TERMS = ('words', 'assign', 'region', 'temporal', 'mask', 'track')
@@ -157,8 +157,7 @@ def train_stage(run, stage, asker, recipe, scenes, resume=False, steps=None, min
     begin, seen = 0, 0
     state = read_stage(run, stage) if resume else None
     if state is not None:
-        asker.load_state_dict(state['asker'])
-        optimizer.load_state_dict(state['optimizer'])
+        take_up(run, stage, state, asker, optimizer)
         begin, seen = state['step'], state['seen']
     heads = 'heads' in TRAINED[stage]
     questions = Questions(scenes, settings, recipe.seed * 10 + stage, recipe.textual)
