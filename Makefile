@@ -16,7 +16,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env train-env ros-env demo real test test-all contract soak fuzz audit bench golden train-smoke lint coverage clean
+.PHONY: help env train-env ros-env demo real test test-all contract soak fuzz audit bench bench-gpu golden train-smoke lint coverage clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ audit: train-env  ## Bill of materials (audit/sbom.json, CycloneDX) and known vu
 bench: train-env  ## Measure this machine into docs/performance.md and .json (QUICK=1: briefly, into bench.json; MINUTES=10 of driving each)
 	@$(BIN)/mta bench --out $(if $(QUICK),bench.json --quick,docs/performance.json) $(if $(MINUTES),--minutes $(MINUTES))
 	@$(if $(QUICK),,$(BIN)/python bench/report.py docs/performance.json --write docs/performance.md)
+
+bench-gpu: train-env  ## Networks and language models with CUDA events (a machine with a GPU)
+	@$(BIN)/python bench/gpu.py
 
 golden: train-env  ## BEVFormer against outputs of the published code (CASE=case_a.npz); docs/bevformer.md
 	@$(BIN)/python -m mta_training.bevformer.golden "$(or $(CASE),$(error which file? make golden CASE=case_a.npz))"
