@@ -113,7 +113,9 @@ temporal (float[1,2] e, float[1,s,2] words, float[1,frames,2] frames)
 }"""
 
 MASK = """<ir_version: 9, opset_import: ["" : 18]>
-mask (float[1,2] e, float[1,2,4,4] bev) => (float[1,16,16] mask, float[1] iou, float[1] present)
+mask (float[1,2] e, float[1,2,4,4] bev, float[1,3,6] objects, float[1,3,10] boxes,
+      float[1,3,10] class_logits)
+ => (float[1,16,16] mask, float[1] iou, float[1] present)
 {
   mask = Identity (constant_mask)
   iou = Constant <value_floats = [0.5]> ()
