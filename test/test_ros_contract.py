@@ -9,7 +9,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs', reason='interface packages are not built here')
 pytest.importorskip('mta_msgs', reason='interface packages are not built here')
 
-from contract import PROMISES, broken, run_contract
+from contract import PROMISES, broken, patience, run_contract
 from ros_car import model_directory
 import soak
 
@@ -33,10 +33,12 @@ TEN = (
 def check(folder, promises, *window):
     model_directory()  # skips without one
     found = run_contract(folder, promises, *window)
+    longer = patience(found)
+    print(f'patience: {longer:.1f}')
     complaints = [
         f'{promise.fault}: {complaint}; it said {one.words!r}'
         for promise, one in zip(promises, found)
-        if (complaint := broken(promise, one))
+        if (complaint := broken(promise, one, longer))
     ]
     assert not complaints, '\n'.join(complaints)
 
